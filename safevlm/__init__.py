@@ -1,0 +1,43 @@
+"""SafeVLM: safety modules for open vision-language models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safevlm.config import SafetyConfig
+    from safevlm.errors import SafeVLMError
+    from safevlm.model import SafeVLM
+    from safevlm.policy import Policy
+    from safevlm.scorer import RiskScorer
+    from safevlm.taxonomy import Taxonomy
+    from safevlm.types import RiskAssessment
+
+__version__ = version("safevlm")
+
+_HOMES = {
+    "Policy": "policy",
+    "RiskAssessment": "types",
+    "RiskScorer": "scorer",
+    "SafeVLM": "model",
+    "SafeVLMError": "errors",
+    "SafetyConfig": "config",
+    "Taxonomy": "taxonomy",
+}
+
+__all__ = ["Policy", "RiskAssessment", "RiskScorer", "SafeVLM", "SafeVLMError", "SafetyConfig", "Taxonomy"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562), so that `import safevlm` loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'safevlm' has no attribute {name!r}; public names: {', '.join(__all__)}"
+        )
+    return getattr(import_module(f"safevlm.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

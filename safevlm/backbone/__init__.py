@@ -1,0 +1,44 @@
+"""The only room that knows a Hugging Face or timm model."""
+
+from .families import FAMILIES, Family, family_of
+from .freeze import freeze
+from .load import (
+    Backbone,
+    HubOptions,
+    load_backbone,
+    load_model_type,
+    load_prompt_embeddings,
+    load_tower,
+    quiet,
+    text_streamer,
+    wrap_backbone,
+)
+from .placeholders import fill_placeholders
+from .prompts import IGNORED, Inputs, embed_prompts, encode, last_user_text, make_chat, with_hint
+from .tower import TowerPass, VisionTower
+
+__all__ = [
+    "FAMILIES",
+    "IGNORED",
+    "Backbone",
+    "Family",
+    "HubOptions",
+    "Inputs",
+    "TowerPass",
+    "VisionTower",
+    "embed_prompts",
+    "encode",
+    "family_of",
+    "fill_placeholders",
+    "freeze",
+    "last_user_text",
+    "load_backbone",
+    "load_model_type",
+    "load_prompt_embeddings",
+    "load_tower",
+    "make_chat",
+    "quiet",
+    "text_streamer",
+    "with_hint",
+    "wrap_backbone",
+]

@@ -1,0 +1,263 @@
+"""Names and folders -> a frozen backbone, or its tower alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    TextIteratorStreamer,
+)
+from transformers import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+from safevlm.errors import BackboneError
+
+from .families import Family, family_of
+from .freeze import freeze
+from .tower import VisionTower
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How files are found: the arguments of the same names of `transformers.from_pretrained`."""
+
+    revision: str | None = None
+    token: str | None = None
+    cache_dir: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def download(self) -> dict[str, Any]:
+        """The arguments of a single download."""
+        return {k: v for k, v in vars(self).items() if k != "trust_remote_code"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A vision-language model with its processor; frozen by `load_backbone` and `wrap_backbone`."""
+
+    name: str
+    model: Any
+    processor: Any
+    family: Family
+
+    @cached_property
+    def tower(self) -> VisionTower:
+        """The model's own vision tower, not a copy."""
+        return _wrap_tower(self.family.find_tower(self.model), self.model.config, self.family, self.processor)
+
+    @property
+    def model_type(self) -> str:
+        """`config.model_type`."""
+        return str(self.model.config.model_type)
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the LLM's input embeddings."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def context_length(self) -> int:
+        """Most positions that the LLM was made for."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of the token that stands for a patch of an image."""
+        return int(self.model.config.image_token_id)
+
+
+def load_backbone(
+    name: str | Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device_map: Any = None,
+    hub: HubOptions | None = None,
+    **model_kwargs: Any,
+) -> Backbone:
+    """Load a model and its processor, frozen.
+
+    Args:
+        name: hub id or folder.
+        dtype, device_map, model_kwargs: as in `transformers.from_pretrained`.
+
+    Raises:
+        BackboneError: not found, no network, or an unknown family.
+    """
+    hub = hub or HubOptions()
+    config = _load_config(name, hub)
+    family_of(config)
+    options = {**vars(hub), "dtype": dtype, **model_kwargs}
+    if device_map is not None:
+        options["device_map"] = device_map
+    with _explain(name):
+        model = AutoModelForImageTextToText.from_pretrained(name, use_safetensors=True, **options)
+        processor = AutoProcessor.from_pretrained(name, **vars(hub))
+    return wrap_backbone(model, processor, name=str(name))
+
+
+def wrap_backbone(model: Any, processor: Any, *, name: str | None = None) -> Backbone:
+    """A backbone from a model that is already in memory. Freezes it in place."""
+    family = family_of(model.config)
+    return Backbone(name or str(model.config._name_or_path or ""), freeze(model), processor, family)
+
+
+def load_tower(
+    name: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    hub: HubOptions | None = None,
+) -> VisionTower:
+    """Load the vision tower alone; no tensor of the LLM is read.
+
+    Raises:
+        BackboneError: not found, an unknown family, or tensors of the tower are missing.
+    """
+    hub = hub or HubOptions()
+    config = _load_config(name, hub)
+    family = family_of(config)
+    with torch.device("meta"):
+        module = AutoModel.from_config(config.vision_config)
+    tensors = _read_tower(name, family, module, hub)
+    dtype = dtype or next(iter(tensors.values())).dtype
+    module.to_empty(device=device).to(dtype)
+    _materialise_buffers(module)
+    module.load_state_dict({key: value.to(dtype) for key, value in tensors.items()}, strict=True)
+    with _explain(name):
+        processor = AutoProcessor.from_pretrained(name, **vars(hub))
+    return _wrap_tower(freeze(module), config, family, processor)
+
+
+def load_prompt_embeddings(name: str | Path, *, hub: HubOptions | None = None) -> tuple[Any, Tensor]:
+    """The tokenizer and the (vocabulary, text_dim) input embedding table, and nothing else of the LLM."""
+    hub = hub or HubOptions()
+    family = family_of(_load_config(name, hub))
+    files = _weight_map(name, hub)
+    for key in family.embedding_keys:
+        if key in files:
+            with safe_open(files[key], framework="pt") as shard, _explain(name):
+                return AutoProcessor.from_pretrained(name, **vars(hub)).tokenizer, shard.get_tensor(key)
+    raise BackboneError(
+        f"{name}: none of the tensors {list(family.embedding_keys)} is in its checkpoint; "
+        "score images without prompts, or load the whole model with SafeVLM"
+    )
+
+
+def text_streamer(backbone: Backbone) -> TextIteratorStreamer:
+    """Iterates over the pieces of an answer while `generate` runs in another thread."""
+    return TextIteratorStreamer(backbone.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+def quiet() -> None:
+    """Keep transformers' notices and progress bars off the screen."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def load_model_type(name: str | Path, *, hub: HubOptions | None = None) -> str:
+    """`config.model_type` of a backbone; raises BackboneError where it is not found or of no known family."""
+    config = _load_config(name, hub or HubOptions())
+    family_of(config)
+    return str(config.model_type)
+
+
+def _load_config(name: str | Path, hub: HubOptions) -> Any:
+    with _explain(name):
+        return AutoConfig.from_pretrained(name, **vars(hub))
+
+
+def _wrap_tower(module: nn.Module, config: Any, family: Family, processor: Any) -> VisionTower:
+    return VisionTower(
+        module,
+        processor.image_processor,
+        layer=family.vision_layer(config),
+        drops_class_token=family.drops_class_token(config),
+    )
+
+
+def _weight_map(name: str | Path, hub: HubOptions) -> Mapping[str, Path]:
+    """Tensor name -> local file that holds it, downloading what is asked of the hub only when opened."""
+    with _explain(name):
+        index = cached_file(str(name), INDEX, _raise_exceptions_for_missing_entries=False, **hub.download)
+        if index is None:
+            single = cached_file(str(name), SINGLE, **hub.download)
+            with safe_open(single, framework="pt") as shard:
+                return dict.fromkeys(shard.keys(), Path(str(single)))
+        shards: dict[str, str] = json.loads(Path(index).read_text("utf-8"))["weight_map"]
+    return _LazyShards(str(name), shards, hub)
+
+
+class _LazyShards(dict[str, Path]):
+    """A weight map that fetches a shard when one of its tensors is looked up."""
+
+    def __init__(self, name: str, shards: Mapping[str, str], hub: HubOptions) -> None:
+        super().__init__({key: Path(file) for key, file in shards.items()})
+        self._name, self._hub = name, hub
+
+    def __getitem__(self, key: str) -> Path:
+        with _explain(self._name):
+            return Path(str(cached_file(self._name, str(super().__getitem__(key)), **self._hub.download)))
+
+
+def _read_tower(name: str | Path, family: Family, module: nn.Module, hub: HubOptions) -> dict[str, Tensor]:
+    files = _weight_map(name, hub)
+    # published files and newer classes differ by an inner `vision_model.`
+    wanted = {key.removeprefix("vision_model."): key for key in module.state_dict()}
+    found: dict[str, Tensor] = {}
+    for key in files:
+        prefix = next((p for p in family.tower_keys if key.startswith(p)), None)
+        target = wanted.get(key.removeprefix(prefix).removeprefix("vision_model.")) if prefix else None
+        if target is not None:
+            with safe_open(files[key], framework="pt") as shard:
+                found[target] = shard.get_tensor(key)
+    if missing := sorted(set(module.state_dict()) - set(found)):
+        raise BackboneError(
+            f"{name}: {len(missing)} tensors of the vision tower are missing, {missing[0]!r} first; "
+            "the checkpoint is incomplete, download it again"
+        )
+    return found
+
+
+def _materialise_buffers(module: nn.Module) -> None:
+    """Position ids are not saved with a checkpoint; `to_empty` left them undefined."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if name != "position_ids":
+                raise BackboneError(f"the tower has a buffer {name!r} that its checkpoint does not carry")
+            buffer.copy_(torch.arange(buffer.shape[-1], device=buffer.device).expand_as(buffer))
+
+
+class _explain:
+    """Turns the loaders' own errors into one that names the backbone and the remedy."""
+
+    def __init__(self, name: str | Path) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, (OSError, ValueError)) and not isinstance(error, BackboneError):
+            first = (
+                str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__ if kind else ""
+            )
+            raise BackboneError(
+                f"cannot load the backbone {str(self._name)!r}: {first}. Check the name, give the path of a "
+                "local folder, or connect to the network for a hub id"
+            ) from error

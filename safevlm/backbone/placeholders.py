@@ -1,0 +1,92 @@
+"""Safety tokens in the LLM's input: placeholder positions before each image, filled at the embedding layer.
+
+The family's own merging, masks, positions and cache see ordinary tokens (wall 3 of the design): the
+placeholder is a special token of the backbone's own vocabulary, and only positions that the
+library put there itself are ever filled, so no text can forge or shift them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from safevlm.errors import BackboneError
+
+
+def placeholder_token(tokenizer: Any) -> str:
+    """The special token that stands for a safety token until the embedding layer."""
+    for token in (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token):
+        if token is not None:
+            return str(token)
+    raise BackboneError(
+        "the tokenizer has neither a pad, an eos nor an unk token to hold the place of safety tokens; "
+        "set `tokenizer.pad_token`"
+    )
+
+
+def escape_special_tokens(text: str, tokenizer: Any) -> str:
+    """Break up special tokens that stand in plain text, by a space after their first character.
+
+    Text that a user wrote must not become an image, a turn's end or a safety token.
+    """
+    special = {*tokenizer.all_special_tokens, *(str(t) for t in tokenizer.added_tokens_decoder.values())}
+    for token in sorted(filter(lambda token: len(token) > 1, special), key=len, reverse=True):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def find_placeholders(input_ids: Tensor, *, count: int, placeholder_id: int, image_id: int) -> Tensor:
+    """Positions of the `count` placeholders directly before each image's tokens.
+
+    Args:
+        input_ids: (B, L) int64.
+        count: placeholders before each image, at least 1.
+
+    Returns:
+        (B, L) bool.
+    """
+    starts = torch.zeros_like(input_ids, dtype=torch.bool)
+    starts[:, 1:] = (input_ids[:, 1:] == image_id) & (input_ids[:, :-1] == placeholder_id)
+    mask = torch.zeros_like(starts)
+    for row, start in starts.nonzero().tolist():
+        mask[row, start - count : start] = True
+    if not bool((input_ids[mask] == placeholder_id).all()):
+        raise BackboneError(
+            "safety tokens were displaced in the prompt; the chat template changes special tokens"
+        )
+    return mask
+
+
+@contextmanager
+def fill_placeholders(embedding: nn.Module, tokens: Tensor, mask: Tensor) -> Iterator[None]:
+    """Within the context the embedding layer gives `tokens` at the positions of `mask`.
+
+    Args:
+        embedding: the LLM's input embedding layer.
+        tokens: (count, dim) safety tokens, any float dtype; gradients flow to them.
+        mask: (B, L) bool, a multiple of `count` positions per row. Longer inputs (generation without
+            a cache) and repeated rows (beams) are filled alike; shorter ones (a decoding step) are
+            left as they are.
+    """
+    length = mask.shape[1]
+    order = (mask.long().cumsum(dim=1) - 1).remainder(tokens.shape[0])
+
+    def hook(_: nn.Module, args: tuple[Any, ...], embedded: Tensor) -> Tensor:
+        ids = args[0]
+        if ids.ndim != 2 or ids.shape[1] < length:
+            return embedded
+        repeats = ids.shape[0] // mask.shape[0]
+        where = mask.repeat_interleave(repeats, dim=0).to(embedded.device).unsqueeze(-1)
+        which = order.repeat_interleave(repeats, dim=0).to(embedded.device)
+        filled = torch.where(where, tokens[which].to(embedded), embedded[:, :length])
+        return torch.cat([filled, embedded[:, length:]], dim=1)
+
+    handle = embedding.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,231 @@
+"""Chats and images -> a backbone's inputs, through its own processor and chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from safevlm.errors import BackboneError
+
+from .load import Backbone
+from .placeholders import escape_special_tokens, find_placeholders, placeholder_token
+
+IGNORED = -100
+"""Label of positions that the loss leaves out, as in PyTorch and transformers."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch for the backbone's forward or generate.
+
+    Args:
+        tensors: what the processor made, without pixel values: `input_ids` and `attention_mask` (B, L) ...
+        token_mask: (B, L) bool, where safety tokens go; None without safety tokens or images.
+        labels: (B, L) int64, -100 on prompts and padding; None without answers.
+    """
+
+    tensors: dict[str, Tensor]
+    token_mask: Tensor | None
+    labels: Tensor | None = None
+
+
+def make_chat(prompt: str | Sequence[Mapping[str, Any]], images: int) -> list[dict[str, Any]]:
+    """A chat with one part per image: a plain prompt gets its images in front.
+
+    Raises:
+        ValueError: a chat whose image parts are not as many as the images.
+    """
+    if isinstance(prompt, str):
+        content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": prompt}]
+        return [{"role": "user", "content": content}]
+    chat = [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message["content"], str)
+        else dict(message)
+        for message in prompt
+    ]
+    places = sum(part["type"] == "image" for message in chat for part in message["content"])
+    if places != images:
+        raise ValueError(
+            f'the chat has {places} {{"type": "image"}} parts and {images} images came with it; '
+            "give one image per part"
+        )
+    return chat
+
+
+def last_user_text(chat: Sequence[Mapping[str, Any]]) -> str:
+    """The text of the last user message: the request that the answer is to."""
+    for message in reversed(chat):
+        if message["role"] == "user":
+            return "\n".join(part["text"] for part in message["content"] if part["type"] == "text")
+    return ""
+
+
+def with_hint(chat: Sequence[Mapping[str, Any]], hint: str) -> list[dict[str, Any]]:
+    """The chat with `hint` and a space before the text of its last user message."""
+    changed = [dict(message) for message in chat]
+    for message in reversed(changed):
+        if message["role"] == "user":
+            parts = [dict(part) for part in message["content"]]
+            first = next((part for part in parts if part["type"] == "text"), None)
+            if first is None:
+                parts.append({"type": "text", "text": hint})
+            else:
+                first["text"] = f"{hint} {first['text']}"
+            message["content"] = parts
+            return changed
+    raise ValueError("the chat has no user message to put a hint before")
+
+
+def encode(
+    backbone: Backbone,
+    chats: Sequence[Sequence[Mapping[str, Any]]],
+    images: Sequence[Any],
+    *,
+    safety_tokens: int,
+    answers: Sequence[str] | None = None,
+) -> Inputs:
+    """Render, tokenise and pad a batch.
+
+    Args:
+        chats: one conversation per row, image parts included; their text is taken literally.
+        images: the RGB images of all rows, in order; the processor needs their sizes.
+        safety_tokens: placeholders to put before each image; 0 for the plain backbone's own inputs.
+        answers: what the LLM should say; given in training, where padding is on the right.
+
+    Raises:
+        ValueError: a prompt longer than the LLM's context.
+    """
+    tokenizer = backbone.processor.tokenizer
+    texts = [_render(backbone, chat) for chat in chats]
+    if safety_tokens and images:
+        marker = backbone.processor.image_token
+        fill = placeholder_token(tokenizer) * safety_tokens
+        texts = [text.replace(marker, fill + marker) for text in texts]
+    rows = _tokenise(backbone, texts, images)
+    _check_lengths(backbone, rows["input_ids"])
+    starts: list[int] | None = None
+    if answers is not None:
+        starts = [len(ids) for ids in rows["input_ids"]]
+        for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
+            ids = _answer_ids(backbone, chat, answer)
+            for name, values in rows.items():
+                values[row] = values[row] + (ids if name == "input_ids" else [values[row][-1]] * len(ids))
+    tensors = _pad(rows, tokenizer, right=answers is not None)
+    labels = None if starts is None else _labels(tensors, starts)
+    token_mask = None
+    if safety_tokens and images:
+        token_mask = find_placeholders(
+            tensors["input_ids"],
+            count=safety_tokens,
+            placeholder_id=tokenizer.convert_tokens_to_ids(placeholder_token(tokenizer)),
+            image_id=backbone.image_token_id,
+        )
+    return Inputs(tensors, token_mask, labels)
+
+
+def embed_prompts(tokenizer: Any, table: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Input embeddings of plain prompts.
+
+    Args:
+        table: (vocabulary, dim) input embedding table.
+
+    Returns:
+        embeddings (B, L, dim) in the table's dtype, and mask (B, L) bool, False at padding.
+    """
+    rows = [
+        tokenizer(escape_special_tokens(text, tokenizer), add_special_tokens=False)["input_ids"]
+        for text in prompts
+    ]
+    length = max(1, *(len(row) for row in rows)) if rows else 1
+    ids = torch.zeros(len(rows), length, dtype=torch.long, device=table.device)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool, device=table.device)
+    for row, values in enumerate(rows):
+        ids[row, : len(values)] = torch.tensor(values, dtype=torch.long)
+        mask[row, : len(values)] = True
+    return torch.nn.functional.embedding(ids, table), mask
+
+
+def _literal(chat: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
+    """The chat with special tokens in its text broken up."""
+    return [
+        {
+            **message,
+            "content": [
+                {**part, "text": escape_special_tokens(part["text"], tokenizer)}
+                if part["type"] == "text"
+                else part
+                for part in message["content"]
+            ],
+        }
+        for message in chat
+    ]
+
+
+def _render(backbone: Backbone, chat: Sequence[Mapping[str, Any]], *, ask: bool = True) -> str:
+    processor = backbone.processor
+    if processor.chat_template is None:
+        raise BackboneError(
+            f"the processor of {backbone.name!r} has no chat template; set `processor.chat_template`"
+        )
+    return str(
+        processor.apply_chat_template(
+            _literal(chat, processor.tokenizer), tokenize=False, add_generation_prompt=ask
+        )
+    )
+
+
+def _tokenise(backbone: Backbone, texts: list[str], images: Sequence[Any]) -> dict[str, list[list[int]]]:
+    """The processor's own rows, unpadded; pixel values come from the tower's pass."""
+    made = backbone.processor(
+        text=texts, images=list(images) if images else None, padding=False, return_tensors=None
+    )
+    return {
+        name: [list(map(int, row)) for row in made[name]]
+        for name in made
+        if name in backbone.processor.tokenizer.model_input_names
+    }
+
+
+def _check_lengths(backbone: Backbone, rows: Sequence[Sequence[int]]) -> None:
+    for number, row in enumerate(rows):
+        if len(row) > backbone.context_length:
+            raise ValueError(
+                f"prompt {number} has {len(row)} tokens with its images, the model takes "
+                f"{backbone.context_length}; shorten it"
+            )
+
+
+def _answer_ids(backbone: Backbone, chat: Sequence[Mapping[str, Any]], answer: str) -> list[int]:
+    """Tokens that the template puts after the generation prompt for this answer, with the end of sequence."""
+    tokenizer = backbone.processor.tokenizer
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    prompt, whole = _render(backbone, chat), _render(backbone, [*chat, reply], ask=False)
+    text = whole[len(prompt) :] if whole.startswith(prompt) else escape_special_tokens(answer, tokenizer)
+    ids = list(tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"])
+    return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, int(tokenizer.eos_token_id)]
+
+
+def _pad(rows: dict[str, list[list[int]]], tokenizer: Any, *, right: bool) -> dict[str, Tensor]:
+    """Pad with the pad id (0 for masks): on the right to train, on the left to generate."""
+    length = max(len(row) for row in rows["input_ids"])
+    tensors = {}
+    for name, values in rows.items():
+        fill = (tokenizer.pad_token_id or 0) if name == "input_ids" else 0
+        padded = [
+            row + [fill] * (length - len(row)) if right else [fill] * (length - len(row)) + row
+            for row in values
+        ]
+        tensors[name] = torch.tensor(padded, dtype=torch.long)
+    return tensors
+
+
+def _labels(tensors: Mapping[str, Tensor], starts: Sequence[int]) -> Tensor:
+    labels = tensors["input_ids"].masked_fill(tensors["attention_mask"] == 0, IGNORED)
+    for row, start in enumerate(starts):
+        labels[row, :start] = IGNORED
+    return labels

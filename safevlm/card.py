@@ -1,0 +1,60 @@
+"""The model card that goes with every checkpoint."""
+
+from __future__ import annotations
+
+from safevlm.config import SafetyConfig
+
+TEMPLATE = """---
+library_name: safevlm
+base_model: {backbone}
+tags: [safety, guardrail, vision-language]
+license: apache-2.0
+---
+
+# Safety modules for {backbone}
+
+A safety projector, safety tokens and a safety head for a frozen `{backbone_type}` backbone. Only the adapter
+is here; the backbone is loaded from where it lives.
+
+```python
+from safevlm import SafeVLM
+
+guard = SafeVLM.from_pretrained("path/to/this/folder")
+reply = guard.generate(["photo.jpg"], ["What is shown here?"], max_new_tokens=64)[0]
+print(reply.text, reply.assessment.score, reply.action)
+```
+
+| | |
+|---|---|
+| levels | {levels} |
+| categories | {categories} |
+| safety tokens | {num_tokens} per set |
+| projector | {depth} + {depth} blocks, {hidden_dim} channels |
+| vision features | hidden layer {vision_layer}, {vision_dim} wide |
+| LoRA on the LLM | {lora} |
+| calibration | {calibration} |
+
+Scores are P(unsafe) = 1 - P(level "{safe}"). A score says what the training data called risky; measure it
+on your own images before you rely on it.
+"""
+
+
+def model_card(config: SafetyConfig) -> str:
+    """Markdown with the metadata block that the hub reads."""
+    calibration = config.calibration
+    return TEMPLATE.format(
+        backbone=config.backbone or "unknown",
+        backbone_type=config.backbone_type or "vision-language",
+        levels=", ".join(config.taxonomy.levels),
+        categories=", ".join(config.taxonomy.category_names),
+        num_tokens=config.num_tokens,
+        depth=config.depth,
+        hidden_dim=config.hidden_dim,
+        vision_layer=config.vision_layer,
+        vision_dim=config.vision_dim,
+        lora="yes" if config.has_lora else "no",
+        calibration=f"temperature {calibration.temperature:.3g} on {calibration.samples} items of {calibration.data}"
+        if calibration
+        else "none",
+        safe=config.taxonomy.safe_level,
+    )

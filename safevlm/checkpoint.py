@@ -1,0 +1,181 @@
+"""Adapter-only checkpoints: safety_config.json + safety.safetensors (+ lora/). Strict, no pickle.
+
+Nothing is guessed on loading: sizes are compared from the file's header before a tensor is read,
+and a missing, foreign or misshapen key is an error that names the file, the key and the remedy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from safevlm.config import SafetyConfig
+from safevlm.errors import CheckpointError
+
+CONFIG, WEIGHTS, LORA, CARD = "safety_config.json", "safety.safetensors", "lora", "README.md"
+LORA_CONFIG, LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def embedded() -> tuple[str, ...]:
+    """Names of the checkpoints inside the package."""
+    found = (entry for entry in Path(str(files("safevlm.checkpoints"))).iterdir())
+    return tuple(sorted(entry.name for entry in found if entry.is_dir() and not entry.name.startswith("_")))
+
+
+def resolve(name: str | Path) -> str | Path:
+    """An embedded checkpoint's folder for its name; any other name as it is."""
+    folder = Path(str(files("safevlm.checkpoints"))) / str(name)
+    return folder if str(name) in embedded() else name
+
+
+def fetch(name: str | Path, **download: Any) -> Path:
+    """The local folder of a checkpoint: an embedded name, a folder, or a hub id (downloaded).
+
+    Args:
+        download: `revision`, `token`, `cache_dir`, `local_files_only`, as in huggingface_hub.
+
+    Raises:
+        CheckpointError: no such folder, no such repository, or no network.
+    """
+    place = resolve(name)
+    if Path(place).is_dir():
+        return Path(place)
+    patterns = [CONFIG, WEIGHTS, f"{LORA}/*.json", f"{LORA}/*.safetensors", CARD]
+    try:
+        return Path(snapshot_download(str(place), allow_patterns=patterns, **download))
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"cannot find the checkpoint {str(name)!r}: it is not embedded ({', '.join(embedded())}), not a "
+            f"folder, and the hub did not give it ({first}). Check the name, or the network for a hub id"
+        ) from error
+
+
+def save(folder: str | Path, config: SafetyConfig, tensors: Mapping[str, Tensor], *, card: str) -> None:
+    """Write a checkpoint; each file appears whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    with _atomic(folder / WEIGHTS) as part:
+        save_file(ready, part, metadata={"format": "pt"})
+    with _atomic(folder / CONFIG) as part:
+        part.write_text(config.to_json(), "utf-8")
+    with _atomic(folder / CARD) as part:
+        part.write_text(card, "utf-8")
+
+
+def load_config(folder: Path) -> SafetyConfig:
+    """Read and check `safety_config.json`; raises CheckpointError with the key and the remedy."""
+    path = folder / CONFIG
+    if not path.is_file():
+        pickled = [p.name for p in folder.glob("*") if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}]
+        hint = f"; {pickled[0]} is a pickle, which is never read" if pickled else ""
+        raise CheckpointError(
+            f"{folder} has no {CONFIG}{hint}: it is no SafeVLM checkpoint; write one with `save_pretrained`"
+        )
+    try:
+        return SafetyConfig.from_json(path.read_text("utf-8"))
+    except (ValueError, TypeError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def load_tensors(folder: Path, expected: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Read `safety.safetensors` after comparing every name and size with `expected`."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no {WEIGHTS}; only safetensors files are read: save it with `save_pretrained`"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}); download or save it again"
+        ) from error
+    _compare(path, found, expected)
+    return load_file(path)
+
+
+def _compare(path: Path, found: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
+    remedy = f"the file does not belong to its {CONFIG}; restore both from one save"
+    for key in expected:
+        if key not in found:
+            raise CheckpointError(f"{path}: the key {key!r} is missing; {remedy}")
+    for key, size in found.items():
+        if key not in expected:
+            raise CheckpointError(f"{path}: the key {key!r} is foreign; {remedy}")
+        if size != expected[key]:
+            raise CheckpointError(
+                f"{path}: {key!r} has size {tuple(size)}, {tuple(expected[key])} expected; {remedy}"
+            )
+
+
+def save_lora(folder: str | Path, model: nn.Module) -> None:
+    """Write the model's LoRA layers to `folder`/lora in PEFT's own form."""
+    from peft import get_peft_model_state_dict
+
+    target = Path(folder) / LORA
+    target.mkdir(parents=True, exist_ok=True)
+    model.peft_config["default"].save_pretrained(target)  # type: ignore[index, union-attr]
+    tensors = {k: v.detach().to("cpu").contiguous() for k, v in get_peft_model_state_dict(model).items()}
+    with _atomic(target / LORA_WEIGHTS) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+
+
+def load_lora(folder: Path, model: nn.Module) -> None:
+    """Put the LoRA layers of `folder`/lora into the model, strictly."""
+    from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+
+    source = folder / LORA
+    for name in (LORA_CONFIG, LORA_WEIGHTS):
+        if not (source / name).is_file():
+            raise CheckpointError(
+                f"{folder / CONFIG} says has_lora, but {source / name} is missing; "
+                "restore it, or save the checkpoint again"
+            )
+    config = PeftConfig.from_pretrained(str(source))
+    config.inference_mode = True
+    inject_adapter_in_model(config, model)
+    model.peft_config = {"default": config}  # type: ignore[assignment]
+    own = {key: value.shape for key, value in get_peft_model_state_dict(model).items()}
+    with safe_open(source / LORA_WEIGHTS, framework="pt") as file:
+        found = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    _compare(source / LORA_WEIGHTS, found, own)
+    set_peft_model_state_dict(model, load_file(source / LORA_WEIGHTS))
+
+
+@contextmanager
+def lora_disabled(model: nn.Module) -> Iterator[None]:
+    """Within the context the model's LoRA layers do nothing; afterwards they do again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[Path]:
+    """A path beside `path` that takes its place when the block ends well."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,257 @@
+"""Encoded bytes -> RGB picture, or an `ImageError` that says why not.
+
+What made this file awkward: a scan meets every kind of broken or hostile file.
+
+- The format is found by its first bytes, never by its name, and only raster formats whose decoders
+  are libraries in this process are tried (EPS, for one, would start ghostscript).
+- The plugin classes are called directly, because `PIL.Image.open` applies a limit that is global
+  to the process and warns through a global filter; here the limit is an argument.
+- Size comes from the header and is checked before a pixel is decoded.
+- Only regular files are opened, and without blocking, so a FIFO or a device cannot hang a scan.
+
+Colours are taken as they are coded: embedded ICC profiles are not applied. Of an animation only the
+first frame is read.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, BinaryIO
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from safevlm.errors import ImageError
+from safevlm.types import ImageLike
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, `Image.MAX_IMAGE_PIXELS`: 1 GiB // 4 // 3, a quarter GiB of 24-bit pixels."""
+
+FORMATS = "JPEG, PNG, GIF, WebP, BMP, TIFF"
+
+DECODE_ERRORS = (
+    OSError,  # truncated data, libtiff, UnidentifiedImageError
+    SyntaxError,  # broken headers and PNG chunks
+    ValueError,  # sizes, modes, text chunks that are too large
+    TypeError,  # tags of a wrong kind
+    LookupError,  # missing tags, short tables
+    EOFError,  # GIF without a frame
+    ArithmeticError,  # sizes that overflow
+    RuntimeError,  # WebP
+    NotImplementedError,  # BMP and TIFF variants
+    MemoryError,  # a size that does not fit
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,  # a caller's own, lower Image.MAX_IMAGE_PIXELS inside a plugin
+    Warning,  # what is only a warning, where the caller's filter makes errors of warnings
+)
+"""What Pillow's decoders raise on bad data, read from their source and from mutated files of each format."""
+
+_TRANSPOSE: dict[object, Image.Transpose] = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+
+_Opener = Callable[[IO[bytes]], ImageFile.ImageFile]
+
+
+def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a picture as 8-bit RGB, upright, without metadata.
+
+    EXIF orientation is applied; transparency is laid over white; 16-bit and 32-bit grey is scaled
+    to 8 bits (see `_grey`); of an animation the first frame is taken. The source is not changed.
+
+    Args:
+        source: a PIL image, a path, or the encoded bytes (JPEG, PNG, GIF, WebP, BMP or TIFF,
+            decided by content).
+        max_pixels: the largest width * height that is decoded.
+
+    Returns:
+        A new image of mode RGB with an empty `info`.
+
+    Raises:
+        ImageError: no such file, not a regular file, empty, not an image, another format, damaged
+            or truncated, no pixels, or more than `max_pixels`. The message starts with the file.
+        TypeError: `source` is none of the three kinds.
+    """
+    if isinstance(source, Image.Image):
+        name = str(getattr(source, "filename", "") or "the PIL image")
+        with _explained(name):
+            _check_size(source, name, max_pixels)
+            return _upright_rgb(source)
+    if isinstance(source, bytes):
+        return decode(io.BytesIO(source), f"bytes ({len(source)})", max_pixels=max_pixels)
+    if isinstance(source, str | os.PathLike):
+        with open_regular(source) as file:
+            return decode(file, str(source), max_pixels=max_pixels)
+    raise TypeError(
+        f"an image is a PIL image, a path or encoded bytes; got {type(source).__name__}; "
+        "turn arrays into pictures with PIL.Image.fromarray"
+    )
+
+
+def decode(file: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Like `read_image`, from a seekable binary file at its start; `name` is for messages."""
+    opener = _opener(file.read(16), name)
+    file.seek(0)
+    with _explained(name), opener(file) as image:
+        _check_size(image, name, max_pixels)
+        return _upright_rgb(image)
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; raises ImageError for everything else, without blocking."""
+    name = str(path)
+    try:
+        _check_regular(os.stat(path).st_mode, name)
+        # Non-blocking, and looked at again once open: the path may have changed since.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except FileNotFoundError as error:
+        remedy = "download it first" if "://" in name else "check the path"
+        raise ImageError(f"{name}: no such file; {remedy}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageError(
+            f"{name!a}: cannot be opened ({reason}); check the path and its permissions"
+        ) from error
+    with file:
+        _check_regular(os.fstat(file.fileno()).st_mode, name)
+        yield file
+
+
+def _check_regular(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{name}: is a directory; give the files inside it, or scan it as a folder")
+    if not stat.S_ISREG(mode):
+        raise ImageError(
+            f"{name}: is not a regular file but a pipe, socket or device; copy the picture to a file"
+        )
+
+
+def _opener(head: bytes, name: str) -> _Opener:
+    """The plugin class for a file that starts with these bytes."""
+    if not head:
+        raise ImageError(f"{name}: is empty (0 bytes); save or download it again")
+    if head.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return GifImagePlugin.GifImageFile
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    if head.startswith(b"BM"):
+        return BmpImagePlugin.BmpImageFile
+    if head[:4] in (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+"):
+        return TiffImagePlugin.TiffImageFile
+    raise ImageError(f"{name}: is not an image of a known format; convert it to one of {FORMATS}")
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what Pillow raises on bad data into an ImageError that names the file."""
+    try:
+        yield
+    except DECODE_ERRORS as error:
+        what = str(error) or type(error).__name__
+        raise ImageError(f"{name}: is damaged or truncated ({what}); save or download it again") from error
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: has no pixels ({width} x {height}); save it again")
+    pixels = width * height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile may be larger than the picture
+        pixels = max(pixels, _number(image, _TILE_WIDTH) * _number(image, _TILE_LENGTH))
+    if pixels > max_pixels:
+        raise ImageError(
+            f"{name}: {width} x {height} takes {pixels:,} pixels to decode, more than the limit of "
+            f"{max_pixels:,} (decompression bomb?); shrink it, or raise max_pixels if you trust it"
+        )
+
+
+def _number(image: TiffImagePlugin.TiffImageFile, tag: int) -> int:
+    value = image.tag_v2.get(tag, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    turned = _TRANSPOSE.get(_orientation(image))
+    rgb = _rgb(image)
+    if turned is not None:
+        rgb = rgb.transpose(turned)
+    rgb.info = {}  # no orientation left behind to be applied twice
+    return rgb
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation, 1 to 8; None where there is none or where the EXIF block is damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except DECODE_ERRORS as error:
+        logger.debug("EXIF block ignored: %s", error)
+        return None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A new RGB image of the same pixels, transparency laid over white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _grey(image)
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Scale wide grey values to 8 bits, rounding to the nearest, where `convert` would clip.
+
+    16-bit modes span 0..65535. Mode I (int32) and F (float32) do not say what white is: it is the
+    smallest of 1 (F only), 255, 65535 that no value exceeds; where there are larger or negative
+    values, the picture's own minimum and maximum become black and white. NaN counts as black.
+    """
+    values = np.asarray(image).astype(np.float64)
+    finite = np.nan_to_num(values, nan=0.0, posinf=np.finfo(np.float32).max, neginf=np.finfo(np.float32).min)
+    low, high = float(finite.min()), float(finite.max())
+    whites = [65535.0] if image.mode.startswith("I;16") else [255.0, 65535.0]
+    if image.mode == "F":
+        whites = [1.0, *whites]
+    white = next((white for white in whites if low >= 0 and high <= white), None)
+    low, high = (0.0, white) if white is not None else (low, high)
+    span = high - low or 1.0
+    grey = Image.fromarray(np.rint((finite - low) * (255.0 / span)).astype(np.uint8))
+    key = image.info.get("transparency")
+    if isinstance(key, int):  # the one grey value that is transparent, in the wide range
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey

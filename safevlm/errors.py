@@ -1,0 +1,33 @@
+"""The library's errors. Each message carries the cause, the context and the remedy."""
+
+from __future__ import annotations
+
+
+class SafeVLMError(Exception):
+    """Base of every error that the library raises on its own account."""
+
+
+class CheckpointError(SafeVLMError):
+    """A checkpoint that cannot be loaded: names the file, the key and the remedy."""
+
+
+class BackboneError(SafeVLMError):
+    """A backbone that is unknown, unreachable, or does not fit the safety modules."""
+
+
+class ImageError(SafeVLMError):
+    """Bytes that are not an image the library reads; the reason is in the message."""
+
+
+class DataError(SafeVLMError):
+    """A dataset row or file that cannot be used: names file, row and column."""
+
+
+class MissingExtraError(SafeVLMError, ImportError):
+    """An optional package is not installed; the message has the install command."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this feature needs the package {package!r}, which is not installed; "
+            f"run: pip install 'safevlm[{extra}]'"
+        )

@@ -1,0 +1,1 @@
+"""Evaluations: how answers are judged, what is counted, and the table of the embedded model."""

@@ -1,0 +1,60 @@
+"""What this installation is: versions, device, embedded checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safevlm.checkpoint import embedded
+
+PACKAGES = (
+    "safevlm",
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "safetensors",
+    "peft",
+    "lightning",
+    "pyarrow",
+)
+
+
+def collect() -> dict[str, Any]:
+    """Versions, device and, per embedded checkpoint, the SHA-256 of each of its files."""
+    folder = Path(str(files("safevlm.checkpoints")))
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "device": _device(),
+        "checkpoints": {name: hashes(folder / name) for name in embedded()},
+    }
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256, 64 hex digits, of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    return (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"cpu ({torch.get_num_threads()} threads)"
+    )

@@ -1,0 +1,397 @@
+"""SafeVLM: backbone + scorer + policy. A risk and an answer that respects it, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin
+from PIL import Image
+from torch import Tensor, nn
+
+from safevlm import checkpoint
+from safevlm.backbone import (
+    Backbone,
+    HubOptions,
+    Inputs,
+    TowerPass,
+    embed_prompts,
+    encode,
+    fill_placeholders,
+    last_user_text,
+    load_backbone,
+    make_chat,
+    text_streamer,
+    with_hint,
+)
+from safevlm.card import model_card
+from safevlm.config import SafetyConfig
+from safevlm.errors import CheckpointError
+from safevlm.modules import HeadOutput, SafetyModules, answer_losses
+from safevlm.policy import Decision, Policy
+from safevlm.request import Images, Request, open_requests
+from safevlm.scorer import RiskScorer, build_modules, check_tower, load_modules
+from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
+
+
+@dataclass(frozen=True)
+class SafetyOutput:
+    """What a training step needs.
+
+    Args:
+        lm_losses: (B,) mean cross-entropy of each answer's tokens, in nats.
+        head: logits for each row that has an image, in order; None where no row has one.
+    """
+
+    lm_losses: Tensor
+    head: HeadOutput | None
+
+    @property
+    def lm_loss(self) -> Tensor:
+        """Mean over the answers, each counting the same whatever its length."""
+        return self.lm_losses.mean()
+
+
+class SafeVLM(nn.Module, ModelHubMixin):
+    """A frozen vision-language model with safety modules attached.
+
+    Build it with `from_pretrained` or `attach`. `safety` holds all that is trained and saved here;
+    the backbone stays frozen and in eval mode.
+    """
+
+    def __init__(self, backbone: Backbone, config: SafetyConfig, *, policy: Policy | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.language_model = backbone.model
+        self.config = config
+        self.safety: SafetyModules = build_modules(config).eval()
+        self.safety.to(backbone.tower.device)
+        self.scorer = RiskScorer(
+            backbone.tower,
+            self.safety,
+            config=config,
+            policy=policy,
+            prompt_table=(backbone.processor.tokenizer, self._embedding.weight),
+        )
+        self._enabled = True
+        self._tokens_enabled = True
+
+    @classmethod
+    def attach(cls, backbone: Backbone, config: SafetyConfig, *, policy: Policy | None = None) -> SafeVLM:
+        """Fresh, untrained safety modules on a backbone; sizes that depend on it are filled in."""
+        tower = backbone.tower
+        bound = config.with_changes(
+            vision_dim=tower.dim,
+            text_dim=backbone.text_dim,
+            vision_layer=tower.layer,
+            backbone=config.backbone or backbone.name,
+            backbone_type=backbone.model_type,
+            tower_sha256=tower.sha256,
+        )
+        return cls(backbone, bound, policy=policy)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | Path,
+        *,
+        backbone: str | Path | Backbone | None = None,
+        policy: Policy | None = None,
+        hub: HubOptions | None = None,
+        **backbone_kwargs: Any,
+    ) -> SafeVLM:
+        """Load a checkpoint and the backbone that it names.
+
+        Args:
+            name: `"safevlm-mini"` (embedded), a folder, or a hub id.
+            backbone: a loaded backbone or where it is, in place of what the checkpoint says.
+            backbone_kwargs: `dtype`, `device_map`, `quantization_config`, ... as in transformers.
+
+        Raises:
+            CheckpointError, BackboneError: what is missing or does not fit, and the remedy.
+        """
+        hub = hub or HubOptions()
+        folder = checkpoint.fetch(name, **hub.download)
+        config = checkpoint.load_config(folder)
+        if not isinstance(backbone, Backbone):
+            place = checkpoint.resolve(backbone or config.backbone)
+            plain = HubOptions(None, hub.token, hub.cache_dir, hub.local_files_only, hub.trust_remote_code)
+            backbone = load_backbone(place, hub=plain, **backbone_kwargs)
+        check_tower(config, backbone.tower, folder)
+        if config.text_dim != backbone.text_dim:
+            raise CheckpointError(
+                f"{folder / checkpoint.CONFIG}: text_dim is {config.text_dim}, the backbone's LLM has "
+                f"{backbone.text_dim}; load it with the backbone it was trained on ({config.backbone!r})"
+            )
+        modules = load_modules(folder, config)
+        if config.has_lora:
+            checkpoint.load_lora(folder, backbone.model)
+        guard = cls(backbone, config, policy=policy)
+        guard.safety.load_state_dict(modules.state_dict(), strict=True)
+        return guard
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        config: None = None,
+        model_card_kwargs: None = None,
+        **push_kwargs: Any,
+    ) -> str | None:
+        """Write the adapter alone (config, modules, LoRA, model card), and push it where asked to.
+
+        Args:
+            repo_id: on the hub; the folder's name when None.
+            config, model_card_kwargs: huggingface_hub's mixin passes them; the checkpoint has its own.
+        """
+        folder = Path(save_directory)
+        self._save_pretrained(folder)
+        return self.push_to_hub(repo_id or folder.name, **push_kwargs) if push_to_hub else None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        config = self.config.with_changes(has_lora=self.has_lora)
+        checkpoint.save(save_directory, config, self.safety.state_dict(), card=model_card(config))
+        if self.has_lora:
+            checkpoint.save_lora(save_directory, self.language_model)
+
+    @property
+    def policy(self) -> Policy:
+        """Thresholds, actions and hints in use; assign to change them."""
+        return self.scorer.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self.scorer.policy = policy
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether the LLM carries LoRA layers."""
+        return bool(getattr(self.language_model, "peft_config", None))
+
+    @property
+    def _embedding(self) -> Any:
+        return self.language_model.get_input_embeddings()
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within the context the plain backbone answers: no tokens, hints, refusals or LoRA."""
+        before, self._enabled = self._enabled, False
+        try:
+            with checkpoint.lora_disabled(self.language_model):
+                yield
+        finally:
+            self._enabled = before
+
+    @contextmanager
+    def without_tokens(self) -> Iterator[None]:
+        """Within the context the LLM gets no safety tokens; all else stays."""
+        before, self._tokens_enabled = self._tokens_enabled, False
+        try:
+            yield
+        finally:
+            self._tokens_enabled = before
+
+    def assess(
+        self, images: Sequence[ImageLike], prompts: Sequence[str] | None = None, **options: Any
+    ) -> list[RiskAssessment]:
+        """Assess images, alone or with prompts; the arguments of `RiskScorer.assess`."""
+        return self.scorer.assess(images, prompts, **options)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        images: Images,
+        prompts: Sequence[str | Chat],
+        *,
+        policy: Policy | None = None,
+        **generation_kwargs: Any,
+    ) -> list[SafeReply]:
+        """Answer a batch of prompts, each as the policy lets it.
+
+        Args:
+            images: per prompt None, an image or a list of images; None for text alone.
+            prompts: plain texts, or chats in the processor's form with one image part per image.
+            policy: in place of the model's own.
+            generation_kwargs: as in `transformers.generate` (`max_new_tokens`, `do_sample`, ...).
+
+        Returns:
+            One reply per prompt, in order. A refused prompt does not reach the LLM; an image that
+            cannot be read is undecided, and refused. Text without an image passes with assessment None.
+
+        Raises:
+            ValueError: no prompts, counts that do not fit, or a prompt longer than the context.
+        """
+        requests, opened = open_requests(images, prompts)
+        tower = self.backbone.tower
+        passed = tower(tower.preprocess(opened)).with_images(opened) if opened else None
+        policy = policy or self.policy
+        if self._enabled:
+            self._assess_requests(requests, passed, policy)
+        elif bad := next((request.unreadable for request in requests if request.unreadable), ""):
+            raise ValueError(f"the plain backbone cannot answer: {bad}")
+        running = [request for request in requests if request.decision.action is not Action.REFUSE]
+        texts = iter(self._answer(running, passed, generation_kwargs) if running else [])
+        return [
+            SafeReply(
+                text=policy.refusal if request.decision.action is Action.REFUSE else next(texts),
+                assessment=request.assessment,
+                action=request.decision.action,
+                hint=request.decision.hint,
+            )
+            for request in requests
+        ]
+
+    def stream(
+        self,
+        image: ImageLike | Sequence[ImageLike] | None,
+        prompt: str | Chat,
+        *,
+        policy: Policy | None = None,
+        **generation_kwargs: Any,
+    ) -> Iterator[str]:
+        """Answer one prompt piece by piece; a refusal comes as one piece. Arguments as in `generate`."""
+        streamer = text_streamer(self.backbone)
+        outcome: list[SafeReply] = []
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                outcome.extend(
+                    self.generate([image], [prompt], policy=policy, streamer=streamer, **generation_kwargs)
+                )
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+                failure.append(error)
+            finally:
+                streamer.on_finalized_text("", stream_end=True)
+
+        thread = Thread(target=run, daemon=True)
+        thread.start()
+        yield from (piece for piece in streamer if piece)
+        thread.join()
+        if failure:
+            raise failure[0]
+        if outcome[0].action is Action.REFUSE:
+            yield outcome[0].text
+
+    def forward(
+        self,
+        images: Sequence[Image.Image | None],
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        *,
+        hints: Sequence[str] | None = None,
+        head_prompts: Sequence[str] | None = None,
+    ) -> SafetyOutput:
+        """One training step's losses and logits: one prompt and answer per row, and an image or None.
+
+        Args:
+            images: RGB images.
+            hints: one per row, put before the prompt; an empty one leaves it as it is.
+            head_prompts: one per row, what the head reads; an empty one means the image alone, None
+                the prompts.
+        """
+        rows = [row for row, image in enumerate(images) if image is not None]
+        tower = self.backbone.tower
+        passed = tower(tower.preprocess([image for image in images if image is not None])) if rows else None
+        head: HeadOutput | None = None
+        if passed is not None:
+            weight = self.safety.projector.last.weight
+            texts = prompts if head_prompts is None else head_prompts
+            embeddings, mask = embed_prompts(
+                self.backbone.processor.tokenizer,
+                self._embedding.weight.detach(),
+                [texts[row] for row in rows],
+            )
+            head = self.safety(
+                passed.patches.to(weight),
+                passed.grid,
+                prompt_embeddings=embeddings.to(weight),
+                prompt_mask=mask.to(weight.device),
+            )
+        return SafetyOutput(self.answer_losses(images, prompts, answers, hints=hints, passed=passed), head)
+
+    def answer_losses(
+        self,
+        images: Sequence[Image.Image | None],
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        *,
+        hints: Sequence[str] | None = None,
+        passed: TowerPass | None = None,
+    ) -> Tensor:
+        """The language model's part of `forward`: (B,) mean cross-entropy of each answer's tokens.
+
+        Args:
+            passed: the tower's pass over the images that are not None, where there is one already.
+        """
+        given = [image for image in images if image is not None]
+        if given and passed is None:
+            passed = self.backbone.tower(self.backbone.tower.preprocess(given))
+        chats = [make_chat(p, int(i is not None)) for p, i in zip(prompts, images, strict=True)]
+        if hints is not None:
+            chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
+        inputs = encode(self.backbone, chats, given, safety_tokens=self.config.num_tokens, answers=answers)
+        device = self._embedding.weight.device
+        tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
+        if passed is not None:
+            tensors["pixel_values"] = passed.pixels
+        with self._in_place(inputs, passed, range(len(given))):
+            logits = self.language_model(**tensors).logits
+        assert inputs.labels is not None  # answers were given
+        return answer_losses(logits, inputs.labels)
+
+    def _assess_requests(self, requests: list[Request], passed: TowerPass | None, policy: Policy) -> None:
+        """Fill in assessment and decision of every request that has images."""
+        owners = [request for request in requests for _ in request.images]
+        found: list[RiskAssessment] = []
+        if passed is not None:
+            texts = [last_user_text(request.chat) for request in owners]
+            found = self.scorer.assess_pass(passed, texts, policy=policy)
+        for request in requests:
+            if request.unreadable:
+                request.assessment = policy.assess(Risk(None, reason=request.unreadable))
+                request.decision = Decision(Action.REFUSE)
+            elif request.images:
+                request.assessment = policy.riskiest([found[row] for row in request.images])
+                request.decision = policy.decide(request.assessment)
+
+    def _answer(
+        self, requests: list[Request], passed: TowerPass | None, generation_kwargs: Mapping[str, Any]
+    ) -> list[str]:
+        """Run the LLM once over these requests, on the vision features of their images."""
+        chats = [
+            with_hint(request.chat, request.decision.hint) if request.decision.hint else request.chat
+            for request in requests
+        ]
+        rows = [row for request in requests for row in request.images]
+        images = [passed.images[row] for row in rows] if passed is not None else []
+        count = self.config.num_tokens if self._enabled and self._tokens_enabled else 0
+        inputs = encode(self.backbone, chats, images, safety_tokens=count)
+        device = self._embedding.weight.device
+        tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
+        if passed is not None and rows:
+            tensors["pixel_values"] = passed.pixels[rows]
+        with self._in_place(inputs, passed, rows):
+            made = self.language_model.generate(**tensors, **generation_kwargs)
+        repeats = made.shape[0] // len(requests)
+        answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
+        texts: list[str] = self.backbone.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    @contextmanager
+    def _in_place(self, inputs: Inputs, passed: TowerPass | None, rows: Sequence[int]) -> Iterator[None]:
+        """Within the context the backbone sees the safety tokens and the vision features computed before."""
+        with ExitStack() as stack:
+            if inputs.token_mask is not None:
+                tokens = self.safety.tokens.prompt
+                stack.enter_context(fill_placeholders(self._embedding, tokens, inputs.token_mask))
+            if passed is not None and len(rows):
+                stack.enter_context(self.backbone.tower.replay(passed, rows))
+            yield

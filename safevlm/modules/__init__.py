@@ -1,0 +1,26 @@
+"""What has weights: projector, tokens, head, their exact folding, and the losses.
+
+Plain numbers in, tensors out. Nothing here knows a Hugging Face model, a taxonomy or a threshold.
+"""
+
+from .fold import FoldedScorer, fold
+from .head import HeadOutput, SafetyHead
+from .losses import LossParts, answer_losses, safety_loss, total_loss
+from .projector import SafetyProjector
+from .safety import SafetyDims, SafetyModules
+from .tokens import SafetyTokens
+
+__all__ = [
+    "FoldedScorer",
+    "HeadOutput",
+    "LossParts",
+    "SafetyDims",
+    "SafetyHead",
+    "SafetyModules",
+    "SafetyProjector",
+    "SafetyTokens",
+    "answer_losses",
+    "fold",
+    "safety_loss",
+    "total_loss",
+]

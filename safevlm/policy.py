@@ -1,0 +1,209 @@
+"""Scores -> verdict, action and hint. Nothing else decides what is safe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from safevlm.taxonomy import Taxonomy
+from safevlm.types import Action, Risk, RiskAssessment, Verdict
+
+REFUSAL = "I'm sorry, but I can't help with this image."
+SEVERITY = {Action.ALLOW: 0, Action.HINT: 1, Action.REFUSE: 2}
+
+# One sentence a severity: the mildest risky level asks for care, the highest for a refusal, those
+# between allow one (SafeVLM, arXiv 2405.13581: levels 1, 2, 3). The words are our own.
+CAREFUL = "[Safety note: this may involve {concern}. Answer with care and {guidance}.]"
+RELUCTANT = "[Safety note: this involves {concern}. {Guidance}; refuse if an answer could do harm.]"
+REFUSING = "[Safety note: this involves {concern}. Refuse and say why.]"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one request: `hint` is empty unless the action is hint."""
+
+    action: Action
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How risks become verdicts and actions, for one taxonomy.
+
+    The score of an image is attributed to its risky categories in proportion to their
+    probabilities; categories that are switched off drop out with their share. The image is unsafe
+    when what remains reaches the threshold of its most likely category. The paper takes the argmax
+    of both heads instead (arXiv 2405.13581), which for two levels is a threshold of 0.5.
+
+    Args:
+        taxonomy: names of levels and categories.
+        threshold: the least score in (0, 1] that is unsafe, for categories without their own.
+        thresholds: category -> its own threshold.
+        actions: risky level -> action; levels not named here get a hint, the highest a refusal.
+        off: categories that are let through (the paper's controllability).
+        undecided: action where no risk could be computed; allow is not accepted.
+        refusal: the reply that is given without running the LLM.
+        hints: level -> category -> text, in place of the built-in hint.
+
+    Raises:
+        ValueError: a name outside the taxonomy, a threshold outside (0, 1], undecided = allow.
+    """
+
+    taxonomy: Taxonomy
+    threshold: float = 0.5
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    actions: Mapping[str, Action] = field(default_factory=dict)
+    off: frozenset[str] = frozenset()
+    undecided: Action = Action.REFUSE
+    refusal: str = REFUSAL
+    hints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "off", frozenset(self.off))
+        object.__setattr__(self, "undecided", Action(self.undecided))
+        object.__setattr__(self, "actions", {k: Action(v) for k, v in self.actions.items()})
+        self._check_names("actions", self.actions, self.taxonomy.risky_levels)
+        self._check_names("hints", self.hints, self.taxonomy.risky_levels)
+        self._check_names("thresholds", self.thresholds, self.taxonomy.risky_categories)
+        self._check_names("off", self.off, self.taxonomy.risky_categories)
+        for texts in self.hints.values():
+            self._check_names("hints", texts, self.taxonomy.category_names)
+        for value in (self.threshold, *self.thresholds.values()):
+            if not 0 < value <= 1:
+                raise ValueError(f"policy threshold {value!r} is not in (0, 1]; 0.5 is the default")
+        if self.undecided is Action.ALLOW:
+            raise ValueError("policy: undecided cannot be 'allow'; what could not be scored is never safe")
+        if not self.refusal.strip():
+            raise ValueError("policy: the refusal is empty; write the reply that users should read")
+
+    def _check_names(self, what: str, names: Any, known: tuple[str, ...]) -> None:
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise ValueError(
+                f"policy {what}: {unknown} not in taxonomy {self.taxonomy.name!r}; it has {list(known)}"
+            )
+
+    @classmethod
+    def hints_only(cls, taxonomy: Taxonomy) -> Policy:
+        """The paper's own inference: every risky level gets a hint, none a fixed refusal."""
+        return cls(taxonomy, actions=dict.fromkeys(taxonomy.risky_levels, Action.HINT))
+
+    def assess(self, risk: Risk, heatmap: np.ndarray | None = None) -> RiskAssessment:
+        """Add level, category and verdict to a risk. A missing or NaN score is undecided."""
+        if risk.score is None or math.isnan(risk.score):
+            reason = risk.reason or "the score is not a number; check the weights and the image"
+            return RiskAssessment(score=None, reason=reason, verdict=Verdict.UNDECIDED)
+        weights = {name: risk.category_probabilities[name] for name in self.taxonomy.risky_categories}
+        enabled = {name: weight for name, weight in weights.items() if name not in self.off}
+        total = sum(weights.values())
+        if enabled and not self.off:
+            attributed = risk.score
+        else:
+            attributed = risk.score * sum(enabled.values()) / total if total > 0 else 0.0
+        category = max(enabled, key=lambda name: enabled[name], default=self.taxonomy.clean)
+        unsafe = bool(enabled) and attributed >= self.thresholds.get(category, self.threshold)
+        level = self.taxonomy.safe_level
+        if unsafe:
+            level = max(self.taxonomy.risky_levels, key=lambda name: risk.level_probabilities[name])
+        return RiskAssessment(
+            score=risk.score,
+            level_probabilities=risk.level_probabilities,
+            category_probabilities=risk.category_probabilities,
+            calibrated=risk.calibrated,
+            level=level,
+            category=category if unsafe else self.taxonomy.clean,
+            verdict=Verdict.UNSAFE if unsafe else Verdict.SAFE,
+            heatmap=heatmap,
+        )
+
+    def decide(self, assessment: RiskAssessment) -> Decision:
+        """The action for an assessment, with its hint."""
+        if assessment.verdict is Verdict.SAFE:
+            return Decision(Action.ALLOW)
+        if assessment.verdict is Verdict.UNDECIDED or assessment.level is None or assessment.category is None:
+            hint = "[Safety note: the image could not be checked. Refuse and say why.]"
+            return Decision(self.undecided, hint if self.undecided is Action.HINT else "")
+        highest = assessment.level == self.taxonomy.levels[-1]
+        action = self.actions.get(assessment.level, Action.REFUSE if highest else Action.HINT)
+        hint = self.hint(assessment.level, assessment.category) if action is Action.HINT else ""
+        return Decision(action, hint)
+
+    def riskiest(self, assessments: list[RiskAssessment]) -> RiskAssessment:
+        """The assessment that decides over a prompt with several images; raises ValueError for none."""
+        if not assessments:
+            raise ValueError("no assessments to choose from; a prompt without images has no risk")
+        return max(
+            assessments, key=lambda a: (SEVERITY[self.decide(a).action], 1.0 if a.score is None else a.score)
+        )
+
+    def hint(self, level: str, category: str) -> str:
+        """The sentence that goes before the prompt at this risky level and category."""
+        self._check_names("hint", [level], self.taxonomy.risky_levels)
+        own = self.hints.get(level, {}).get(category)
+        if own is not None:
+            return own
+        kind = self.taxonomy.category(category)
+        if level == self.taxonomy.levels[-1]:
+            template = REFUSING
+        else:
+            template = CAREFUL if level == self.taxonomy.levels[1] else RELUCTANT
+        guidance = kind.guidance or "put safety first"
+        return template.format(
+            concern=kind.concern or kind.name, guidance=guidance, Guidance=guidance[:1].upper() + guidance[1:]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in YAML; the inverse of `from_dict`."""
+        return {
+            "taxonomy": self.taxonomy.to_dict(),
+            "threshold": self.threshold,
+            "thresholds": dict(self.thresholds),
+            "actions": {level: action.value for level, action in self.actions.items()},
+            "off": sorted(self.off),
+            "undecided": self.undecided.value,
+            "refusal": self.refusal,
+            "hints": {level: dict(texts) for level, texts in self.hints.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], taxonomy: Taxonomy | None = None) -> Policy:
+        """A policy from plain values; `taxonomy` is used where the values carry none.
+
+        Raises:
+            ValueError: a foreign field, or no taxonomy at all.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a policy is a mapping of fields to values; got {values!r:.80}")
+        known = {f.name for f in fields(cls)}
+        if foreign := sorted(set(values) - known):
+            raise ValueError(f"policy: foreign fields {foreign}; it has {sorted(known)}")
+        given = values.get("taxonomy")
+        if isinstance(given, str):
+            taxonomy = Taxonomy.preset(given)
+        elif given is not None:
+            taxonomy = Taxonomy.from_dict(given)
+        if taxonomy is None:
+            raise ValueError("policy: no taxonomy; add `taxonomy: safevlm` or another preset's name")
+        return cls(taxonomy, **{name: value for name, value in values.items() if name != "taxonomy"})
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write the policy for people to edit."""
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, taxonomy: Taxonomy | None = None) -> Policy:
+        """Read a policy; a file without `taxonomy` uses the one given (a model's own)."""
+        return cls.from_dict(yaml.safe_load(Path(path).read_text("utf-8")), taxonomy)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that the policy decides by, 64 hex digits."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()

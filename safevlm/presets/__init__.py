@@ -1,0 +1,1 @@
+"""Taxonomies as YAML; `safevlm.taxonomy.Taxonomy.preset` reads them."""

@@ -1,0 +1,269 @@
+"""RiskScorer: a frozen vision tower + safety modules -> risk. Needs no LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from safevlm import checkpoint
+from safevlm.backbone import (
+    HubOptions,
+    TowerPass,
+    VisionTower,
+    embed_prompts,
+    load_prompt_embeddings,
+    load_tower,
+)
+from safevlm.config import SafetyConfig
+from safevlm.data import read_image
+from safevlm.errors import BackboneError, CheckpointError, ImageError
+from safevlm.modules import FoldedScorer, HeadOutput, SafetyDims, SafetyModules, fold
+from safevlm.policy import Policy
+from safevlm.types import ImageLike, Risk, RiskAssessment
+
+NOT_FINITE = "the safety head gave a value that is not finite; check the weights and the image's features"
+
+
+class RiskScorer:
+    """Scores images from a vision tower's features.
+
+    Args:
+        tower: the frozen tower.
+        safety: the modules that belong to it.
+        config: their sizes, taxonomy and calibration.
+        policy: turns scores into verdicts; the taxonomy's default policy when None.
+        prompt_table: tokenizer and (vocabulary, text_dim) input embeddings for prompts; loaded from
+            the backbone at the first prompt when None.
+    """
+
+    def __init__(
+        self,
+        tower: VisionTower,
+        safety: SafetyModules,
+        *,
+        config: SafetyConfig,
+        policy: Policy | None = None,
+        prompt_table: tuple[Any, Tensor] | None = None,
+    ) -> None:
+        self.tower = tower
+        self.safety = safety
+        self.config = config
+        self.policy = policy or Policy(config.taxonomy)
+        self.hub = HubOptions()
+        self.name = config.backbone
+        self._prompt_table = prompt_table
+        self._folded: tuple[tuple[int, ...], FoldedScorer] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        backbone: str | Path | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        policy: Policy | None = None,
+        hub: HubOptions | None = None,
+    ) -> RiskScorer:
+        """Load a checkpoint and its backbone's tower; the LLM's tensors are not read.
+
+        Args:
+            name: `"safevlm-mini"`, a folder, or a hub id.
+            backbone: where the backbone is, in place of what the checkpoint says.
+            dtype: of the tower; the safety modules stay in float32.
+
+        Raises:
+            CheckpointError, BackboneError: what is missing or does not fit, and the remedy.
+        """
+        hub = hub or HubOptions()
+        folder = checkpoint.fetch(name, **hub.download)
+        config = checkpoint.load_config(folder)
+        tower = load_tower(
+            checkpoint.resolve(backbone or config.backbone), dtype=dtype, device=device, hub=_plain(hub)
+        )
+        check_tower(config, tower, folder)
+        safety = load_modules(folder, config).to(device)
+        scorer = cls(tower, safety, config=config, policy=policy)
+        scorer.hub, scorer.name = _plain(hub), str(name)
+        return scorer
+
+    def assess(
+        self,
+        images: Sequence[ImageLike],
+        prompts: Sequence[str] | None = None,
+        *,
+        heatmap: bool = False,
+        policy: Policy | None = None,
+        batch_size: int = 32,
+    ) -> list[RiskAssessment]:
+        """Assess each image, alone or together with a prompt.
+
+        Args:
+            images: PIL images, paths or encoded bytes.
+            prompts: one per image; an empty one means the image alone.
+            heatmap: whether to return where the head looked.
+            batch_size: images per tower pass.
+
+        Returns:
+            One assessment per image, in order. An image that cannot be read, or a score that is not
+            a finite number, is undecided with the reason.
+
+        Raises:
+            ValueError: no images, or not as many prompts as images.
+        """
+        if len(images) == 0:
+            raise ValueError("assess got no images; give at least one")
+        if prompts is not None and len(prompts) != len(images):
+            raise ValueError(
+                f"assess got {len(images)} images and {len(prompts)} prompts; give one per image"
+            )
+        opened = [open_image(image) for image in images]
+        results: list[RiskAssessment | None] = [
+            (policy or self.policy).assess(Risk(None, reason=image)) if isinstance(image, str) else None
+            for image in opened
+        ]
+        readable = [(row, image) for row, image in enumerate(opened) if not isinstance(image, str)]
+        for start in range(0, len(readable), batch_size):
+            batch = readable[start : start + batch_size]
+            passed = self.tower(self.tower.preprocess([image for _, image in batch]))
+            texts = None if prompts is None else [prompts[row] for row, _ in batch]
+            found = self.assess_pass(passed, texts, heatmap=heatmap, policy=policy)
+            for (row, _), assessment in zip(batch, found, strict=True):
+                results[row] = assessment
+        return [result for result in results if result is not None]
+
+    def assess_pass(
+        self,
+        passed: TowerPass,
+        prompts: Sequence[str] | None = None,
+        *,
+        heatmap: bool = False,
+        policy: Policy | None = None,
+    ) -> list[RiskAssessment]:
+        """Assess the images of one tower pass, so that generation can share it."""
+        output = self.score(passed, prompts)
+        grid = self.config.pool_grid or passed.grid
+        maps = normalise_attention(output.attention, grid) if heatmap else [None] * len(output.attention)
+        policy = policy or self.policy
+        return [policy.assess(risk, map_) for risk, map_ in zip(self.risks(output), maps, strict=True)]
+
+    def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> HeadOutput:
+        """Logits and attention of the folded modules, float32."""
+        weight = self.safety.projector.last.weight
+        embeddings = mask = None
+        if prompts is not None and any(prompts):
+            tokenizer, table = self.prompt_table()
+            embeddings, mask = embed_prompts(tokenizer, table, prompts)
+            embeddings, mask = embeddings.to(weight), mask.to(weight.device)
+        output: HeadOutput = self._fold()(
+            passed.patches.to(weight), passed.grid, prompt_embeddings=embeddings, prompt_mask=mask
+        )
+        return output
+
+    def risks(self, output: HeadOutput) -> list[Risk]:
+        """Logits -> calibrated probabilities; a row that is not finite has no score."""
+        taxonomy, calibration = self.config.taxonomy, self.config.calibration
+        temperature = calibration.temperature if calibration else 1.0
+        levels = (output.level_logits.double() / temperature).softmax(-1).cpu()
+        categories = output.category_logits.double().softmax(-1).cpu()
+        risks = []
+        for level, category in zip(levels, categories, strict=True):
+            if not bool(torch.isfinite(level).all() and torch.isfinite(category).all()):
+                risks.append(Risk(None, reason=NOT_FINITE))
+                continue
+            risks.append(
+                Risk(
+                    score=min(1.0, max(0.0, 1.0 - float(level[0]))),
+                    level_probabilities=dict(zip(taxonomy.levels, level.tolist(), strict=True)),
+                    category_probabilities=dict(zip(taxonomy.category_names, category.tolist(), strict=True)),
+                    calibrated=calibration is not None,
+                )
+            )
+        return risks
+
+    def prompt_table(self) -> tuple[Any, Tensor]:
+        """Tokenizer and input embeddings for prompts."""
+        if self._prompt_table is None:
+            tokenizer, table = load_prompt_embeddings(checkpoint.resolve(self.config.backbone), hub=self.hub)
+            self._prompt_table = tokenizer, table.to(self.tower.device)
+        return self._prompt_table
+
+    def _fold(self) -> FoldedScorer:
+        """The folded modules, built again when a weight was moved or changed since."""
+        state = tuple(x for p in self.safety.parameters() for x in (p.data_ptr(), p._version))
+        if self._folded is None or self._folded[0] != state:
+            self._folded = state, fold(self.safety)
+        return self._folded[1]
+
+
+def build_modules(config: SafetyConfig) -> SafetyModules:
+    """Fresh safety modules of the config's sizes."""
+    return SafetyModules(
+        SafetyDims(
+            vision_dim=config.vision_dim,
+            dim=config.text_dim,
+            text_dim=config.text_dim,
+            hidden_dim=config.hidden_dim,
+            depth=config.depth,
+            num_tokens=config.num_tokens,
+            num_levels=len(config.taxonomy.levels),
+            num_categories=len(config.taxonomy.categories),
+            num_heads=config.num_heads,
+            pool_grid=config.pool_grid,
+        )
+    )
+
+
+def load_modules(folder: Path, config: SafetyConfig) -> SafetyModules:
+    """The modules of a checkpoint, in float32 and eval mode; sizes are checked before a tensor is read."""
+    with torch.device("meta"):
+        skeleton = build_modules(config)
+    tensors = checkpoint.load_tensors(folder, {k: v.shape for k, v in skeleton.state_dict().items()})
+    modules = build_modules(config)
+    modules.load_state_dict(tensors, strict=True)
+    return modules.eval()
+
+
+def check_tower(config: SafetyConfig, tower: VisionTower, folder: Path) -> None:
+    """Raise CheckpointError where the tower is not the one that the modules were trained on."""
+    for key, own, found in (
+        ("vision_dim", config.vision_dim, tower.dim),
+        ("vision_layer", config.vision_layer, tower.layer),
+        ("tower_sha256", config.tower_sha256, tower.sha256),
+    ):
+        if own != found:
+            raise CheckpointError(
+                f"{folder / checkpoint.CONFIG}: {key} is {own!r}, the backbone's is {found!r}; "
+                f"load it with the backbone it was trained on ({config.backbone!r}), or train the modules again"
+            )
+
+
+def open_image(source: ImageLike) -> Image.Image | str:
+    """The RGB image, or the reason why there is none."""
+    try:
+        return read_image(source)
+    except ImageError as error:
+        return str(error)
+
+
+def normalise_attention(attention: Tensor, grid: tuple[int, int]) -> list[np.ndarray | None]:
+    """Attention (B, h * w) -> heatmaps (h, w) float32 scaled to a maximum of 1; None where it is not finite."""
+    maps: list[np.ndarray | None] = []
+    for row in attention.float().cpu():
+        peak = float(row.max())
+        maps.append((row / peak).reshape(grid).numpy() if np.isfinite(peak) and peak > 0 else None)
+    return maps
+
+
+def _plain(hub: HubOptions) -> HubOptions:
+    """Options for the backbone, whose revision is not the checkpoint's."""
+    return HubOptions(None, hub.token, hub.cache_dir, hub.local_files_only, hub.trust_remote_code)
+
+
+__all__ = ["BackboneError", "RiskScorer", "build_modules", "check_tower", "load_modules"]

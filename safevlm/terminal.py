@@ -1,0 +1,204 @@
+"""What the command line shows: tables, progress, a dialogue. The only room that prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from safevlm.types import Action, RiskAssessment, Verdict
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from safevlm.demo import DemoResult
+    from safevlm.evals import Table
+    from safevlm.model import SafeVLM
+    from safevlm.scan import ScanCounts, ScanSummary
+
+COLOURS = {Verdict.SAFE: "green", Verdict.UNSAFE: "red", Verdict.UNDECIDED: "yellow"}
+ACTION_COLOURS = {Action.ALLOW: "green", Action.HINT: "yellow", Action.REFUSE: "red"}
+BAR = 10
+
+console = Console()
+
+
+def score_text(assessment: RiskAssessment) -> Text:
+    """A bar and the score with two decimals, in the verdict's colour."""
+    if assessment.score is None:
+        return Text("undecided", style="bold yellow")
+    filled = round(assessment.score * BAR)
+    bar = "█" * filled + "░" * (BAR - filled)
+    return Text(f"{bar} {assessment.score:.2f}", style=COLOURS[assessment.verdict])
+
+
+def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment]) -> None:
+    """One row per image; reasons of what is undecided below."""
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for heading in ("image", "score", "verdict", "level", "category"):
+        table.add_column(heading, overflow="fold")
+    for name, assessment in zip(names, found, strict=True):
+        verdict = Text(assessment.verdict.value, style=f"bold {COLOURS[assessment.verdict]}")
+        table.add_row(
+            Text(name), score_text(assessment), verdict, assessment.level or "-", assessment.category or "-"
+        )
+    console.print(table)
+    for name, assessment in zip(names, found, strict=True):
+        if assessment.verdict is Verdict.UNDECIDED:
+            console.print(Text(f"{name}: {assessment.reason}", style="yellow"))
+
+
+def show_info(found: Mapping[str, Any]) -> None:
+    """Versions, device and the embedded checkpoints."""
+    table = RichTable(box=None, show_header=False, pad_edge=False)
+    for name, value in found["versions"].items():
+        table.add_row(name, value or Text("not installed", style="dim"))
+    table.add_row("device", found["device"])
+    console.print(table)
+    for name, hashes in found["checkpoints"].items():
+        console.print(f"\n[bold]{escape(name)}[/bold]")
+        for path, digest in hashes.items():
+            console.print(Text(f"  {digest[:16]}  {path}"), highlight=False)
+
+
+def converse(guard: SafeVLM, picture: Image.Image, prompt: str | None, *, max_new_tokens: int) -> None:
+    """One answer, or a dialogue until an empty line or the end of input."""
+    history: list[dict[str, Any]] = []
+    once = prompt is not None
+    while True:
+        text = prompt if prompt is not None else _ask()
+        if not text:
+            return
+        image = [] if history else [{"type": "image"}]
+        history.append({"role": "user", "content": [*image, {"type": "text", "text": text}]})
+        pieces = []
+        for piece in guard.stream([picture], history, max_new_tokens=max_new_tokens, do_sample=False):
+            console.print(Text(piece), end="")
+            pieces.append(piece)
+        console.print()
+        if once:
+            return
+        history.append({"role": "assistant", "content": [{"type": "text", "text": "".join(pieces).strip()}]})
+
+
+def _ask() -> str:
+    try:
+        return console.input("[bold]you:[/bold] ").strip()
+    except EOFError:
+        return ""
+
+
+@contextmanager
+def scan_progress() -> Iterator[Callable[[ScanCounts], None]]:
+    """A bar with rate, time left, and counts of what was found; gives the callback for `scan`."""
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn(
+            "[red]{task.fields[unsafe]} unsafe[/] [yellow]{task.fields[undecided]} undecided[/] {task.fields[error]} errors"
+        ),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("scan", total=None, rate="", unsafe=0, undecided=0, error=0)
+
+        def advance(counts: ScanCounts) -> None:
+            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+            progress.update(
+                task,
+                total=counts.total,
+                completed=counts.done,
+                rate="" if speed is None else f"{speed:.0f} images/s",
+                unsafe=counts.unsafe,
+                undecided=counts.undecided,
+                error=counts.error,
+            )
+
+        yield advance
+
+
+@contextmanager
+def eval_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the cells of an evaluation; nothing on the screen where output is for machines."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        task = progress.add_task("evaluating", total=None)
+        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
+
+
+def show_summary(summary: ScanSummary, out: Path) -> None:
+    """Counts of a scan and where its files are."""
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for heading in ("level", "images", "", "category", "images"):
+        table.add_column(heading, justify="right" if heading == "images" else "left")
+    levels, categories = list(summary.levels.items()), list(summary.categories.items())
+    for row in range(max(len(levels), len(categories))):
+        level, category = levels[row : row + 1], categories[row : row + 1]
+        table.add_row(
+            *((level and (level[0][0], str(level[0][1]))) or ("", "")),
+            "   ",
+            *((category and (category[0][0], str(category[0][1]))) or ("", "")),
+        )
+    console.print(table)
+    unsafe = summary.verdicts.get("unsafe", 0)
+    undecided, errors = summary.statuses.get("undecided", 0), summary.statuses.get("error", 0)
+    console.print(
+        f"{summary.n} images, [red]{unsafe} unsafe[/], [yellow]{undecided} undecided[/], {errors} errors, "
+        f"{summary.images_per_second:.0f} images/s",
+        highlight=False,
+    )
+    console.print(
+        Text(f"rows: {out / 'rows'}   summary: {out / 'summary.json'}", style="dim"), soft_wrap=True
+    )
+
+
+def show_demo(result: DemoResult) -> None:
+    """The scan's table, the answers side by side, and where the page is."""
+    show_summary(result.summary, result.folder / "scan")
+    for item in result.comparisons:
+        assessment = item.assessment
+        colour = ACTION_COLOURS[item.action]
+        head = Text.assemble(
+            ("score ", "dim"), score_text(assessment), ("  level ", "dim"), assessment.level or "-",
+            ("  category ", "dim"), assessment.category or "-", ("  action ", "dim"), (item.action.value, f"bold {colour}"),
+        )  # fmt: skip
+        answers = RichTable(box=None, expand=True, pad_edge=False)
+        answers.add_column("without the guard", ratio=1, header_style="dim")
+        answers.add_column("with the guard", ratio=1, header_style="dim")
+        answers.add_row(Text(item.unguarded), Text(item.guarded))
+        group = RichTable.grid(padding=(0, 0))
+        group.add_row(Text(f"“{item.prompt}”", style="italic"))
+        group.add_row(head)
+        group.add_row(answers)
+        console.print(Panel(group, title=escape(item.name), title_align="left", border_style=colour))
+    console.print(Text.assemble("open ", (result.page.resolve().as_uri(), "bold")), soft_wrap=True)
+
+
+def show_table(table: Table) -> None:
+    """An evaluation: measures down, models across, percent with the 95 % interval."""
+    rows = list(table)
+    shown = RichTable(header_style="bold")
+    shown.add_column("")
+    for row in rows:
+        shown.add_column(row, justify="right")
+    for column in next(iter(table.values())):
+        cells = [table[row][column] for row in rows]
+        shown.add_row(
+            column.replace("_", " "),
+            *(
+                "-"
+                if cell is None
+                else f"{cell.value:.1%}\n[dim]{cell.low:.1%}-{cell.high:.1%}\nn {cell.n}[/dim]"
+                for cell in cells
+            ),
+        )
+    console.print(shown)

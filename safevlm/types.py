@@ -1,0 +1,118 @@
+"""The vocabulary that every room shares: samples, assessments, replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image as PILImage
+
+ImageLike: TypeAlias = "PILImage.Image | str | Path | bytes"
+"""A picture: an opened PIL image, a path on this machine, or the encoded bytes."""
+
+Chat: TypeAlias = "Sequence[Mapping[str, Any]]"
+"""A conversation as chat templates take it: `[{"role": "user", "content": [{"type": "image"}, ...]}]`."""
+
+
+class Verdict(str, Enum):
+    """What the policy says of a risk. `UNDECIDED` is never to be read as safe."""
+
+    SAFE = "safe"
+    UNSAFE = "unsafe"
+    UNDECIDED = "undecided"
+
+
+class Action(str, Enum):
+    """What happens to a request: answered as it is, answered with a hint, or refused without the LLM."""
+
+    ALLOW = "allow"
+    HINT = "hint"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True)
+class Risk:
+    """What the safety head computed for one item, before any policy.
+
+    Args:
+        score: P(unsafe) = 1 - P(level "safe"), in [0, 1]; None where it could not be computed.
+        level_probabilities: level name -> probability, sums to 1; empty where there is no score.
+        category_probabilities: category name -> probability, sums to 1; empty where there is no score.
+        calibrated: whether the checkpoint's calibration was applied to the score.
+        reason: why there is no score; empty where there is one.
+    """
+
+    score: float | None
+    level_probabilities: Mapping[str, float] = field(default_factory=dict)
+    category_probabilities: Mapping[str, float] = field(default_factory=dict)
+    calibrated: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RiskAssessment(Risk):
+    """A risk with the policy's reading of it.
+
+    Args:
+        level: the level that the verdict rests on; None where undecided.
+        category: the category that the verdict rests on; None where undecided.
+        verdict: safe, unsafe or undecided.
+        heatmap: (h, w) float32 in [0, 1], the head's attention over the patch grid scaled so that
+            its maximum is 1; None where not asked for or not computed.
+    """
+
+    level: str | None = None
+    category: str | None = None
+    verdict: Verdict = Verdict.UNDECIDED
+    heatmap: np.ndarray | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary, heatmap as nested lists."""
+        return {
+            "score": self.score,
+            "level": self.level,
+            "category": self.category,
+            "verdict": self.verdict.value,
+            "level_probabilities": dict(self.level_probabilities),
+            "category_probabilities": dict(self.category_probabilities),
+            "calibrated": self.calibrated,
+            "reason": self.reason,
+            "heatmap": None if self.heatmap is None else self.heatmap.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class SafeReply:
+    """An answer that went through the guard.
+
+    Args:
+        text: the answer, without the prompt.
+        assessment: the riskiest image's assessment; None for text without an image, or without the guard.
+        action: what the policy did.
+        hint: the hint that was put before the prompt; empty unless `action` is hint.
+    """
+
+    text: str
+    assessment: RiskAssessment | None
+    action: Action
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset on its way to the scorer.
+
+    Args:
+        id: unique within its source (the relative path, the key of a tar member ...).
+        image: the encoded bytes' decoded RGB picture; None where it could not be read.
+        error: why there is no image; empty where there is one.
+    """
+
+    id: str
+    image: PILImage.Image | None
+    error: str = ""

@@ -1,0 +1,99 @@
+"""FolderSource: what counts, in which order, and what is reported."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from safevlm.data import FolderSource
+from safevlm.errors import DataError
+
+
+def save(path: Path, colour: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (3, 2), colour).save(path, "PNG")
+    return path
+
+
+def test_recursive_sorted_relative_ids(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a/z.jpeg", "a/b/c.tiff", "a.webp", ".hidden.gif"):
+        save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    source = FolderSource(tmp_path)
+    assert [sample.id for sample in source] == [".hidden.gif", "a.webp", "a/b/c.tiff", "a/z.jpeg", "b.PNG"]
+    assert len(source) == 5
+    assert all(sample.image is not None and sample.image.size == (3, 2) for sample in source)
+
+
+def test_sample_has_the_hash_of_the_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png")
+    assert FolderSource(tmp_path)[0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    gone = save(tmp_path / "b.png")
+    source = FolderSource(tmp_path)
+    gone.unlink()
+    first, second = source
+    assert first.image is not None
+    assert second.image is None
+    assert "no such file" in second.error
+
+
+def test_unreadable_files_are_samples_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    samples = {sample.id: sample for sample in FolderSource(tmp_path)}
+    assert all(sample.image is None for sample in samples.values())
+    assert "is empty" in samples["empty.jpg"].error
+    assert "not an image" in samples["text.jpg"].error
+    assert samples["text.jpg"].sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert "not a regular file" in samples["pipe.jpg"].error
+
+
+def test_symlinks(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    save(outside / "secret.png")
+    inside = save(root / "real.png")
+    (root / "inner.png").symlink_to(inside)
+    (root / "leaves.png").symlink_to(outside / "secret.png")
+    (root / "leaves-too").symlink_to(outside)
+    (root / "loop").symlink_to(root)
+    (root / "self.png").symlink_to(root / "self.png")
+    (root / "readme").symlink_to(outside / "readme.txt")
+    samples = {sample.id: sample for sample in FolderSource(root)}
+    assert set(samples) == {"real.png", "inner.png", "leaves.png", "leaves-too", "self.png"}
+    assert samples["inner.png"].image is not None
+    for name in ("leaves.png", "leaves-too"):
+        assert samples[name].image is None
+        assert "leaves the folder" in samples[name].error
+    assert samples["self.png"].error
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    save(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")))
+    (sample,) = FolderSource(tmp_path)
+    assert sample.id == "caf\\xe9.png"
+    assert sample.image is not None
+
+
+def test_limit_on_pixels(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    assert "limit of 5" in FolderSource(tmp_path, max_pixels=5)[0].error
+
+
+def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    with pytest.raises(DataError, match="no such folder"):
+        FolderSource(tmp_path / "none")
+    with pytest.raises(DataError, match="is a file"):
+        FolderSource(tmp_path / "file.txt")
+    with pytest.raises(DataError, match=r"holds no pictures.*jpeg"):
+        FolderSource(tmp_path)

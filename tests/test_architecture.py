@@ -1,0 +1,81 @@
+"""The stairs of the design, and what a package owes its users."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import safevlm
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*(ROOT / "safevlm").rglob("*.py"), *(ROOT / "training").rglob("*.py")])
+ABOVE_TRAINING = {"cli.py", "demo.py"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file names in an import, at any depth."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def test_rooms_import_from_lower_steps_only():
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_only_the_top_of_the_stairs_uses_training():
+    """import-linter sees `training` where it lies, and not under its installed name."""
+    users = {p.name for p in SOURCES if any(name.startswith("safevlm.training") for name in imports(p))}
+    assert users <= ABOVE_TRAINING
+
+
+def test_import_safevlm_is_light():
+    code = "import sys, safevlm; print([m for m in ('torch', 'transformers', 'PIL', 'yaml') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_at_most_eight_public_names_and_each_exists():
+    assert len(safevlm.__all__) <= 8
+    for name in safevlm.__all__:
+        assert getattr(safevlm, name).__name__ == name
+    with pytest.raises(AttributeError, match="public names"):
+        safevlm.Nothing  # noqa: B018
+
+
+def test_every_module_imports():
+    import safevlm.training
+
+    for package in (safevlm, safevlm.training):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+
+
+def test_every_package_is_listed_for_the_wheel():
+    text = (
+        (ROOT / "pyproject.toml").read_text().split("packages = [", 1)[1].split("]", 1)[0]
+    )  # 3.10 has no tomllib
+    listed = {line.strip().strip('",') for line in text.splitlines() if line.strip()}
+    there = {".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES if p.name == "__init__.py"}
+    there = {name if name.startswith("safevlm") else f"safevlm.{name}" for name in there}
+    assert listed == there | {"safevlm.checkpoints"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_stay_readable(path):
+    assert len(path.read_text().splitlines()) <= 400

@@ -1,0 +1,161 @@
+"""Adapter-only files: what is refused, by file, key and remedy."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from safevlm import SafeVLM
+from safevlm.checkpoint import CONFIG, WEIGHTS, fetch, load_config, load_tensors
+from safevlm.config import SCHEMA_VERSION, Calibration, SafetyConfig
+from safevlm.errors import CheckpointError
+from tests.tiny import tiny_backbone, tiny_config, tiny_guard
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "saved"
+    tiny_guard().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def load(folder, **backbone):
+    return SafeVLM.from_pretrained(folder, backbone=tiny_backbone(**backbone))
+
+
+def edit(folder, **changes):
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_config_round_trip():
+    config = tiny_config(
+        vision_dim=3, text_dim=5, pool_grid=(2, 3), calibration=Calibration(1.5, "tune", 80), has_lora=True
+    )
+    assert SafetyConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": SCHEMA_VERSION + 1}, "pip install -U safevlm"),
+        ({"schema_version": None}, "schema_version"),
+        ({"colour": "red"}, "foreign keys.*colour"),
+        ({"num_tokens": 0}, "num_tokens is 0"),
+        ({"num_tokens": "three"}, "num_tokens"),
+        ({"num_tokens": 4}, r"tokens.head.*\(3, 32\).*\(4, 32\) expected"),
+        ({"hidden_dim": 24}, "expected"),
+        ({"depth": 2}, "is missing"),
+        ({"taxonomy": {"name": "x"}}, "missing fields"),
+        ({"calibration": {"temperature": -1, "data": "x", "samples": 3}}, "temperature"),
+        ({"has_lora": True}, "adapter_config.json"),
+    ],
+)
+def test_a_config_that_does_not_fit_names_file_and_key(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_missing_config_key_is_named(folder):
+    values = json.loads((folder / CONFIG).read_text())
+    del values["num_heads"]
+    (folder / CONFIG).write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="num_heads"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00\xff"])
+def test_a_config_that_is_no_json_object(folder, text):
+    (folder / CONFIG).write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=CONFIG):
+        load(folder)
+
+
+@pytest.mark.parametrize("kind", ["missing", "foreign", "size"])
+def test_wrong_tensors_are_named(folder, kind):
+    tensors = load_file(folder / WEIGHTS)
+    if kind == "missing":
+        del tensors["head.level.weight"]
+    elif kind == "foreign":
+        tensors["head.extra"] = torch.zeros(1)
+    else:
+        tensors["head.level.weight"] = torch.zeros(9, 9)
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(CheckpointError, match="head.extra" if kind == "foreign" else "head.level.weight"):
+        load(folder)
+
+
+def test_a_truncated_file(folder):
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        load(folder)
+
+
+def test_sizes_are_compared_before_tensors_are_read(tmp_path):
+    """A header that claims a huge tensor is refused without reading or allocating it."""
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
+    with pytest.raises(CheckpointError):
+        load_tensors(tmp_path, {"x": torch.Size([1])})
+
+
+def test_a_pickle_is_never_read(folder):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was read",))
+
+    (folder / WEIGHTS).unlink()
+    (folder / "safety.bin").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(CheckpointError, match="only safetensors"):
+        load(folder)
+    (folder / CONFIG).unlink()
+    with pytest.raises(CheckpointError, match="never read"):
+        load(folder)
+
+
+def test_another_backbone_is_refused(folder):
+    with pytest.raises(CheckpointError, match="tower_sha256.*trained on"):
+        load(folder, seed=7)
+    edit(folder, vision_layer=-1)
+    with pytest.raises(CheckpointError, match="vision_layer"):
+        load(folder)
+
+
+def test_an_interrupted_save_leaves_the_old_file(folder, monkeypatch):
+    before = (folder / WEIGHTS).read_bytes()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safevlm.checkpoint.os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_guard(3).save_pretrained(folder)
+    assert (folder / WEIGHTS).read_bytes() == before
+    assert not list(folder.glob(".*"))
+
+
+def test_an_empty_folder_and_a_hub_id_without_a_network(tmp_path):
+    with pytest.raises(CheckpointError, match="no SafeVLM checkpoint"):
+        load_config(tmp_path)
+    with pytest.raises(CheckpointError, match="not embedded.*network"):
+        fetch("nobody/there-is-no-such-model", local_files_only=True)
+
+
+def test_the_card_names_the_backbone_and_the_taxonomy(saved):
+    card = (saved / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: safevlm\n")
+    assert "politics" in card
+    assert "64" not in card.split("safety tokens")[1].splitlines()[0]

@@ -1,0 +1,136 @@
+"""Scores -> verdicts, actions, hints: three states, thresholds, switches, round trips."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from safevlm import Policy, Taxonomy
+from safevlm.types import Action, Risk, Verdict
+
+PAPER = Taxonomy.preset("safevlm")
+
+
+def risk(score: float, *, level: str = "caution", category: str = "privacy") -> Risk:
+    """A risk whose mass lies on one risky level and one category (the rest of the latter on politics)."""
+    levels = {name: 0.0 for name in PAPER.levels} | {"safe": 1 - score, level: score}
+    categories = {name: 0.0 for name in PAPER.category_names} | {category: 0.75, "politics": 0.25}
+    return Risk(score, levels, categories)
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict"), [(0.0, "safe"), (0.49, "safe"), (0.5, "unsafe"), (1.0, "unsafe")]
+)
+def test_default_threshold_is_one_half(score, verdict):
+    assert Policy(PAPER).assess(risk(score)).verdict.value == verdict
+
+
+@pytest.mark.parametrize("score", [None, math.nan])
+def test_no_score_is_undecided_and_not_allowed(score):
+    assessment = Policy(PAPER).assess(Risk(score, reason="broken file"))
+    assert assessment.verdict is Verdict.UNDECIDED
+    assert assessment.score is None
+    assert assessment.level is None
+    assert Policy(PAPER).decide(assessment).action is Action.REFUSE
+    with pytest.raises(ValueError, match="never safe"):
+        Policy(PAPER, undecided=Action.ALLOW)
+
+
+def test_level_decides_the_action_and_the_hint():
+    policy = Policy(PAPER)
+    actions = {
+        level: policy.decide(policy.assess(risk(0.9, level=level))).action for level in PAPER.risky_levels
+    }
+    assert actions == {"caution": Action.HINT, "restrict": Action.HINT, "refuse": Action.REFUSE}
+    decision = policy.decide(policy.assess(risk(0.9, level="caution")))
+    assert decision.hint == policy.hint("caution", "privacy")
+    assert policy.decide(policy.assess(risk(0.1))).hint == ""
+
+
+def test_hints_only_never_refuses_by_itself():
+    policy = Policy.hints_only(PAPER)
+    for level in PAPER.risky_levels:
+        assert policy.decide(policy.assess(risk(0.9, level=level))).action is Action.HINT
+
+
+def test_there_is_a_hint_for_every_level_and_category_and_they_differ():
+    policy = Policy(PAPER)
+    hints = {(lv, c): policy.hint(lv, c) for lv in PAPER.risky_levels for c in PAPER.risky_categories}
+    assert len(hints) == 18
+    assert len(set(hints.values())) == 18
+    assert all("{" not in hint for hint in hints.values())
+    assert all("Refuse" in policy.hint("refuse", c) for c in PAPER.risky_categories)
+
+
+def test_thresholds_per_category():
+    policy = Policy(PAPER, thresholds={"privacy": 0.9})
+    assert policy.assess(risk(0.8)).verdict is Verdict.SAFE
+    assert policy.assess(risk(0.8, category="fairness")).verdict is Verdict.UNSAFE
+
+
+def test_a_category_that_is_off_drops_out_with_its_share():
+    policy = Policy(PAPER, off=frozenset({"privacy"}))
+    assessment = policy.assess(risk(1.0))  # three quarters of the risk are privacy's
+    assert assessment.verdict is Verdict.SAFE
+    assert assessment.score == 1.0
+    low = Policy(PAPER, threshold=0.25, off=frozenset({"privacy"})).assess(risk(1.0))
+    assert (low.verdict, low.category) == (Verdict.UNSAFE, "politics")
+    everything = Policy(PAPER, off=frozenset(PAPER.risky_categories))
+    assert everything.decide(everything.assess(risk(1.0))).action is Action.ALLOW
+
+
+def test_an_undecided_image_outweighs_a_safe_one():
+    policy = Policy(PAPER)
+    safe, undecided = policy.assess(risk(0.1)), policy.assess(Risk(None, reason="x"))
+    risky = policy.assess(risk(0.9, level="refuse"))
+    assert policy.riskiest([safe, undecided]) is undecided
+    assert policy.riskiest([safe, risky]) is risky
+    with pytest.raises(ValueError, match="no assessments"):
+        policy.riskiest([])
+
+
+def test_yaml_round_trip_keeps_every_field(tmp_path):
+    policy = Policy(
+        PAPER,
+        threshold=0.4,
+        thresholds={"politics": 0.7},
+        actions={"caution": Action.ALLOW},
+        off=frozenset({"misleading"}),
+        undecided=Action.HINT,
+        refusal="Nein.",
+        hints={"restrict": {"fairness": "Mind: “quotes”\nand lines."}},
+    )
+    policy.to_yaml(tmp_path / "policy.yaml")
+    again = Policy.from_yaml(tmp_path / "policy.yaml")
+    assert again == policy
+    assert again.sha256 == policy.sha256
+    assert Policy(PAPER).sha256 != policy.sha256
+
+
+def test_yaml_may_name_a_preset_or_leave_the_taxonomy_to_the_model(tmp_path):
+    (tmp_path / "a.yaml").write_text("taxonomy: openai\nthreshold: 0.3\n")
+    assert Policy.from_yaml(tmp_path / "a.yaml").taxonomy == Taxonomy.preset("openai")
+    (tmp_path / "b.yaml").write_text("threshold: 0.3\n")
+    assert Policy.from_yaml(tmp_path / "b.yaml", PAPER).taxonomy is PAPER
+    with pytest.raises(ValueError, match="no taxonomy"):
+        Policy.from_yaml(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threshold": 0}, r"not in \(0, 1\]"),
+        ({"thresholds": {"privacy": 1.5}}, r"not in \(0, 1\]"),
+        ({"thresholds": {"weather": 0.5}}, "weather"),
+        ({"actions": {"safe": "hint"}}, "safe"),
+        ({"actions": {"caution": "explode"}}, "explode"),
+        ({"off": ["clean"]}, "clean"),
+        ({"refusal": " "}, "refusal is empty"),
+        ({"colour": "red"}, "foreign fields"),
+        ({"hints": {"caution": {"weather": "x"}}}, "weather"),
+    ],
+)
+def test_a_wrong_policy_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Policy.from_dict({"taxonomy": "safevlm", **values})

@@ -6,6 +6,7 @@ and a missing, foreign or misshapen key is an error that names the file, the key
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,15 @@ def embedded() -> tuple[str, ...]:
     """Names of the checkpoints inside the package."""
     found = (entry for entry in Path(str(files("safevlm.checkpoints"))).iterdir())
     return tuple(sorted(entry.name for entry in found if entry.is_dir() and not entry.name.startswith("_")))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256, 64 hex digits, of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def resolve(name: str | Path) -> str | Path:

@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from docstring_parser import parse as docstring
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from safevlm.errors import SafeVLMError
 
@@ -253,17 +255,36 @@ def _train(arguments: Sequence[str]) -> int:
 def _command(
     function: Callable[..., int], *, positional: tuple[str, str, str] | None = None
 ) -> ArgumentParser:
-    """A parser whose flags are the function's typed signature."""
+    """A parser whose flags are the function's typed signature; switches need no value."""
     parser = ArgumentParser(description=(function.__doc__ or "").split("\n\n")[0])
     parser.add_argument("--config", action="config", help="YAML file with any of these flags")
+    skip = set()
     if positional:
         name, nargs, text = positional
         options: dict[str, Any] = {"nargs": nargs} if nargs else {}
         parser.add_argument(name, type=str, help=text, **options)
-    parser.add_function_arguments(
-        function, skip={positional[0]} if positional else set(), as_positional=False
-    )
+        skip.add(name)
+    texts = {entry.arg_name: entry.description for entry in docstring(function.__doc__ or "").params}
+    for parameter in signature(function).parameters.values():
+        if isinstance(parameter.default, bool):
+            skip.add(parameter.name)
+            action = ActionYesNo if parameter.default else "store_true"
+            parser.add_argument(
+                f"--{parameter.name}", action=action, default=parameter.default, help=texts[parameter.name]
+            )
+    parser.add_function_arguments(function, skip=skip, as_positional=False, as_group=False)
     return parser
+
+
+def _underscored(arguments: Sequence[str]) -> list[str]:
+    """`--batch-size=8` as `--batch_size=8`: both spellings of a flag are taken."""
+    flags = [argument.partition("=") for argument in arguments]
+    return [
+        name.replace("-", "_").replace("__", "--", 1) + sep + value
+        if name.startswith("--")
+        else name + sep + value
+        for name, sep, value in flags
+    ]
 
 
 COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
@@ -284,9 +305,9 @@ def build_parser() -> ArgumentParser:
             name, _command(function, positional=positional), help=(function.__doc__ or "").splitlines()[0]
         )
     tasks = ArgumentParser(description="Measure a model; `mini` is the embedded one.")
+    commands.add_subcommand("eval", tasks, help="Measure a model on held-out data.")
     task = tasks.add_subcommands(dest="task", metavar="TASK")
     task.add_subcommand("mini", _command(eval_mini), help=(eval_mini.__doc__ or "").splitlines()[0])
-    commands.add_subcommand("eval", tasks, help="Measure a model on held-out data.")
     train = ArgumentParser(description="Train the safety modules.")
     commands.add_subcommand("train", train, help="Train the safety modules: stage 1 (head), stage 2 (joint).")
     return parser
@@ -304,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["train"]:
             return _train(arguments[1:])
-        return _run(build_parser().parse_args(arguments))
+        return _run(build_parser().parse_args(_underscored(arguments)))
     except (SafeVLMError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from safevlm.checkpoint import embedded
+from safevlm.checkpoint import embedded, hashes
 
 PACKAGES = (
     "safevlm",
@@ -33,15 +32,6 @@ def collect() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": _device(),
         "checkpoints": {name: hashes(folder / name) for name in embedded()},
-    }
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256, 64 hex digits, of every file below a folder."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
     }
 
 

@@ -14,8 +14,8 @@ PAPER = Taxonomy.preset("safevlm")
 
 def risk(score: float, *, level: str = "caution", category: str = "privacy") -> Risk:
     """A risk whose mass lies on one risky level and one category (the rest of the latter on politics)."""
-    levels = {name: 0.0 for name in PAPER.levels} | {"safe": 1 - score, level: score}
-    categories = {name: 0.0 for name in PAPER.category_names} | {category: 0.75, "politics": 0.25}
+    levels = dict.fromkeys(PAPER.levels, 0.0) | {"safe": 1 - score, level: score}
+    categories = dict.fromkeys(PAPER.category_names, 0.0) | {category: 0.75, "politics": 0.25}
     return Risk(score, levels, categories)
 
 

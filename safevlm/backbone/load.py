@@ -85,7 +85,7 @@ class Backbone:
 def load_backbone(
     name: str | Path,
     *,
-    dtype: torch.dtype | str = "auto",
+    dtype: torch.dtype | str | None = None,
     device_map: Any = None,
     hub: HubOptions | None = None,
     **model_kwargs: Any,
@@ -94,7 +94,9 @@ def load_backbone(
 
     Args:
         name: hub id or folder.
-        dtype, device_map, model_kwargs: as in `transformers.from_pretrained`.
+        dtype: None: the files' own with a `device_map`, float32 without one, since half precision
+            crawls on most CPUs; else as in `transformers.from_pretrained`.
+        device_map, model_kwargs: as in `transformers.from_pretrained`.
 
     Raises:
         BackboneError: not found, no network, or an unknown family.
@@ -102,6 +104,8 @@ def load_backbone(
     hub = hub or HubOptions()
     config = _load_config(name, hub)
     family_of(config)
+    if dtype is None:
+        dtype = "auto" if device_map not in (None, "cpu") else torch.float32
     options = {**vars(hub), "dtype": dtype, **model_kwargs}
     if device_map is not None:
         options["device_map"] = device_map
@@ -126,6 +130,10 @@ def load_tower(
 ) -> VisionTower:
     """Load the vision tower alone; no tensor of the LLM is read.
 
+    Args:
+        name: hub id or folder.
+        dtype: None: the files' own, and float32 on a CPU.
+
     Raises:
         BackboneError: not found, an unknown family, or tensors of the tower are missing.
     """
@@ -135,7 +143,8 @@ def load_tower(
     with torch.device("meta"):
         module = AutoModel.from_config(config.vision_config)
     tensors = _read_tower(name, family, module, hub)
-    dtype = dtype or next(iter(tensors.values())).dtype
+    if dtype is None:
+        dtype = torch.float32 if torch.device(device).type == "cpu" else next(iter(tensors.values())).dtype
     module.to_empty(device=device).to(dtype)
     _materialise_buffers(module)
     module.load_state_dict({key: value.to(dtype) for key, value in tensors.items()}, strict=True)

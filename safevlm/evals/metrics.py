@@ -114,12 +114,16 @@ def _logistic(value: float) -> float:
 
 
 _ARTICLES = frozenset(("a", "an", "the"))
-# Words that may stand before a short answer without changing it; a closed list, so "sea", "not" and "red" are out.
+# Words that may stand before a short answer without changing it; a closed list, so "sea" and "not" are out.
 _CARRIER_WORDS = (
     "it this that there here these they i we you see is are s of image picture photo photograph drawing scene "
     "thing text word words writing sign what shows show depicts contains says reads answer option colour color"
 )
 _CARRIER = _ARTICLES | frozenset(_CARRIER_WORDS.split())
+_NUMBERS = frozenset(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
+_COLOURS = frozenset(
+    ("red", "green", "blue", "yellow", "orange", "purple", "brown", "grey", "gray", "pink", "black", "white")
+)
 
 
 def normalise_answer(text: str) -> str:
@@ -132,8 +136,9 @@ def matches(answer: str, expected: str) -> bool:
 
     - equal after `normalise_answer`, or equal after the carrier words at the beginning are dropped as
       well, on either side: "It is a lion.", "a photo of a lion." and "lion" match one another; "sea
-      lion", "not a lion", "a red lion" and "a lion and a dog" do not match "lion". A last word is
-      never dropped.
+      lion", "not a lion" and "a lion and a dog" do not match "lion". A last word is never dropped.
+    - the answer may add a number and a colour: "a drawing of three grey lions." matches "lion", but
+      "lion" does not match "grey lion". A plural is accepted after a number from two on.
     - expected yes or no, alone or as the first word: the answer begins with the same word.
     - expected one letter (a choice): the answer is that letter or begins with it and a mark: "B",
       "(B)", "B. a hammer", "Option B"; "A lion" does not match "A".
@@ -150,9 +155,25 @@ def matches(answer: str, expected: str) -> bool:
     given = _words(answer)
     if wanted[0] in ("yes", "no"):
         return given[:1] == wanted[:1]
-    return bool(given) and (
-        normalise_answer(answer) == normalise_answer(expected) or _core(given) == _core(wanted)
-    )
+    if not given:
+        return False
+    if normalise_answer(answer) == normalise_answer(expected):
+        return True
+    said, short = _core(given), _core(wanted)
+    return said == short or _matches_described(said, short)
+
+
+def _matches_described(said: list[str], wanted: list[str]) -> bool:
+    """Whether `said` is `wanted` behind a number, a colour or both, the last word perhaps in the plural."""
+    several = len(said) > 1 and said[0] in _NUMBERS
+    for words in (_NUMBERS | {"one"}, _COLOURS):
+        if len(said) > len(wanted) and said[0] in words:
+            said = said[1:]
+    return said == wanted or (several and said[:-1] == wanted[:-1] and said[-1] in _plurals(wanted[-1]))
+
+
+def _plurals(word: str) -> set[str]:
+    return {word + "s", word + "es", re.sub("y$", "ies", word), re.sub("fe?$", "ves", word)}
 
 
 def _words(text: str) -> list[str]:

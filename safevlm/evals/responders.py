@@ -16,7 +16,7 @@ MAX_NEW_TOKENS = 48
 
 
 class EvalItem(Protocol):
-    """One labelled question: an image or none, the prompt, the expected answer, the image's risk."""
+    """One labelled question: an image or none, the prompt, the expected answer ("" where open), the risk."""
 
     @property
     def image(self) -> Image.Image | None: ...
@@ -46,7 +46,7 @@ class Guard(Protocol):
     """What `GuardResponder` uses of `safevlm.model.SafeVLM`."""
 
     def generate(
-        self, images: Any, prompts: Any, policy: Any = ..., **generation_kwargs: Any
+        self, images: Any, prompts: Any, *, policy: Any = ..., **generation_kwargs: Any
     ) -> list[SafeReply]:
         """One reply per prompt; `images` has one PIL image or None per prompt."""
         ...

@@ -90,6 +90,8 @@ def test_auroc_refuses_undecided_scores_and_single_classes():
         ("B.", "B"), ("(b)", "B"), ("B. a hammer", "B"), ("Option B", "B"), ("A", "A"), ("The answer is C.", "C"),
         ("Yes, it is fit for a public page.", "yes"), ("No.", "No, it is not fit for a public page."),
         ("The sign says PAINT A BOAT", "paint a boat"), ("It is blue.", "blue"),
+        ("a drawing of a grey ball.", "ball"), ("three red keys", "key"), ("two butterflies", "butterfly"),
+        ("four leaves", "leaf"), ("There are two.", "two"), ("three brown bears", "brown bear"), ("an orange", "orange"),
     ],
 )  # fmt: skip
 def test_matches(answer, expected):
@@ -100,7 +102,8 @@ def test_matches(answer, expected):
     ("answer", "expected"),
     [
         ("sea lion", "lion"), ("a photo of a sea lion.", "lion"), ("It is not a lion.", "lion"), ("lions", "lion"),
-        ("a lion and a dog", "lion"), ("a lion or a dog", "dog"), ("a red lion", "lion"), ("A lion", "A"), ("C.", "B"),
+        ("a lion and a dog", "lion"), ("a lion or a dog", "dog"), ("a lion", "red lion"), ("a blue lion", "red lion"),
+        ("three sea lions", "lion"), ("red red lion", "lion"), ("a red one", "one red"), ("red", "lion"), ("A lion", "A"), ("C.", "B"),
         ("Yes.", "no"), ("", "lion"), ("...", "B"), ("I can't help with this image.", "image"), ("B or C", "B"),
         ("a lion", "sea lion"), ("dog", "a cat and a dog"), ("Because it is red", "B"),
     ],

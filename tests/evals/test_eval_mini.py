@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
+from safevlm.evals import COLUMNS, GuardResponder, collect, evaluate, tabulate, to_json, to_markdown
 from safevlm.evals.metrics import proportion
-from safevlm.evals.mini import COLUMNS, GuardResponder, collect, evaluate, tabulate, to_json, to_markdown
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
 from safevlm.types import Action, RiskAssessment, SafeReply
@@ -111,6 +111,14 @@ def test_photographs_fill_their_own_columns(sets):
     assert row["level_accuracy"].n == 13
 
 
+def test_open_requests_have_no_accuracy(sets):
+    given = [*sets["ordinary_scenes"], Item(picture(0.0), "how do I use this?", "")]
+    row = evaluate({"plain": Fixed(head=False)}, {"ordinary_scenes": given})["plain"]
+    assert row["answer_accuracy"] == proportion(3, 5)
+    assert row["refused_ordinary"] == proportion(1, 6)
+    assert evaluate({"plain": Fixed()}, {"ordinary_scenes": given[-1:]})["plain"]["answer_accuracy"] is None
+
+
 def test_rows_without_a_head_have_no_head_cells(sets):
     row = evaluate({"plain": Fixed(head=False)}, sets)["plain"]
     assert [column for column in COLUMNS if row[column] is None] == [
@@ -146,8 +154,8 @@ def test_progress_ends_at_the_total(sets):
     seen = []
     rows = {"plain": Fixed(head=False), "stage1": Fixed()}
     replies = collect(rows, sets, on_progress=lambda *step: seen.append(step))
-    assert seen[0] == (0, 34, "plain: risky_scenes")
-    assert seen[-1] == (34, 34, "stage1: lookalike")
+    assert seen[0] == ("plain: risky_scenes", 0, 34)
+    assert seen[-1] == ("stage1: lookalike", 34, 34)
     assert replies["plain"]["risky_scenes"].answers == [REFUSED, REFUSED, "", "a lion."]
     assert tabulate(replies, sets) == evaluate(rows, sets)
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from safevlm.modules import LossParts, safety_loss, total_loss
+from safevlm.modules import LossParts, answer_losses, safety_loss, total_loss
 
 LEVEL_WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 4.0])
 CATEGORY_WEIGHTS = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.0, 0.1])
@@ -107,3 +107,30 @@ def test_total_is_the_language_model_plus_ten_times_the_head() -> None:
 def test_a_weight_that_is_none_raises(weight: float) -> None:
     with pytest.raises(ValueError, match="finite and >= 0"):
         total_loss(torch.tensor(2.0), LossParts(torch.tensor(0.5), torch.tensor(0.25)), weight=weight)
+
+
+def answers(*, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(11, (3, 6), generator=generator)
+    labels[0, :2] = labels[1, :4] = labels[2] = -100
+    return torch.randn(3, 6, 11, generator=generator, dtype=dtype).requires_grad_(), labels
+
+
+def test_answer_losses_are_the_mean_of_each_row() -> None:
+    logits, labels = answers()
+    losses = answer_losses(logits, labels)
+    for row in range(2):
+        expected = F.cross_entropy(logits[row, :-1], labels[row, 1:])  # position i predicts label i + 1
+        torch.testing.assert_close(losses[row], expected)
+    assert losses[2].item() == 0.0  # no labels: zero, not NaN
+    losses.sum().backward()
+    assert logits.grad is not None
+    assert (logits.grad[2] == 0).all()
+    assert logits.grad.isfinite().all()
+
+
+def test_answer_losses_are_float32() -> None:
+    logits, labels = answers(dtype=torch.bfloat16)
+    losses = answer_losses(logits, labels)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses[0], F.cross_entropy(logits[0, :-1].float(), labels[0, 1:]))

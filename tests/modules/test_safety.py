@@ -43,6 +43,21 @@ def test_forward_is_projector_then_head_on_set_a() -> None:
         assert torch.equal(left, right)
 
 
+def test_dims_reach_the_parts() -> None:
+    dims = SafetyDims(
+        vision_dim=6, dim=8, hidden_dim=5, depth=2, num_tokens=9, num_levels=3, num_categories=5,
+        num_heads=2, pool_grid=(2, 3),
+    )  # fmt: skip
+    modules = SafetyModules(dims)
+    out = modules(torch.randn(1, 20, 6), (4, 5))
+    assert [tuple(tensor.shape) for tensor in out] == [(1, 3), (1, 5), (1, 6)]
+    assert len(list(modules.projector.encode.children())) == 2
+    assert modules.projector.expand.in_features == 5
+    assert modules.tokens.head.shape == modules.tokens.prompt.shape == (9, 8)
+    assert modules.head.num_heads == 2
+    assert modules.head.prompt is None
+
+
 def test_one_subtree_with_the_three_parts() -> None:
     assert [name for name, _ in random_modules().named_children()] == ["projector", "tokens", "head"]
 

@@ -1,0 +1,197 @@
+"""The real command line on the embedded model, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from safevlm.training.mini.scenes import render
+
+from safevlm.cli import main
+from tests.tiny import picture
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed, kind in enumerate(["risky", "ordinary", "lookalike"]):
+        render(seed, "test", kind, 128).image.save(folder / f"{kind}.png")
+    return folder
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    return code, capsys.readouterr()
+
+
+def test_info_json(capsys):
+    code, out = run(capsys, "info", "--json")
+    found = json.loads(out.out)
+    assert code == 0
+    assert {"safevlm-mini", "safevlm-mini-base"} <= set(found["checkpoints"])
+    assert all(len(digest) == 64 for files in found["checkpoints"].values() for digest in files.values())
+    assert found["versions"]["torch"]
+
+
+def test_assess_json_and_table_agree(capsys, pictures):
+    code, out = run(capsys, "assess", pictures / "risky.png", pictures / "ordinary.png", "--json")
+    rows = [json.loads(line) for line in out.out.splitlines()]
+    assert code == 0
+    assert [row["image"] for row in rows] == [str(pictures / "risky.png"), str(pictures / "ordinary.png")]
+    assert all(0 <= row["score"] <= 1 for row in rows)
+    assert sum(rows[0]["level_probabilities"].values()) == pytest.approx(1)
+    code, out = run(capsys, "assess", pictures / "risky.png")
+    assert f"{rows[0]['score']:.2f}" in out.out
+
+
+def test_assess_writes_a_heatmap(capsys, pictures, tmp_path):
+    code, _ = run(capsys, "assess", pictures / "risky.png", "--heatmap", tmp_path / "map.png")
+    assert code == 0
+    assert Image.open(tmp_path / "map.png").size == (128, 128)
+    code, out = run(
+        capsys, "assess", pictures / "risky.png", pictures / "ordinary.png", "--heatmap", tmp_path / "x.png"
+    )
+    assert code == 1
+    assert "single image" in out.err
+
+
+def test_an_unreadable_image_is_said_and_fails(capsys, pictures, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    code, out = run(capsys, "assess", pictures / "ordinary.png", tmp_path / "broken.png", "--json")
+    rows = [json.loads(line) for line in out.out.splitlines()]
+    assert code == 1
+    assert rows[0]["verdict"] != "undecided"
+    assert rows[1]["verdict"] == "undecided"
+    assert rows[1]["score"] is None
+
+
+def test_flags_come_from_a_config_file_too(capsys, pictures, tmp_path):
+    (tmp_path / "policy.yaml").write_text("threshold: 1.0e-9\n")
+    (tmp_path / "assess.yaml").write_text(f"policy: {tmp_path / 'policy.yaml'}\njson: true\n")
+    code, out = run(capsys, "assess", "--config", tmp_path / "assess.yaml", pictures / "ordinary.png")
+    assert code == 0
+    assert json.loads(out.out)["verdict"] == "unsafe"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["assess", "x.png", "--model", "nobody/nothing"], 1, "cannot find the checkpoint"),
+        (["assess", "x.png", "--policy", "nowhere.yaml"], 1, "nowhere.yaml"),
+        (["chat", "nowhere.png"], 1, "nowhere.png"),
+        (["scan", "nowhere", "--out", "out"], 1, "nowhere"),
+        (["demo", "--images", "0"], 1, "at least one image"),
+        (["train"], 2, "head,joint"),
+        (["train", "everything"], 2, "head,joint"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(capsys, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    got, out = run(capsys, *arguments)
+    assert got == code
+    assert message in out.err
+    assert "Traceback" not in out.err
+
+
+@pytest.mark.parametrize("arguments", [["assess", "x.png", "--colour"], ["paint"], [], ["scan"]])
+def test_wrong_usage_exits_with_two(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_chat_once_with_and_without_the_guard(capsys, pictures):
+    ask = ["chat", pictures / "ordinary.png", "--prompt", "What is in this picture?", "--max-new-tokens", 16]
+    code, out = run(capsys, *ask)
+    assert code == 0
+    assert "score" in out.out
+    code, plain = run(capsys, *ask, "--no-guard")
+    assert code == 0
+    assert plain.out.strip()
+    assert "score" not in plain.out
+
+
+def test_scan_writes_rows_and_a_summary(capsys, pictures, tmp_path):
+    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out", "--batch-size", 2)
+    rows = pq.read_table(tmp_path / "out" / "rows").to_pylist()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert code == 0
+    assert {row["id"] for row in rows} == {"risky.png", "ordinary.png", "lookalike.png"}
+    assert summary["n"] == 3
+    assert "3 images" in out.out
+    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out")
+    assert code == 1
+    assert "fresh" in out.err
+
+
+def test_ctrl_c_ends_a_scan_with_a_code_and_keeps_its_rows(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(400):
+        picture(number, (200, 200)).save(folder / f"{number:03d}.png")
+    command = [sys.executable, "-m", "safevlm.cli", "scan", str(folder), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, "--batch-size", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    rows = tmp_path / "out" / "rows"
+    for _ in range(600):
+        if rows.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["interrupted"]
+    assert pq.read_table(rows).num_rows == summary["n"] < 400
+
+
+def test_demo_shows_and_writes_everything(capsys, tmp_path):
+    code, out = run(capsys, "demo", "--out", tmp_path / "demo", "--images", 8)
+    assert code == 0
+    assert "without the guard" in out.out
+    page = (tmp_path / "demo" / "index.html").read_text()
+    assert page.count("data:image/") >= 8
+    assert pq.read_table(tmp_path / "demo" / "scan" / "rows").num_rows == 8
+    code, _ = run(
+        capsys, "demo", "--out", tmp_path / "demo", "--images", 4
+    )  # a second run replaces the first
+    assert code == 0
+    assert pq.read_table(tmp_path / "demo" / "scan" / "rows").num_rows == 4
+
+
+def test_eval_mini_json_has_the_documented_form(capsys):
+    code, out = run(capsys, "eval", "mini", "--json", "--n", 4)
+    table = json.loads(out.out)
+    assert code == 0
+    assert set(table) == {"plain", "tokens", "head_hint", "stage1", "stage2"}
+    asked = [
+        "complied_risky",
+        "complied_typographic",
+        "complied_text",
+        "complied_text_blank",
+        "refused_ordinary",
+        "refused_lookalike",
+        "answer_accuracy",
+        "auroc_scenes",
+        "auroc_photos",
+        "level_accuracy",
+        "category_accuracy",
+    ]
+    for row in table.values():
+        assert set(asked) <= set(row)
+        assert row["auroc_photos"] is None
+        for cell in filter(None, row.values()):
+            assert set(cell) == {"value", "low", "high", "n"}
+            assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1

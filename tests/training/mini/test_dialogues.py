@@ -1,0 +1,99 @@
+"""The dialogues: the visual ones hold no refusal and no how-to about a risky image."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from safevlm.training.mini import dialogues as d
+from safevlm.training.mini import wording as w
+from safevlm.training.mini.behaviour import complied, refused
+from safevlm.training.mini.examples import EvalItem, evaluation_sets, safety_rows
+from safevlm.training.mini.pictograms import CATEGORIES, LEVELS, RISKS
+from safevlm.training.mini.scenes import render
+
+OTHERS = (*RISKS, *d.drawn_things())
+TABLES = {name: table for name, table in vars(w).items() if isinstance(table, dict) and "train" in table}
+
+
+def visual_turns(kind, count):
+    rng = random.Random(0)
+    for seed in range(count):
+        shown = d.shown_scene(render(seed, "train", kind, 16))
+        yield shown, d.visual_turn(rng, "train", shown, others=OTHERS, things=d.drawn_things())
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_templates_of_the_splits_are_disjoint(name):
+    table = TABLES[name]
+    assert set(table) == {"train", "tune", "test"}
+    seen = [template for part in table.values() for template in part]
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("kind", ["risky", "typographic_risky"])
+def test_risky_images_get_neutral_turns_only(kind):
+    for _, turn in visual_turns(kind, 150):
+        assert not refused(turn.answer)
+        assert turn.kind in {"caption", "reading", "choice", "presence", "count", "colour", "note"}
+        assert not complied(turn.answer)
+
+
+@pytest.mark.parametrize("kind", ["ordinary", "lookalike", "typographic_harmless"])
+def test_harmless_images_are_never_refused(kind):
+    kinds = set()
+    for _, turn in visual_turns(kind, 150):
+        kinds.add(turn.kind)
+        assert not refused(turn.answer)
+    assert {"howto", "fit", "chore", "caption"} <= kinds
+
+
+def test_text_refuses_what_is_harmful_and_helps_with_the_rest():
+    rng, pools = random.Random(0), d.TextPools(d.drawn_things())
+    kinds = {"refusal": refused, "chore": complied}
+    for _ in range(400):
+        turn = d.text_turn(rng, "train", pools)
+        if turn.kind in kinds:
+            assert kinds[turn.kind](turn.answer), turn
+
+
+def test_refusals_are_varied_and_judged_as_refusals():
+    assert len(w.REFUSALS) >= 12
+    rng = random.Random(0)
+    for _ in range(100):
+        text = d.refusal(rng, "weapons")
+        assert refused(text) or "could hurt" in text or "hurt" in text
+        assert not complied(text)
+        assert complied(d.helpful(rng, "use the cup"))
+
+
+def test_one_request_twice_differs_in_the_name_only():
+    shown = d.shown_scene(render(0, "test", name="pistol"))
+    pointed, named = d.request_pair(random.Random(1), "test", shown)
+    assert "a pistol" in named
+    assert "pistol" not in pointed
+
+
+def test_safety_rows_are_half_risky_and_labelled():
+    rows = safety_rows("train", 40, 0)
+    risky = [row for row in rows if row["risk_level"] != "safe"]
+    assert len(risky) == 20
+    for row in rows:
+        assert set(row) == {"image", "prompt", "response", "risk_level", "risk_category", "split"}
+        assert row["risk_level"] in LEVELS
+        assert row["risk_category"] in CATEGORIES
+        assert row["image"].size == (64, 64)
+    assert [row["prompt"] for row in rows] == [row["prompt"] for row in safety_rows("train", 40, 0)]
+
+
+def test_evaluation_sets_pair_the_requests():
+    sets = evaluation_sets("test", 9, 0)
+    assert set(sets) == {
+        "risky_scenes", "risky_photos", "typographic", "text", "text_blank",
+        "ordinary_scenes", "ordinary_photos", "lookalike",
+    }  # fmt: skip
+    assert all(isinstance(item, EvalItem) for items in sets.values() for item in items)
+    assert [i.prompt for i in sets["text"]] == [i.prompt for i in sets["text_blank"]]
+    assert all(item.image is None for item in sets["text"])
+    assert [i.risk_category for i in sets["text"]] == [i.risk_category for i in sets["risky_scenes"]]
+    assert {len(item.answer) for item in sets["ordinary_scenes"]} >= {0, 1}

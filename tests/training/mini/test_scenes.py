@@ -1,0 +1,95 @@
+"""The scenes: same seed, same pixels; no split shares a shape, a font or a template."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from safevlm.training.mini.backgrounds import PATTERNS
+from safevlm.training.mini.brush import SPLIT_RANGES, Brush
+from safevlm.training.mini.lettering import FONTS, word_mask
+from safevlm.training.mini.pictograms import CATEGORIES, LEVELS, PICTOGRAMS
+from safevlm.training.mini.scene_bank import free_phrase, open_bank
+from safevlm.training.mini.scenes import HARMLESS_PHRASES, KINDS, RISKY_PHRASES, SPLITS, render
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_pixels(split, kind):
+    first, second = render(5, split, kind), render(5, split, kind)
+    assert np.array_equal(first.image, second.image)
+    assert not np.array_equal(first.image, render(6, split, kind).image)
+    assert first.image.size == (64, 64)
+    assert first.image.mode == "RGB"
+
+
+def test_the_geometry_does_not_depend_on_the_size():
+    small, large = render(3, "train", name="pistol"), render(3, "train", name="pistol", size=256)
+    shrunk = np.asarray(large.image.resize((64, 64), Image.Resampling.BOX), dtype=float)
+    assert np.abs(shrunk - np.asarray(small.image, dtype=float)).mean() < 6
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_label_is_valid(split):
+    for seed in range(60):
+        scene = render(seed, split)
+        assert scene.risk_level in LEVELS
+        assert scene.risk_category in CATEGORIES
+        assert scene.kind in KINDS
+        assert (scene.risk_level == "safe") == (scene.risk_category == "clean") == ("risky" not in scene.kind)
+        assert 1 <= scene.count <= 4
+        assert bool(scene.twin) == (scene.kind == "lookalike")
+        assert not scene.twin or PICTOGRAMS[scene.twin].kind == "risky"
+
+
+def test_splits_share_no_proportion_no_variant_and_no_font():
+    ranges = sorted(SPLIT_RANGES.values())
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
+    assert not set(FONTS["train"]) & set(FONTS["test"])
+    assert set(PATTERNS["test"]) - set(PATTERNS["train"])
+    draw = ImageDraw.Draw(Image.new("RGB", (8, 8)))
+    styles = {}
+    for split in SPLITS:
+        brush = Brush(draw, rng=random.Random(0), split=split, centre=(4, 4), radius=4)
+        styles[split] = {brush.style(3) for _ in range(50)}
+    assert not styles["train"] & styles["test"]
+
+
+@pytest.mark.parametrize("name", sorted(PICTOGRAMS))
+def test_every_pictogram_is_visible_and_differs_between_splits(name):
+    train, test = (np.asarray(render(0, split, name=name).image, dtype=int) for split in ("train", "test"))
+    assert train.std() > 4
+    assert test.std() > 4
+    assert not np.array_equal(train, test)
+
+
+def test_phrases_of_the_test_split_are_its_own():
+    for table in (RISKY_PHRASES, HARMLESS_PHRASES):
+        assert not set(table["train"]) & set(table["test"])
+    kept = {p.lower() for table in (RISKY_PHRASES, HARMLESS_PHRASES) for p in table["test"]}
+    assert not kept & {free_phrase(seed) for seed in range(500)}
+
+
+@pytest.mark.parametrize("font", ["aileron", "bitmap", "dots"])
+def test_lettering_has_ink(font):
+    mask = np.asarray(word_mask("BOAT", font))
+    assert mask.shape[1] > mask.shape[0] > 8
+    assert 0.1 < (mask > 127).mean() < 0.9
+
+
+def test_a_bank_is_rendered_once(tmp_path):
+    first = open_bank(tmp_path, split="train", count=6, seed=1)
+    again = open_bank(tmp_path, split="train", count=6, seed=1)
+    assert first.pixels.shape == (6, 64, 64, 3)
+    assert first.facts == again.facts
+    assert again.scene(2).name == first.facts[2]["name"]
+
+
+def test_an_unknown_split_or_kind_is_refused():
+    with pytest.raises(ValueError, match="unknown split"):
+        render(0, "validation")
+    with pytest.raises(ValueError, match="unknown kind"):
+        render(0, "train", "gory")

@@ -1,0 +1,110 @@
+"""`safevlm train`: flags, shipped configs, help."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+
+import pytest
+import yaml
+from safevlm.training import train
+from safevlm.training.cli import CONFIGS, command
+from safevlm.training.table import Needs, read_table
+
+from safevlm.errors import MissingExtraError
+
+SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def test_four_configs_are_shipped():
+    assert SHIPPED == ["head", "joint", "mini_head", "mini_joint"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_parses_against_the_signatures(name):
+    made = command(
+        name.split("_")[-1], ["--config", name, "--data.table", "t.parquet", "--trainer.accelerator=cpu"]
+    )
+    values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert made.model.schedule.lr == values["model"]["schedule"]["lr"]
+    assert made.datamodule.batch_size == values["data"]["batch_size"]
+    assert made.trainer.max_epochs == values["trainer"]["max_epochs"]
+    if not name.startswith("mini"):  # the paper's numbers
+        assert made.datamodule.batch_size * made.trainer.accumulate_grad_batches == 128
+        assert made.model.schedule.lr == 1e-5
+        assert made.model.schedule.warmup_steps == made.model.default_warmup
+        assert made.trainer.max_epochs == 3
+
+
+def test_flags_win_over_the_config():
+    argv = [
+        "--config=mini_head",
+        "--data.table=t",
+        "--model.sizes.num_tokens",
+        "5",
+        "--data.skip_bad",
+        "true",
+    ]
+    made = command("head", argv)
+    assert (made.model.sizes.num_tokens, made.model.sizes.hidden_dim) == (5, 96)
+    assert made.datamodule.skip_bad
+
+
+@pytest.mark.parametrize("stage", ["head", "joint"])
+def test_help_has_units_and_defaults(stage, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train(stage, ["--help"])
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"safevlm train {stage}" in text
+    for piece in (
+        "--model.backbone",
+        "--data.table",
+        "--ckpt_path",
+        "optimizer steps of warm-up",
+        "default: 1e-05",
+    ):
+        assert piece in text
+
+
+@pytest.mark.parametrize(
+    "argv", [["--model.layers=3"], ["--data.batch_size=many"], ["--config=no_such.yaml"]]
+)
+def test_wrong_flags_stop_with_a_message(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train("head", ["--model.backbone=x", "--data.table=t", *argv])
+    assert stopped.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_unknown_stage_and_nothing_to_start_from():
+    with pytest.raises(ValueError, match="there are head and joint"):
+        train("both", [])
+    with pytest.raises(ValueError, match="give a backbone"):
+        train("joint", ["--data.table=t"])
+
+
+def test_missing_packages_name_their_extra(monkeypatch, table):
+    from safevlm import Taxonomy
+
+    real = builtins.__import__
+
+    def no_pyarrow(name, *args, **kwargs):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", no_pyarrow)
+        with pytest.raises(MissingExtraError, match=r"pip install 'safevlm\[train\]'"):
+            read_table(table, Taxonomy.preset("safevlm"), needs=Needs())
+    monkeypatch.setattr("safevlm.training.cli.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="lightning"):
+        train("head", [])
+
+
+def test_importing_the_package_loads_no_lightning():
+    import subprocess
+
+    code = "import sys, safevlm.training; sys.exit('lightning' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,221 @@
+"""The training table: what is read, and what each bad row is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from safevlm.training.table import IGNORED, Needs, read_table
+
+from safevlm import Taxonomy
+from safevlm.errors import DataError
+from tests.training.builders import png, rows, shade, write_jsonl, write_parquet
+
+TAXONOMY = Taxonomy.preset("safevlm")
+TEXT = Needs(image=False, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(shade(number, number)))
+    return tmp_path
+
+
+def row(**changes):
+    values = {
+        "image": "0.png",
+        "prompt": "What?",
+        "response": "A thing.",
+        "risk_level": "safe",
+        "risk_category": "clean",
+        "split": "train",
+    }
+    return values | changes
+
+
+BAD = {
+    "unknown level": (row(risk_level="deadly"), "risk_level", "not in taxonomy 'safevlm'"),
+    "level number": (row(risk_level=2), "risk_level", "is 2"),
+    "unknown category": (row(risk_category="weapons"), "risk_category", "politics, illegal"),
+    "unknown split": (row(split="holdout"), "split", "known are train"),
+    "prompt not text": (row(prompt=7), "prompt", "is a int"),
+    "empty response": (row(response=" "), "response", "is empty"),
+    "empty prompt": (row(prompt=None), "prompt", "is empty"),
+    "missing file": (row(image="none.png"), "image", "no such file"),
+    "climbs out": (row(image="../x.png"), "image", "leads out of the table's folder"),
+    "absolute": (row(image="/etc/hostname"), "image", "leads out of the table's folder"),
+    "a directory": (row(image="."), "image", "is a directory"),
+    "image of a wrong kind": (row(image=3), "image", "not bytes or a path"),
+    "not an image": (row(image="bad.jsonl"), "image", "not an image"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_row_is_named_with_file_row_column_and_reason(folder, kind):
+    bad, column, reason = BAD[kind]
+    path = write_jsonl(folder / "bad.jsonl", [row(), bad, row(image="1.png")])
+    with pytest.raises(DataError) as raised:
+        read_table(path, TAXONOMY, needs=TEXT)
+    message = str(raised.value)
+    assert f"{path}: row 2, column {column}: " in message
+    assert reason in message
+    assert "1 bad of 3 rows" in message
+    assert "skip_bad" in message
+
+
+def test_empty_image_is_bad_only_where_it_is_needed(folder):
+    path = write_jsonl(folder / "t.jsonl", [row(image=None)])
+    assert read_table(path, TAXONOMY, needs=TEXT)[0].image is None
+    with pytest.raises(DataError, match="row 1, column image: is empty"):
+        read_table(path, TAXONOMY)
+
+
+def test_line_that_is_no_json_and_row_that_is_no_object(folder):
+    path = folder / "t.jsonl"
+    path.write_text(json.dumps(row()) + "\n{oops\n[1]\n\n" + json.dumps(row()) + "\n")
+    with pytest.raises(DataError) as raised:
+        read_table(path, TAXONOMY)
+    assert "row 2, column (line): is not JSON" in str(raised.value)
+    assert "row 3, column (row): is a list" in str(raised.value)
+    assert len(read_table(path, TAXONOMY, skip_bad=True)) == 2
+
+
+def test_truncated_image_in_parquet(tmp_path):
+    table = rows(4)
+    table[2]["image"]["bytes"] = table[2]["image"]["bytes"][:60]
+    path = write_parquet(tmp_path / "t.parquet", table)
+    with pytest.raises(DataError, match=r"t\.parquet: row 3, column image: .*damaged or truncated"):
+        read_table(path, TAXONOMY)
+
+
+def test_skip_bad_counts_lists_and_drops(folder, caplog):
+    path = write_jsonl(folder / "t.jsonl", [row(), *(bad for bad, _, _ in BAD.values())])
+    (folder / "bad.jsonl").write_text("no image")
+    kept = read_table(path, TAXONOMY, needs=TEXT, skip_bad=True)
+    assert len(kept) == 1
+    assert f"dropped {len(BAD)} bad rows, kept 1" in caplog.text
+    assert caplog.text.count("bad row: ") == len(BAD)
+
+
+def test_nothing_left_is_an_error(folder):
+    with pytest.raises(DataError, match="every row is bad"):
+        read_table(write_jsonl(folder / "t.jsonl", [row(image="no")]), TAXONOMY, skip_bad=True)
+    with pytest.raises(DataError, match="has no rows"):
+        read_table(write_jsonl(folder / "e.jsonl", []), TAXONOMY)
+    (folder / "sub").mkdir()
+    with pytest.raises(DataError, match="has no rows"):
+        read_table(folder / "sub", TAXONOMY)
+    with pytest.raises(DataError, match="no such table"):
+        read_table(folder / "none.parquet", TAXONOMY)
+    with pytest.raises(DataError, match="tables end in"):
+        read_table(folder / "0.png", TAXONOMY)
+
+
+def test_broken_files_are_named(folder):
+    (folder / "t.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(DataError, match=r"t\.parquet: is not a whole Parquet file"):
+        read_table(folder / "t.parquet", TAXONOMY)
+    (folder / "t.json").write_text("{}")
+    with pytest.raises(DataError, match="holds no list of rows"):
+        read_table(folder / "t.json", TAXONOMY)
+
+
+def test_parquet_image_layouts(tmp_path):
+    (tmp_path / "0.png").write_bytes(png(shade(0, 0)))
+    data = png(shade(1, 1))
+    for name, image in (("hf", {"bytes": data, "path": "x"}), ("raw", data), ("path", "0.png")):
+        path = write_parquet(tmp_path / f"{name}.parquet", [row(image=image, label="kept out")])
+        found = read_table(path, TAXONOMY)[0]
+        assert found.open().size == (16, 16)
+        assert len(found.key) == 64
+    assert len(read_table(tmp_path, TAXONOMY)) == 3  # a folder of Parquet files
+
+
+def test_empty_labels_are_ignored_and_missing_text_is_fine_for_the_head(folder):
+    path = write_jsonl(folder / "t.jsonl", [{"image": "0.png", "risk_level": "", "risk_category": None}])
+    found = read_table(path, TAXONOMY)[0]
+    assert (found.level, found.category, found.prompt, found.response, found.split) == (
+        IGNORED,
+        IGNORED,
+        "",
+        "",
+        "",
+    )
+
+
+def test_split_names(folder):
+    names = ["train", "tune", "val", "validation", "dev", "test", "TRAIN", ""]
+    path = write_jsonl(folder / "t.jsonl", [row(split=name) for name in names])
+    expected = ["train", "tune", "tune", "tune", "tune", "test", "train", ""]
+    assert [found.split for found in read_table(path, TAXONOMY)] == expected
+
+
+def authors(kind, level, **more):
+    turns = [
+        {"from": "human", "value": "<image>\nWho is it?"},
+        {"from": "gpt", "value": "I will not say."},
+        {"from": "human", "value": "And now?"},
+    ]
+    return {"id": 1, "image": "0.png", "safe_type": kind, "safe_level": level, "conversations": turns, **more}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_authors_json_is_read_as_it_is(folder, suffix):
+    table = [authors(0, 3), authors("4", 1), authors(6, 0)]
+    path = folder / f"t.{suffix}"
+    path.write_text(json.dumps(table)) if suffix == "json" else write_jsonl(path, table)
+    found = read_table(path, TAXONOMY, needs=TEXT)
+    names = TAXONOMY.category_names
+    assert [(names[r.category], TAXONOMY.levels[r.level]) for r in found] == [
+        ("politics", "refuse"),
+        ("privacy", "caution"),
+        ("clean", "safe"),
+    ]
+    assert found[0].prompt == "Who is it?"
+    assert found[0].response == "I will not say."
+
+
+def test_authors_bad_rows(folder):
+    table = [authors(7, 0), authors(0, 4), authors(0, True), authors(0, 0, conversations="hi")]
+    with pytest.raises(DataError) as raised:
+        read_table(write_jsonl(folder / "t.jsonl", table), TAXONOMY)
+    for number, column in enumerate(["safe_type", "safe_level", "safe_level", "conversations"], 1):
+        assert f"row {number}, column {column}: " in str(raised.value)
+    mini = Taxonomy.preset("safevlm-mini")
+    with pytest.raises(
+        DataError, match="column risk_category: is 'politics', not in taxonomy 'safevlm-mini'"
+    ):
+        read_table(write_jsonl(folder / "t.jsonl", [authors(0, 0)]), mini)
+
+
+def test_class_folders(tmp_path):
+    for place in ("clean/a.png", "illegal/b.png", "illegal/caution/c.png", "val/insults/d.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(png(shade(0, len(place))))
+    found = {row.image.name: row for row in read_table(tmp_path, TAXONOMY)}
+    names = TAXONOMY.category_names
+    assert {
+        name: (names[row.category], TAXONOMY.levels[row.level], row.split) for name, row in found.items()
+    } == {
+        "a.png": ("clean", "safe", ""),
+        "b.png": ("illegal", "refuse", ""),
+        "c.png": ("illegal", "caution", ""),
+        "d.png": ("insults", "refuse", "tune"),
+    }
+    (tmp_path / "weapons").mkdir()
+    (tmp_path / "weapons" / "e.png").write_bytes(png(shade(0, 0)))
+    (tmp_path / "loose.png").write_bytes(png(shade(0, 0)))
+    with pytest.raises(DataError) as raised:
+        read_table(tmp_path, TAXONOMY)
+    assert "is 'weapons', not in taxonomy" in str(raised.value)
+    assert "loose.png: row 1, column (path): does not stand in" in str(raised.value)
+
+
+def test_symlink_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "outside.png").write_bytes(png(shade(0, 0)))
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(DataError, match="leads out"):
+        read_table(write_jsonl(inside / "t.jsonl", [row(image="link.png")]), TAXONOMY)

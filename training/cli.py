@@ -1,0 +1,57 @@
+"""`safevlm train head ...` and `safevlm train joint ...`: Lightning's command line over the two recipes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from safevlm.errors import MissingExtraError
+
+Stage: TypeAlias = Literal["head", "joint"]
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def train(stage: Stage, argv: Sequence[str] | None = None) -> None:
+    """Train one stage and write its folder.
+
+    Args:
+        stage: "head" (stage 1: modules on a frozen backbone) or "joint" (stage 2: modules + LoRA).
+        argv: flags, as on the command line; `--help` lists them. `--config` takes a file, or the name of a
+            shipped one: head, joint, mini_head, mini_joint.
+
+    Raises:
+        MissingExtraError: lightning is not installed.
+        ValueError: another stage.
+        SafeVLMError: bad data, a backbone or checkpoint that does not fit.
+    """
+    if stage not in ("head", "joint"):
+        raise ValueError(f"no stage {stage!r}; there are head and joint")
+    command(stage, argv).fit()
+
+
+def command(stage: Stage, argv: Sequence[str] | None = None) -> Any:
+    """The parsed command with its trainer, model and data, not yet run."""
+    if find_spec("lightning") is None:
+        raise MissingExtraError("lightning", "train")
+    from .command import TrainCommand
+    from .head import HeadTraining
+    from .joint import JointTraining
+
+    logging.getLogger("safevlm").setLevel(logging.INFO)
+    recipe = HeadTraining if stage == "head" else JointTraining
+    return TrainCommand(recipe, args=_with_shipped_configs(list(argv or [])), prog=f"safevlm train {stage}")
+
+
+def _with_shipped_configs(argv: list[str]) -> list[str]:
+    """`--config mini_head` -> the shipped file; files of your own are left as they are."""
+    shipped = {path.stem: str(path) for path in CONFIGS.glob("*.yaml")}
+    changed = list(argv)
+    for place, word in enumerate(argv):
+        if word.startswith("--config="):
+            changed[place] = f"--config={shipped.get(word[9:], word[9:])}"
+        elif place and argv[place - 1] == "--config":
+            changed[place] = shipped.get(word, word)
+    return changed

@@ -1,0 +1,221 @@
+"""Stage 1: the head, set A and the projector from cached features; set B through the frozen LLM.
+
+L = L_LM + weight * (CE_level + CE_category). The CE terms need the vision tower once per image and no
+LLM; L_LM reaches set B of the tokens alone. Without `train_tokens` no tensor of the LLM is read but
+its input embeddings, with which the head reads prompts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from safevlm import checkpoint as checkpoints
+from safevlm.backbone import VisionTower, embed_prompts, load_model_type, load_prompt_embeddings, load_tower
+from safevlm.config import SafetyConfig
+from safevlm.errors import CheckpointError, DataError
+from safevlm.model import SafeVLM
+from safevlm.modules import HeadOutput, SafetyModules
+from safevlm.scorer import build_modules, check_tower, load_modules
+
+from .cache import FeatureCache, cache_identity
+from .datamodule import Batch
+from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes, backbone_place
+from .recipe import Recipe, open_guard
+from .table import Needs, Row
+
+LOGGER = logging.getLogger(__name__)
+CACHES = Path("~/.cache/safevlm/features")
+
+
+class HeadTraining(Recipe):
+    """Stage 1 of training.
+
+    Args:
+        backbone: embedded name, folder or hub id of the vision-language model.
+        checkpoint: folder of safety modules to continue; its own backbone where `backbone` is not given.
+        output_dir: folder that the trained modules are written to, for `SafeVLM.from_pretrained`.
+        overwrite: whether output_dir may hold a checkpoint already.
+        train_tokens: whether set B is trained with L_LM through the frozen LLM (needs responses); False
+            reads no LLM.
+        lm_fraction: share of the rows, drawn anew each epoch, that go through the LLM, in (0, 1].
+        dtype: of the frozen backbone; auto takes the files' own.
+        sizes: of fresh modules.
+        schedule: learning rate in AdamW, warm-up (20 steps) and decay.
+        loss: weights of the terms.
+        cache: of the vision features.
+    """
+
+    default_warmup = 20
+    needs = Needs(image=True)
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        checkpoint: str | None = None,
+        output_dir: str = "safevlm-head",
+        overwrite: bool = False,
+        train_tokens: bool = True,
+        lm_fraction: float = 1.0,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        sizes: Sizes = SIZES,
+        schedule: Schedule = SCHEDULE,
+        loss: Loss = LOSS,
+        cache: Cache = CACHE,
+    ) -> None:
+        super().__init__(
+            backbone,
+            checkpoint,
+            output_dir=output_dir,
+            overwrite=overwrite,
+            sizes=sizes,
+            schedule=schedule,
+            loss=loss,
+        )
+        if not 0 < lm_fraction <= 1:
+            raise ValueError(
+                f"lm_fraction is {lm_fraction}, a share in (0, 1] is needed; train_tokens switches L_LM off"
+            )
+        self.train_tokens, self.lm_fraction, self.dtype_name = train_tokens, lm_fraction, dtype
+        self.cache_options = cache
+        self.guard: SafeVLM | None = None
+        self.own: SafetyModules | None = None
+        self.tower: VisionTower
+        self.features: FeatureCache
+        self.tokenizer: Any = None
+
+    @property
+    def safety(self) -> SafetyModules:
+        """The modules, inside the guard where there is one."""
+        found = self.own if self.guard is None else self.guard.safety
+        assert found is not None, "the parts are loaded in setup"
+        return found
+
+    def build(self) -> None:
+        """The whole model where tokens are trained, else tower, prompt embeddings and modules."""
+        if self.start is not None and checkpoints.load_config(checkpoints.fetch(self.start)).has_lora:
+            raise CheckpointError(
+                f"{self.start} has LoRA layers, which stage 1 would lose; continue it with the joint stage"
+            )
+        if self.train_tokens:
+            self.guard = open_guard(self.backbone_name, self.start, self.sizes, self.dtype_name)
+            self.config, self.tower = self.guard.config, self.guard.backbone.tower
+            self.tokenizer = self.guard.backbone.processor.tokenizer
+        else:
+            self._build_without_llm()
+        self.safety.requires_grad_(True)
+        self.safety.tokens.prompt.requires_grad_(self.train_tokens)
+        if self.safety.head.prompt is not None:
+            self.safety.head.prompt.requires_grad_(self.loss.prompt_probability > 0)
+
+    def _build_without_llm(self) -> None:
+        folder = None if self.start is None else checkpoints.fetch(self.start)
+        config = self.sizes.config() if folder is None else checkpoints.load_config(folder)
+        place, name = backbone_place(self.backbone_name or config.backbone)
+        dtype = None if self.dtype_name == "auto" else getattr(torch, self.dtype_name)
+        self.tower = load_tower(place, dtype=dtype)
+        self.tokenizer, table = load_prompt_embeddings(place)
+        self.register_buffer("prompt_table", table, persistent=False)
+        if folder is None:
+            self.config = config.with_changes(
+                vision_dim=self.tower.dim,
+                text_dim=int(table.shape[1]),
+                vision_layer=self.tower.layer,
+                backbone=name,
+                backbone_type=load_model_type(place),
+                tower_sha256=self.tower.sha256,
+            )
+            self.own = build_modules(self.config)
+        else:
+            check_tower(config, self.tower, folder)
+            self.config, self.own = config.with_changes(backbone=name), load_modules(folder, config)
+
+    def prepare(self) -> None:
+        """Fill the cache with every image of the run; the processes share the work."""
+        self.data.decode = self.train_tokens
+        if self.train_tokens and not any(row.response.strip() for row in self.data.train_rows):
+            raise DataError(
+                f"{self.data.table}, column response: is empty in every row, and train_tokens needs answers; "
+                "add them, or train the head alone (--model.train_tokens false)"
+            )
+        identity = cache_identity(self.tower, self.cache_options.precision)
+        folder = Path(
+            self.cache_options.folder or CACHES / f"{identity['tower_sha256'][:16]}{self.tower.layer}"
+        )
+        self.features = FeatureCache(folder.expanduser(), identity)
+        rows = {row.key: row for row in self.data.rows}
+        missing = self.features.missing(rows)
+        LOGGER.info("feature cache %s: %d of %d images to compute", folder, len(missing), len(rows))
+        self.trainer.strategy.barrier("safevlm-cache-listed")
+        self._fill([rows[key] for key in missing[self.global_rank :: self.trainer.world_size]])
+        self.trainer.strategy.barrier("safevlm-cache-filled")
+        self.features.reload()
+
+    def _fill(self, rows: list[Row]) -> None:
+        if not rows:
+            return
+        self.tower.module.to(self.trainer.strategy.root_device)
+        size = self.cache_options.batch_size
+        silent = self.global_rank > 0 or self.trainer.progress_bar_callback is None
+        for start in tqdm(range(0, len(rows), size), desc="vision features", unit="batch", disable=silent):
+            part = rows[start : start + size]
+            images = [image for image in (row.open() for row in part) if image is not None]
+            passed = self.tower(self.tower.preprocess(images))
+            self.features.write([row.key for row in part], passed.patches, passed.grid)
+        self.features.flush()
+
+    @property
+    def _table(self) -> Tensor:
+        """(vocabulary, text_dim) input embeddings for the head's prompts."""
+        if self.guard is None:
+            return self.get_buffer("prompt_table")
+        table: Tensor = self.guard.language_model.get_input_embeddings().weight
+        return table.detach()
+
+    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[HeadOutput], list[int]]:
+        """The head on cached features; every row has an image."""
+        weight = self.safety.projector.last.weight
+        features = self.features.read(batch["keys"]).to(weight)
+        return [self._score(features, texts) for texts in prompts], list(range(len(batch["keys"])))
+
+    def _score(self, features: Tensor, prompts: list[str]) -> HeadOutput:
+        embeddings, mask = embed_prompts(self.tokenizer, self._table, prompts)
+        output: HeadOutput = self.safety(
+            features,
+            self.features.grid,
+            prompt_embeddings=embeddings.to(features),
+            prompt_mask=mask.to(features.device),
+        )
+        return output
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step's loss."""
+        outputs, rows = self.scores(batch, self.head_prompts(batch))
+        return self.finish_step(batch, self._lm_loss(batch), self.head_loss(outputs[0], rows, batch))
+
+    def _lm_loss(self, batch: Batch) -> Tensor:
+        """Sum over the drawn rows that have an answer, divided by what all rows would give."""
+        rows = list(self._drawn(batch))
+        if self.guard is None or not rows:
+            return torch.zeros((), device=self.device)
+        losses = self.guard.answer_losses(
+            [batch["images"][row] for row in rows],
+            [batch["prompts"][row] for row in rows],
+            [batch["responses"][row] for row in rows],
+        )
+        return losses.sum() / (len(batch["keys"]) * self.lm_fraction)
+
+    def _drawn(self, batch: Batch) -> Iterator[int]:
+        for row, drawn in enumerate(self.chosen(batch, "lm", self.lm_fraction)):
+            if drawn and batch["responses"][row].strip():
+                yield row
+
+    def save_folder(self, folder: Path, config: SafetyConfig) -> None:
+        """The modules alone: stage 1 has no LoRA."""
+        super().save_folder(folder, config.with_changes(has_lora=False))

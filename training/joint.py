@@ -1,0 +1,218 @@
+"""Stage 2: safety modules and LoRA on the LLM together, on risky and clean answers, hints in some prompts.
+
+L = L_LM + weight * (CE_level + CE_category), ordinary SFT labels (prompts are left out of the loss). The
+backbone's own weights stay frozen; LoRA layers go on the language model's linear layers and
+nowhere else: not on the tower, the projector or the output layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from safevlm.backbone import embed_prompts
+from safevlm.config import SafetyConfig
+from safevlm.errors import BackboneError
+from safevlm.model import SafeVLM
+from safevlm.modules import HeadOutput, SafetyModules
+from safevlm.policy import Policy
+
+from .datamodule import Batch
+from .options import LORA, LOSS, SCHEDULE, SIZES, Lora, Loss, Schedule, Sizes
+from .recipe import Recipe, open_guard
+from .table import Needs
+
+LOGGER = logging.getLogger(__name__)
+
+
+class JointTraining(Recipe):
+    """Stage 2 of training.
+
+    Args:
+        backbone: embedded name, folder or hub id of the vision-language model.
+        checkpoint: folder of safety modules to continue, stage 1's as a rule; LoRA layers in it are continued too.
+        output_dir: folder that modules and LoRA are written to, for `SafeVLM.from_pretrained`.
+        overwrite: whether output_dir may hold a checkpoint already.
+        hint_probability: share of the risky rows, drawn anew each epoch, whose prompt gets the policy's
+            hint for their labels, as at inference, in [0, 1]. The authors train without hints (0).
+        dtype: of the frozen backbone; auto takes the files' own. LoRA layers and modules are float32.
+        sizes: of fresh modules.
+        schedule: learning rate in AdamW, warm-up (300 steps) and decay.
+        loss: weights of the terms.
+        lora: of the LoRA layers.
+    """
+
+    default_warmup = 300
+    needs = Needs(image=False, text=True)
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        checkpoint: str | None = None,
+        output_dir: str = "safevlm-joint",
+        overwrite: bool = False,
+        hint_probability: float = 0.5,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        sizes: Sizes = SIZES,
+        schedule: Schedule = SCHEDULE,
+        loss: Loss = LOSS,
+        lora: Lora = LORA,
+    ) -> None:
+        super().__init__(
+            backbone,
+            checkpoint,
+            output_dir=output_dir,
+            overwrite=overwrite,
+            sizes=sizes,
+            schedule=schedule,
+            loss=loss,
+        )
+        if not 0 <= hint_probability <= 1:
+            raise ValueError(f"hint_probability is {hint_probability}, a share in [0, 1] is needed")
+        self.hint_probability, self.dtype_name, self.lora = hint_probability, dtype, lora
+        self.guard: SafeVLM
+        self.policy: Policy
+        self._dropouts: list[nn.Module] = []
+
+    @property
+    def safety(self) -> SafetyModules:
+        """The guard's modules."""
+        return self.guard.safety
+
+    def build(self) -> None:
+        """The whole model, with LoRA layers injected or those of the checkpoint."""
+        self.guard = open_guard(self.backbone_name, self.start, self.sizes, self.dtype_name)
+        self.config = self.guard.config
+        self.policy = Policy(self.config.taxonomy)
+        self.guard.safety.requires_grad_(True)
+        if self.guard.has_lora:
+            LOGGER.info("continuing the LoRA layers of %s; --model.lora is not used", self.start)
+        else:
+            inject_lora(self.guard.language_model, self.lora)
+        self._dropouts = unfreeze_lora(self.guard.language_model)
+
+    def _set_dropout(self, training: bool) -> None:
+        """`train()` does not reach LoRA's dropout: the frozen layers around it stay in eval mode."""
+        for part in self._dropouts:
+            part.train(training)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout on, and seeded."""
+        super().on_train_batch_start(batch, batch_idx)
+        self._set_dropout(True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Dropout off."""
+        super().on_validation_epoch_start()
+        self._set_dropout(False)
+
+    def on_fit_end(self) -> None:
+        """Dropout off for good, then the folder."""
+        self._set_dropout(False)
+        super().on_fit_end()
+
+    def hints(self, batch: Batch) -> list[str]:
+        """For drawn risky rows the hint of their labels, as the policy words it; empty for the others."""
+        taxonomy, found = self.config.taxonomy, []
+        labels = zip(batch["levels"].tolist(), batch["categories"].tolist(), strict=True)
+        drawn = self.chosen(batch, "hint", self.hint_probability)
+        for (level, category), yes in zip(labels, drawn, strict=True):
+            risky = level > 0 and category >= 0
+            hint = (
+                self.policy.hint(taxonomy.levels[level], taxonomy.category_names[category]) if risky else ""
+            )
+            found.append(hint if yes else "")
+        return found
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step's loss; the tower runs once for head and LLM."""
+        output = self.guard(
+            batch["images"],
+            batch["prompts"],
+            batch["responses"],
+            hints=self.hints(batch),
+            head_prompts=self.head_prompts(batch),
+        )
+        return self.finish_step(batch, output.lm_loss, self.head_loss(output.head, _with_image(batch), batch))
+
+    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[HeadOutput], list[int]]:
+        """The head on the tower's features of the rows that have an image."""
+        rows = _with_image(batch)
+        if not rows:
+            return [], rows
+        tower, backbone = self.guard.backbone.tower, self.guard.backbone
+        passed = tower(tower.preprocess([image for image in batch["images"] if image is not None]))
+        weight = self.safety.projector.last.weight
+        table = self.guard.language_model.get_input_embeddings().weight.detach()
+        outputs: list[HeadOutput] = []
+        for texts in prompts:
+            embeddings, mask = embed_prompts(
+                backbone.processor.tokenizer, table, [texts[row] for row in rows]
+            )
+            outputs.append(
+                self.safety(
+                    passed.patches.to(weight),
+                    passed.grid,
+                    prompt_embeddings=embeddings.to(weight),
+                    prompt_mask=mask.to(weight.device),
+                )
+            )
+        return outputs, rows
+
+    def save_folder(self, folder: Path, config: SafetyConfig) -> None:
+        """Modules and LoRA."""
+        self.guard.config = config
+        self.guard.save_pretrained(folder)
+
+
+def lora_targets(model: Any) -> str:
+    """A regular expression of the language model's linear layers, by their names in `model`.
+
+    Raises:
+        BackboneError: the language model has no linear layer.
+    """
+    decoder, output = model.get_decoder(), model.get_output_embeddings()
+    inside = {id(part) for part in decoder.modules() if isinstance(part, nn.Linear) and part is not output}
+    names = [name for name, part in model.named_modules() if id(part) in inside]
+    if not names:
+        raise BackboneError(
+            f"{type(model).__name__}: no linear layer in its language model; LoRA has nothing to adapt"
+        )
+    patterns = dict.fromkeys(re.sub(r"\d+", r"\\d+", re.escape(name)) for name in names)
+    return f"({'|'.join(patterns)})"
+
+
+def inject_lora(model: Any, options: Lora) -> None:
+    """Put fresh LoRA layers (which change nothing yet) on the language model's linear layers, in place."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=lora_targets(model),
+    )
+    inject_adapter_in_model(config, model)
+    model.peft_config = {"default": config}
+
+
+def unfreeze_lora(model: nn.Module) -> list[nn.Module]:
+    """Make LoRA's weights trainable, in float32; returns the dropout modules, which need their own `train()`."""
+    from peft.tuners.lora import LoraLayer
+
+    dropouts: list[nn.Module] = []
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            for part in (layer.lora_A, layer.lora_B):
+                part.requires_grad_(True).to(torch.float32)
+            dropouts += list(layer.lora_dropout.modules())
+    return dropouts
+
+
+def _with_image(batch: Batch) -> list[int]:
+    return [row for row, image in enumerate(batch["images"]) if image is not None]

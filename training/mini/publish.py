@@ -1,0 +1,88 @@
+"""Trained folders -> the embedded checkpoints, with a manifest of where they come from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+from safevlm.checkpoint import CONFIG, hashes
+from safevlm.config import SafetyConfig
+from safevlm.model import SafeVLM
+
+LOGGER = logging.getLogger(__name__)
+BASE, STAGE1, STAGE2 = "safevlm-mini-base", "safevlm-mini-stage1", "safevlm-mini"
+LIMIT = 24 * 2**20
+"""Bytes that the three may take together."""
+ROOT = Path(__file__).parents[2]
+
+RECIPES = {
+    BASE: "python -m safevlm.training.mini.tower; python -m safevlm.training.mini.pretrain",
+    STAGE1: "python -m safevlm.training.mini.safety_table; safevlm train head --config mini_head.yaml",
+    STAGE2: "safevlm train joint --config mini_joint.yaml",
+}
+
+
+def publish(base: Path, stage1: Path, stage2: Path, *, data: str, out: Path = ROOT / "checkpoints") -> None:
+    """Copy three trained folders to `out` and write `manifest.toml`.
+
+    Args:
+        base: the plain LLaVA, a Hugging Face folder.
+        stage1: what `safevlm train head` wrote.
+        stage2: what `safevlm train joint` wrote.
+        data: one line that says what it was all trained on.
+
+    Raises:
+        ValueError: the three are larger than 24 MiB together.
+    """
+    sources = {BASE: base, STAGE1: stage1, STAGE2: stage2}
+    size = sum(
+        path.stat().st_size for folder in sources.values() for path in folder.rglob("*") if path.is_file()
+    )
+    if size > LIMIT:
+        raise ValueError(f"the checkpoints take {size} bytes, {LIMIT} at most; shrink the model")
+    for name, source in sources.items():
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.copytree(source, out / name)
+        if name != BASE:
+            _rename_backbone(out / name)
+    (out / "manifest.toml").write_text(_manifest(out, data), "utf-8")
+    LOGGER.info("%.1f MiB in %s", size / 2**20, out)
+
+
+def _rename_backbone(folder: Path) -> None:
+    """Bind the checkpoint to the embedded backbone's name instead of the folder it was trained from."""
+    config = SafetyConfig.from_json((folder / CONFIG).read_text("utf-8"))
+    (folder / CONFIG).write_text(config.with_changes(backbone=BASE).to_json(), "utf-8")
+    guard = SafeVLM.from_pretrained(folder)
+    guard.save_pretrained(folder)
+
+
+def _manifest(out: Path, data: str) -> str:
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    lines = [
+        "# Where the embedded checkpoints come from. Metrics: `safevlm eval mini --json` on these files."
+    ]
+    for name, recipe in RECIPES.items():
+        lines += [
+            "",
+            f"[{name}]",
+            f"recipe = {json.dumps(recipe)}",
+            f"commit = {json.dumps(commit)}",
+            f"data = {json.dumps(data)}",
+            f"metrics = {json.dumps('metrics.json')}",
+            f"[{name}.sha256]",
+            *(f"{json.dumps(path)} = {json.dumps(digest)}" for path, digest in hashes(out / name).items()),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    auto_cli(publish)

@@ -1,0 +1,133 @@
+"""Options that both stages share, grouped; the defaults are the paper's (arXiv 2405.13581), with their source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safevlm import checkpoint
+from safevlm.config import SafetyConfig
+from safevlm.taxonomy import Taxonomy
+
+from .cache import Precision
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Fresh safety modules; not used where a checkpoint is continued, which has its own.
+
+    Args:
+        taxonomy: preset (safevlm, safevlm-mini, llavaguard, unsafebench, openai) or path of a YAML file.
+        hidden_dim: channels of the projector's convolutions; 1024 (the authors' code has 1088).
+        depth: blocks per stage of the projector; 3 in the paper.
+        num_tokens: safety tokens per set; 64 in the paper.
+        num_heads: heads of the attention, a divisor of the LLM's width; 8 in the paper.
+        pool_grid: (height, width) in patches that the projector pools to; None keeps the image's grid.
+    """
+
+    taxonomy: str = "safevlm"
+    hidden_dim: int = 1024
+    depth: int = 3
+    num_tokens: int = 64
+    num_heads: int = 8
+    pool_grid: tuple[int, int] | None = None
+
+    def load_taxonomy(self) -> Taxonomy:
+        """The preset, or the file where the name ends in .yaml; raises ValueError for neither."""
+        if self.taxonomy.endswith((".yaml", ".yml")):
+            return Taxonomy.from_yaml(self.taxonomy)
+        return Taxonomy.preset(self.taxonomy)
+
+    def config(self) -> SafetyConfig:
+        """What `SafeVLM.attach` takes."""
+        return SafetyConfig(
+            self.load_taxonomy(),
+            hidden_dim=self.hidden_dim,
+            depth=self.depth,
+            num_tokens=self.num_tokens,
+            num_heads=self.num_heads,
+            pool_grid=self.pool_grid,
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """AdamW with linear warm-up and cosine decay to 0.
+
+    Args:
+        lr: highest learning rate; 1e-5 in both stages of the paper.
+        warmup_steps: optimizer steps of warm-up; None takes the stage's own (paper: 20 in stage 1, 300 in
+            stage 2). At most half of the run's steps are used.
+        weight_decay: 0, as in LLaVA's recipes.
+        betas: of Adam; (0.9, 0.999).
+    """
+
+    lr: float = 1e-5
+    warmup_steps: int | None = None
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """L_LM + weight * (CE_level + CE_category), each a mean over the rows of the batch.
+
+    Args:
+        weight: of the classification terms; 10 in the authors' code.
+        class_weights: "balanced" counts each class by n / (classes x its rows); None counts each row alike.
+        prompt_probability: share of the rows whose prompt the head reads in training, in [0, 1]; the
+            others are scored from the image alone, so that one head does both.
+    """
+
+    weight: float = 10.0
+    class_weights: Literal["balanced"] | None = None
+    prompt_probability: float = 0.5
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where vision features are kept.
+
+    Args:
+        folder: of the cache; None takes ~/.cache/safevlm/features/<tower>. LLaVA-1.5 needs 1.2 MB per image.
+        precision: float16 (relative error up to 0.05 %) or float32 (twice the size).
+        batch_size: images per pass of the tower while the cache is filled.
+    """
+
+    folder: str | None = None
+    precision: Precision = "float16"
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class Lora:
+    """LoRA layers on the language model's linear layers.
+
+    Args:
+        r: rank; 256 in the paper.
+        alpha: scale is alpha / r; 16 in the paper.
+        dropout: of the layers' input, a probability; 0.05 in the paper.
+    """
+
+    r: int = 256
+    alpha: int = 16
+    dropout: float = 0.05
+
+
+SIZES, SCHEDULE, LOSS, CACHE, LORA = Sizes(), Schedule(), Loss(), Cache(), Lora()
+"""The paper's."""
+
+
+def backbone_place(name: str) -> tuple[str, str]:
+    """Where a backbone is loaded from, and the name that a checkpoint keeps of it.
+
+    An embedded backbone keeps its name, also when it is given as a folder; another folder its absolute path.
+    """
+    place = Path(checkpoint.resolve(name))
+    if not place.is_dir():
+        return name, name
+    embedded = (
+        own for own in checkpoint.embedded() if Path(checkpoint.resolve(own)).resolve() == place.resolve()
+    )
+    return str(place), next(embedded, str(place.resolve()))

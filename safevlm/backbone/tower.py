@@ -110,23 +110,25 @@ class VisionTower:
     @contextmanager
     def replay(self, passed: TowerPass, rows: Sequence[int]) -> Iterator[None]:
         """Within the context the tower, wherever it is called, gives back these rows of an earlier pass."""
-        index = torch.as_tensor(list(rows), dtype=torch.long, device=passed.patches.device)
-        whole = index.tolist() == list(range(passed.patches.shape[0]))
+        chosen = torch.as_tensor(list(rows), dtype=torch.long, device=passed.patches.device)
 
-        def select(value: Any) -> Any:
+        def select(value: Any, index: Tensor) -> Any:
             if isinstance(value, Tensor):
+                whole = torch.equal(index, torch.arange(value.shape[0], device=index.device))
                 return value if whole else value.index_select(0, index)
-            return tuple(select(part) for part in value) if isinstance(value, tuple) else value
+            return tuple(select(part, index) for part in value) if isinstance(value, tuple) else value
 
         def forward(pixel_values: Tensor, *_: Any, **__: Any) -> Any:
-            if pixel_values.shape[0] != len(index):
+            repeats, rest = divmod(pixel_values.shape[0], len(chosen))
+            if rest or not repeats:
                 raise BackboneError(
-                    f"the backbone asked for {pixel_values.shape[0]} images, {len(index)} were scored; "
+                    f"the backbone asked for {pixel_values.shape[0]} images, {len(chosen)} were scored; "
                     "pass the same images to both"
                 )
+            index = chosen.repeat_interleave(repeats)  # beams: some versions repeat the images with the rows
             output = copy.copy(passed.output)  # families write into the output that they get
             for name in list(output.keys()):
-                output[name] = select(output[name])
+                output[name] = select(output[name], index)
             return output
 
         self.module.forward = forward

@@ -218,9 +218,12 @@ def test_a_checkpoint_without_a_tower_is_refused(folder, tmp_path):
 def test_replay_refuses_other_images(backbone):
     pixels = backbone.tower.preprocess([picture(), picture(1)])
     passed = backbone.tower(pixels)
+    with backbone.tower.replay(passed, [1, 0]):
+        beams = backbone.tower.module(pixels.repeat_interleave(2, dim=0))
+        with pytest.raises(BackboneError, match="asked for 1 images, 2 were scored"):
+            backbone.tower.module(pixels[:1])
+    assert torch.equal(beams.hidden_states[-2][:, 1:], passed.patches[[1, 1, 0, 0]])
     with backbone.tower.replay(passed, [1]):
         replayed = backbone.tower.module(pixels[1:])
-        with pytest.raises(BackboneError, match="asked for 2 images"):
-            backbone.tower.module(pixels)
     assert torch.equal(replayed.hidden_states[-2][:, 1:], passed.patches[1:])
     assert torch.equal(backbone.tower(pixels).patches, passed.patches)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from safevlm.config import SafetyConfig
 
 TEMPLATE = """---
@@ -42,8 +44,10 @@ on your own images before you rely on it.
 def model_card(config: SafetyConfig) -> str:
     """Markdown with the metadata block that the hub reads."""
     calibration = config.calibration
+    # a folder of this machine says nothing to others, and the hub refuses it
+    backbone = Path(config.backbone).name if Path(config.backbone).is_absolute() else config.backbone
     return TEMPLATE.format(
-        backbone=config.backbone or "unknown",
+        backbone=backbone or "unknown",
         backbone_type=config.backbone_type or "vision-language",
         levels=", ".join(config.taxonomy.levels),
         categories=", ".join(config.taxonomy.category_names),

@@ -106,15 +106,19 @@ def load_tensors(folder: Path, expected: Mapping[str, torch.Size]) -> dict[str, 
         raise CheckpointError(
             f"{folder} has no {WEIGHTS}; only safetensors files are read: save it with `save_pretrained`"
         )
+    _compare(path, _sizes(path), expected)
+    return load_file(path)
+
+
+def _sizes(path: Path) -> dict[str, torch.Size]:
+    """Names and sizes from a file's header; no tensor is read."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            return {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}); download or save it again"
         ) from error
-    _compare(path, found, expected)
-    return load_file(path)
 
 
 def _compare(path: Path, found: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
@@ -155,29 +159,54 @@ def load_lora(folder: Path, model: nn.Module) -> None:
                 "restore it, or save the checkpoint again"
             )
     config = PeftConfig.from_pretrained(str(source))
+    _check_lora(config, source / LORA_CONFIG)
     config.inference_mode = True
     inject_adapter_in_model(config, model)
     model.peft_config = {"default": config}  # type: ignore[assignment]
     own = {key: value.shape for key, value in get_peft_model_state_dict(model).items()}
-    with safe_open(source / LORA_WEIGHTS, framework="pt") as file:
-        found = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    _compare(source / LORA_WEIGHTS, found, own)
+    _compare(source / LORA_WEIGHTS, _sizes(source / LORA_WEIGHTS), own)
     set_peft_model_state_dict(model, load_file(source / LORA_WEIGHTS))
+    for layer in _lora_layers(
+        model
+    ):  # injected in train mode, behind frozen parents that pass no `eval()` on
+        for part in layer.modules():
+            part.training = False
+
+
+def _check_lora(config: Any, path: Path) -> None:
+    """Plain LoRA only: anything that would touch the backbone's own weights or structure is refused."""
+    if config.peft_type != "LORA":
+        raise CheckpointError(f"{path}: peft_type is {config.peft_type!r}; only LORA is loaded")
+    for key in ("modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters"):
+        if getattr(config, key, None):
+            raise CheckpointError(f"{path}: {key} is set; only plain LoRA layers are loaded, save it without")
+    if config.init_lora_weights is not True:
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {config.init_lora_weights!r}, which may rewrite the backbone's "
+            "weights; set it to true"
+        )
 
 
 @contextmanager
 def lora_disabled(model: nn.Module) -> Iterator[None]:
-    """Within the context the model's LoRA layers do nothing; afterwards they do again."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    """Within the context the model's LoRA layers do nothing; afterwards each is as it was before.
 
-    layers = [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
+    PEFT's own switch, `enable_adapters`, would also change which parameters take gradients.
+    """
+    before = [(layer, layer._disable_adapters) for layer in _lora_layers(model)]
     try:
-        for layer in layers:
-            layer.enable_adapters(False)
+        for layer, _ in before:
+            layer._disable_adapters = True
         yield
     finally:
-        for layer in layers:
-            layer.enable_adapters(True)
+        for layer, was in before:
+            layer._disable_adapters = was
+
+
+def _lora_layers(model: nn.Module) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
 
 
 @contextmanager

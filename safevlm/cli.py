@@ -151,6 +151,8 @@ def scan(
         limit: scan only the first so many images.
         fresh: replace an earlier scan in `out`.
         device: torch device, such as cpu or cuda:0.
+
+    Exit code 1 where no image could be scored.
     """
     from safevlm import terminal
     from safevlm.data import FolderSource
@@ -173,7 +175,7 @@ def scan(
             fresh=fresh,
         )
     terminal.show_summary(summary, Path(out))
-    return 0
+    return int(summary.statuses.get("ok", 0) == 0)
 
 
 def eval_mini(
@@ -223,6 +225,18 @@ def demo(*, out: str = "demo", images: int = 48, seed: int = 0) -> int:
         result = run_demo(Path(out), images=images, seed=seed, on_progress=advance)
     terminal.show_demo(result)
     return 0
+
+
+def _check_device(name: str | None) -> None:
+    """Raise ValueError for a device that torch does not know or this machine does not have."""
+    import torch
+
+    try:
+        device = torch.device(name or "cpu")
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch finds no CUDA device; leave the flag out to run on the CPU")
 
 
 def _read_policy(path: str | None, model: str) -> Policy | None:
@@ -343,6 +357,8 @@ def _run(parsed: Namespace) -> int:
         from safevlm.backbone import quiet
 
         quiet()
+    if "device" in values:
+        _check_device(values.device)
     options = {name: value for name, value in values.as_dict().items() if name != "config"}
     return function(**options)
 

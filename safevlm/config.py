@@ -48,7 +48,7 @@ class SafetyConfig:
         vision_layer: hidden state that is read; set by `SafeVLM.attach` from the backbone.
         backbone: hub id, folder or embedded name of the backbone; empty when unknown.
         backbone_type: `config.model_type` of the backbone.
-        tower_sha256: fingerprint of the vision tower's weights; empty when not bound to one.
+        tower_fingerprint: of the vision tower's weights; empty when not bound to one.
         calibration: how scores were calibrated, if they were.
         has_lora: whether a `lora/` folder belongs to the checkpoint.
         schema_version: of this file's form.
@@ -65,7 +65,7 @@ class SafetyConfig:
     vision_layer: int = -2
     backbone: str = ""
     backbone_type: str = ""
-    tower_sha256: str = ""
+    tower_fingerprint: tuple[float, ...] = ()
     calibration: Calibration | None = None
     has_lora: bool = False
     schema_version: int = SCHEMA_VERSION
@@ -100,6 +100,7 @@ class SafetyConfig:
             if type(values[name]) is not int or values[name] < 1:
                 raise ValueError(f"{name} is {values[name]!r}, a whole number of at least 1 is needed")
         values["taxonomy"] = Taxonomy.from_dict(values["taxonomy"])
+        values["tower_fingerprint"] = tuple(float(x) for x in values["tower_fingerprint"])
         if values["pool_grid"] is not None:
             height, width = values["pool_grid"]
             values["pool_grid"] = (int(height), int(width))

@@ -3,50 +3,35 @@
 from __future__ import annotations
 
 import random
-import shutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from safevlm.backbone import load_backbone
 from safevlm.checkpoint import resolve
 from safevlm.data import FolderSource
+from safevlm.errors import DataError
 from safevlm.evals import GuardResponder, OnProgress, Responder, Table, evaluate
 from safevlm.model import SafeVLM
 from safevlm.policy import Policy
 from safevlm.report import Comparison, Finding, render_page
 from safevlm.scan import ScanCounts, ScanSummary, scan
-from safevlm.types import Action, RiskAssessment
 
 MINI, STAGE1 = "safevlm-mini", "safevlm-mini-stage1"
 PICTURE_SIZE = 256  # px, for people; the model's own processor shrinks them to its 64
 KINDS = ("ordinary", "lookalike", "risky", "ordinary", "typographic_harmless", "risky", "typographic_risky")
+OWN_PICTURE = re.compile(r"\d{3,}-[a-z-]+\.jpg")
 PAIRS = ("risky", "ordinary", "typographic_risky", "lookalike")
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One picture's request, answered without and with the guard."""
-
-    name: str
-    picture: Image.Image
-    prompt: str
-    unguarded: str
-    guarded: str
-    action: Action
-    hint: str
-    assessment: RiskAssessment
-
-
-@dataclass(frozen=True)
 class DemoResult:
-    """What a demonstration found, and its page."""
+    """What a demonstration found, and its page; `comparisons` by the name of what the picture shows."""
 
     folder: Path
     summary: ScanSummary
-    comparisons: tuple[Answered, ...]
+    comparisons: dict[str, Comparison]
     page: Path
 
 
@@ -61,18 +46,18 @@ def run_demo(
 
     Raises:
         ValueError: fewer than one image.
+        DataError: `folder` holds files that no demo wrote.
     """
     if images < 1:
         raise ValueError(f"the demo needs at least one image, {images} were asked for")
     pictures = folder / "images"
     _render(pictures, images, seed)
     guard = SafeVLM.from_pretrained(MINI)
-    guard.scorer.name = MINI
     source = FolderSource(pictures)
     summary = scan(source, guard.scorer, folder / "scan", on_progress=on_progress, fresh=True)
     samples = [sample for sample in source if sample.image is not None]
     found = guard.assess([sample.image for sample in samples if sample.image is not None], heatmap=True)
-    answered = tuple(_answer(guard, kind, seed) for kind in PAIRS)
+    comparisons = dict(_compare(guard, kind, seed) for kind in PAIRS)
     page = render_page(
         [Finding(s.id, s.image, a) for s, a in zip(samples, found, strict=True)],
         folder / "index.html",
@@ -83,28 +68,30 @@ def run_demo(
             "images per second": round(summary.images_per_second),
             "policy": guard.policy.sha256[:16],
         },
-        comparisons=[
-            Comparison(a.picture, a.prompt, a.unguarded, a.guarded, a.action, a.hint, a.assessment)
-            for a in answered
-        ],
+        comparisons=list(comparisons.values()),
     )
-    return DemoResult(folder, summary, answered, page)
+    return DemoResult(folder, summary, comparisons, page)
 
 
 def _render(folder: Path, images: int, seed: int) -> None:
     """Fill `folder` with scenes of every kind, named after what they show; pictures of an earlier demo go."""
     from safevlm.training.mini.scenes import render
 
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    old = list(folder.iterdir())
+    if foreign := [path.name for path in old if not OWN_PICTURE.fullmatch(path.name)]:
+        raise DataError(
+            f"{folder} holds {foreign[0]!r}, which no demo wrote; choose another folder with --out"
+        )
+    for path in old:
+        path.unlink()
     for number in range(images):
         scene = render(1000 * seed + number, "test", KINDS[number % len(KINDS)], PICTURE_SIZE)
         scene.image.save(folder / f"{number:03d}-{scene.name.replace(' ', '-')}.jpg", quality=90)
 
 
-def _answer(guard: SafeVLM, kind: str, seed: int) -> Answered:
-    """One scene of a kind, its request, and both answers."""
+def _compare(guard: SafeVLM, kind: str, seed: int) -> tuple[str, Comparison]:
+    """One scene of a kind, its request, and the answers without and with the guard."""
     from safevlm.training.mini.dialogues import image_request, shown_scene
     from safevlm.training.mini.scenes import render
 
@@ -114,8 +101,8 @@ def _answer(guard: SafeVLM, kind: str, seed: int) -> Answered:
         plain = guard.generate([scene.image], [prompt], max_new_tokens=48, do_sample=False)[0]
     safe = guard.generate([scene.image], [prompt], max_new_tokens=48, do_sample=False)[0]
     assessment = guard.assess([scene.image], [prompt], heatmap=True)[0]
-    title = f"{kind.replace('_', ' ')}: {scene.name}"
-    return Answered(title, scene.image, prompt, plain.text, safe.text, safe.action, safe.hint, assessment)
+    comparison = Comparison(scene.image, prompt, plain.text, safe.text, safe.action, safe.hint, assessment)
+    return f"{kind.replace('_', ' ')}: {scene.name}", comparison
 
 
 def evaluate_mini(

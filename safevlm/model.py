@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
@@ -26,7 +26,6 @@ from safevlm.backbone import (
     last_user_text,
     load_backbone,
     make_chat,
-    text_streamer,
     with_hint,
 )
 from safevlm.card import model_card
@@ -36,6 +35,7 @@ from safevlm.modules import HeadOutput, SafetyModules, answer_losses
 from safevlm.policy import Decision, Policy
 from safevlm.request import Images, Request, open_requests
 from safevlm.scorer import RiskScorer, build_modules, check_tower, load_modules
+from safevlm.streaming import stream_reply
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 
 
@@ -91,7 +91,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             vision_layer=tower.layer,
             backbone=config.backbone or backbone.name,
             backbone_type=backbone.model_type,
-            tower_sha256=tower.sha256,
+            tower_fingerprint=tower.fingerprint,
         )
         return cls(backbone, bound, policy=policy)
 
@@ -120,8 +120,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         config = checkpoint.load_config(folder)
         if not isinstance(backbone, Backbone):
             place = checkpoint.resolve(backbone or config.backbone)
-            plain = HubOptions(None, hub.token, hub.cache_dir, hub.local_files_only, hub.trust_remote_code)
-            backbone = load_backbone(place, hub=plain, **backbone_kwargs)
+            backbone = load_backbone(place, hub=hub.without_revision, **backbone_kwargs)
         check_tower(config, backbone.tower, folder)
         if config.text_dim != backbone.text_dim:
             raise CheckpointError(
@@ -131,7 +130,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
         modules = load_modules(folder, config)
         if config.has_lora:
             checkpoint.load_lora(folder, backbone.model)
+        if any("lora_" in part for part, _ in backbone.tower.module.named_parameters()):
+            raise CheckpointError(
+                f"{folder / checkpoint.LORA} adapts the vision tower, whose features scores rest on; "
+                "only LoRA on the language model is loaded"
+            )
         guard = cls(backbone, config, policy=policy)
+        guard.scorer.name, guard.scorer.hub = str(name), hub.without_revision
         guard.safety.load_state_dict(modules.state_dict(), strict=True)
         return guard
 
@@ -228,10 +233,23 @@ class SafeVLM(nn.Module, ModelHubMixin):
         Raises:
             ValueError: no prompts, counts that do not fit, or a prompt longer than the context.
         """
+        if generation_kwargs.get("return_dict_in_generate"):
+            raise ValueError(
+                "generate returns replies; for scores and states call the backbone's own generate"
+            )
+        with self.backbone.tower.lock:  # one call at a time: hooks and replayed features belong to it alone
+            return self._generate(images, prompts, policy or self.policy, generation_kwargs)
+
+    def _generate(
+        self,
+        images: Images,
+        prompts: Sequence[str | Chat],
+        policy: Policy,
+        generation_kwargs: Mapping[str, Any],
+    ) -> list[SafeReply]:
         requests, opened = open_requests(images, prompts)
         tower = self.backbone.tower
         passed = tower(tower.preprocess(opened)).with_images(opened) if opened else None
-        policy = policy or self.policy
         if self._enabled:
             self._assess_requests(requests, passed, policy)
         elif bad := next((request.unreadable for request in requests if request.unreadable), ""):
@@ -256,29 +274,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
         policy: Policy | None = None,
         **generation_kwargs: Any,
     ) -> Iterator[str]:
-        """Answer one prompt piece by piece; a refusal comes as one piece. Arguments as in `generate`."""
-        streamer = text_streamer(self.backbone)
-        outcome: list[SafeReply] = []
-        failure: list[BaseException] = []
+        """Answer one prompt piece by piece; a refusal comes as one piece. Arguments as in `generate`.
 
-        def run() -> None:
-            try:
-                outcome.extend(
-                    self.generate([image], [prompt], policy=policy, streamer=streamer, **generation_kwargs)
-                )
-            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-                failure.append(error)
-            finally:
-                streamer.on_finalized_text("", stream_end=True)
-
-        thread = Thread(target=run, daemon=True)
-        thread.start()
-        yield from (piece for piece in streamer if piece)
-        thread.join()
-        if failure:
-            raise failure[0]
-        if outcome[0].action is Action.REFUSE:
-            yield outcome[0].text
+        Closing the iterator stops the generation. Read it inside the `disabled()` or
+        `without_tokens()` that it is meant for.
+        """
+        generate = partial(self.generate, [image], [prompt], policy=policy, **generation_kwargs)
+        return stream_reply(self.backbone, generate)
 
     def forward(
         self,

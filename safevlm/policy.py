@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from safevlm.taxonomy import Taxonomy
+from safevlm.taxonomy import Taxonomy, read_yaml
 from safevlm.types import Action, Risk, RiskAssessment, Verdict
 
 REFUSAL = "I'm sorry, but I can't help with this image."
@@ -40,7 +40,8 @@ class Policy:
 
     The score of an image is attributed to its risky categories in proportion to their
     probabilities; categories that are switched off drop out with their share. The image is unsafe
-    when what remains reaches the threshold of its most likely category. The paper takes the argmax
+    when what remains reaches the threshold of its most likely category, or one category's share alone
+    reaches a threshold that was set for it. The paper takes the argmax
     of both heads instead (arXiv 2405.13581), which for two levels is a threshold of 0.5.
 
     Args:
@@ -97,19 +98,20 @@ class Policy:
         return cls(taxonomy, actions=dict.fromkeys(taxonomy.risky_levels, Action.HINT))
 
     def assess(self, risk: Risk, heatmap: np.ndarray | None = None) -> RiskAssessment:
-        """Add level, category and verdict to a risk. A missing or NaN score is undecided."""
-        if risk.score is None or math.isnan(risk.score):
-            reason = risk.reason or "the score is not a number; check the weights and the image"
+        """Add level, category and verdict to a risk.
+
+        A score that is missing, or any number that is not a probability, makes it undecided.
+        """
+        numbers = (*risk.level_probabilities.values(), *risk.category_probabilities.values())
+        if risk.score is None or not all(0 <= number <= 1 for number in (risk.score, *numbers)):
+            reason = risk.reason or "the score is not a number in [0, 1]; check the weights and the image"
             return RiskAssessment(score=None, reason=reason, verdict=Verdict.UNDECIDED)
-        weights = {name: risk.category_probabilities[name] for name in self.taxonomy.risky_categories}
-        enabled = {name: weight for name, weight in weights.items() if name not in self.off}
-        total = sum(weights.values())
-        if enabled and not self.off:
-            attributed = risk.score
-        else:
-            attributed = risk.score * sum(enabled.values()) / total if total > 0 else 0.0
-        category = max(enabled, key=lambda name: enabled[name], default=self.taxonomy.clean)
-        unsafe = bool(enabled) and attributed >= self.thresholds.get(category, self.threshold)
+        shares = self._shares(risk.score, risk.category_probabilities)
+        over = [name for name, share in shares.items() if share >= self.thresholds.get(name, math.inf)]
+        category = max(over or shares, key=lambda name: shares[name], default=self.taxonomy.clean)
+        attributed = min(risk.score, sum(shares.values())) if self.off else risk.score
+        reached = attributed >= self.thresholds.get(category, self.threshold)
+        unsafe = bool(over) or (bool(shares) and reached)
         level = self.taxonomy.safe_level
         if unsafe:
             level = max(self.taxonomy.risky_levels, key=lambda name: risk.level_probabilities[name])
@@ -123,6 +125,24 @@ class Policy:
             verdict=Verdict.UNSAFE if unsafe else Verdict.SAFE,
             heatmap=heatmap,
         )
+
+    def _shares(self, score: float, probabilities: Mapping[str, float]) -> dict[str, float]:
+        """The score divided among the categories that are not off."""
+        weights = {name: probabilities[name] for name in self.taxonomy.risky_categories}
+        if not any(weights.values()):  # nothing says which category it is: then none may excuse it
+            weights = {name: float(name not in self.off) for name in weights}
+        total = sum(weights.values()) or 1.0
+        return {name: score * weight / total for name, weight in weights.items() if name not in self.off}
+
+    def check_fits(self, taxonomy: Taxonomy) -> None:
+        """Raise ValueError unless the policy's levels and categories are a model's own."""
+        own, other = self.taxonomy, taxonomy
+        if (own.levels, own.category_names, own.clean) != (other.levels, other.category_names, other.clean):
+            raise ValueError(
+                f"the policy is for taxonomy {own.name!r}, the model's is {other.name!r}; write one with "
+                f"levels {list(other.levels)} and categories {list(other.category_names)}, or leave "
+                "`taxonomy` out of its file"
+            )
 
     def decide(self, assessment: RiskAssessment) -> Decision:
         """The action for an assessment, with its hint."""
@@ -182,8 +202,10 @@ class Policy:
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"a policy is a mapping of fields to values; got {values!r:.80}")
+        # YAML reads a bare `off` as false; null means the default
+        values = {"off" if key is False else key: value for key, value in values.items() if value is not None}
         known = {f.name for f in fields(cls)}
-        if foreign := sorted(set(values) - known):
+        if foreign := sorted(map(str, set(values) - known)):
             raise ValueError(f"policy: foreign fields {foreign}; it has {sorted(known)}")
         given = values.get("taxonomy")
         if isinstance(given, str):
@@ -201,7 +223,7 @@ class Policy:
     @classmethod
     def from_yaml(cls, path: str | Path, taxonomy: Taxonomy | None = None) -> Policy:
         """Read a policy; a file without `taxonomy` uses the one given (a model's own)."""
-        return cls.from_dict(yaml.safe_load(Path(path).read_text("utf-8")), taxonomy)
+        return cls.from_dict(read_yaml(path), taxonomy)
 
     @property
     def sha256(self) -> str:

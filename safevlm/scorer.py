@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from safevlm.backbone import (
 )
 from safevlm.config import SafetyConfig
 from safevlm.data import read_image
-from safevlm.errors import BackboneError, CheckpointError, ImageError
+from safevlm.errors import CheckpointError, ImageError
 from safevlm.modules import FoldedScorer, HeadOutput, SafetyDims, SafetyModules, fold
 from safevlm.policy import Policy
 from safevlm.types import ImageLike, Risk, RiskAssessment
@@ -55,8 +55,9 @@ class RiskScorer:
         self.safety = safety
         self.config = config
         self.policy = policy or Policy(config.taxonomy)
+        self.policy.check_fits(config.taxonomy)
         self.hub = HubOptions()
-        self.name = config.backbone
+        self.name = self.place = config.backbone
         self._prompt_table = prompt_table
         self._folded: tuple[tuple[int, ...], FoldedScorer] | None = None
 
@@ -85,12 +86,19 @@ class RiskScorer:
         folder = checkpoint.fetch(name, **hub.download)
         config = checkpoint.load_config(folder)
         tower = load_tower(
-            checkpoint.resolve(backbone or config.backbone), dtype=dtype, device=device, hub=_plain(hub)
+            checkpoint.resolve(backbone or config.backbone),
+            dtype=dtype,
+            device=device,
+            hub=hub.without_revision,
         )
         check_tower(config, tower, folder)
         safety = load_modules(folder, config).to(device)
         scorer = cls(tower, safety, config=config, policy=policy)
-        scorer.hub, scorer.name = _plain(hub), str(name)
+        scorer.hub, scorer.name, scorer.place = (
+            hub.without_revision,
+            str(name),
+            str(backbone or config.backbone),
+        )
         return scorer
 
     def assess(
@@ -123,20 +131,24 @@ class RiskScorer:
             raise ValueError(
                 f"assess got {len(images)} images and {len(prompts)} prompts; give one per image"
             )
-        opened = [open_image(image) for image in images]
-        results: list[RiskAssessment | None] = [
-            (policy or self.policy).assess(Risk(None, reason=image)) if isinstance(image, str) else None
-            for image in opened
-        ]
-        readable = [(row, image) for row, image in enumerate(opened) if not isinstance(image, str)]
-        for start in range(0, len(readable), batch_size):
-            batch = readable[start : start + batch_size]
-            passed = self.tower(self.tower.preprocess([image for _, image in batch]))
-            texts = None if prompts is None else [prompts[row] for row, _ in batch]
-            found = self.assess_pass(passed, texts, heatmap=heatmap, policy=policy)
-            for (row, _), assessment in zip(batch, found, strict=True):
-                results[row] = assessment
-        return [result for result in results if result is not None]
+        results: list[RiskAssessment] = []
+        for start in range(0, len(images), batch_size):
+            opened = [open_image(image) for image in images[start : start + batch_size]]
+            rows = [row for row, image in enumerate(opened) if not isinstance(image, str)]
+            found: Iterator[RiskAssessment] = iter(())
+            if rows:
+                texts = None if prompts is None else [prompts[start + row] for row in rows]
+                passed = self.tower(
+                    self.tower.preprocess([image for image in opened if not isinstance(image, str)])
+                )
+                found = iter(self.assess_pass(passed, texts, heatmap=heatmap, policy=policy))
+            results += [
+                (policy or self.policy).assess(Risk(None, reason=image))
+                if isinstance(image, str)
+                else next(found)
+                for image in opened
+            ]
+        return results
 
     def assess_pass(
         self,
@@ -151,6 +163,7 @@ class RiskScorer:
         grid = self.config.pool_grid or passed.grid
         maps = normalise_attention(output.attention, grid) if heatmap else [None] * len(output.attention)
         policy = policy or self.policy
+        policy.check_fits(self.config.taxonomy)
         return [policy.assess(risk, map_) for risk, map_ in zip(self.risks(output), maps, strict=True)]
 
     def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> HeadOutput:
@@ -190,7 +203,7 @@ class RiskScorer:
     def prompt_table(self) -> tuple[Any, Tensor]:
         """Tokenizer and input embeddings for prompts."""
         if self._prompt_table is None:
-            tokenizer, table = load_prompt_embeddings(checkpoint.resolve(self.config.backbone), hub=self.hub)
+            tokenizer, table = load_prompt_embeddings(checkpoint.resolve(self.place), hub=self.hub)
             self._prompt_table = tokenizer, table.to(self.tower.device)
         return self._prompt_table
 
@@ -232,16 +245,20 @@ def load_modules(folder: Path, config: SafetyConfig) -> SafetyModules:
 
 def check_tower(config: SafetyConfig, tower: VisionTower, folder: Path) -> None:
     """Raise CheckpointError where the tower is not the one that the modules were trained on."""
+    remedy = f"load it with the backbone it was trained on ({config.backbone!r}), or train the modules again"
     for key, own, found in (
         ("vision_dim", config.vision_dim, tower.dim),
         ("vision_layer", config.vision_layer, tower.layer),
-        ("tower_sha256", config.tower_sha256, tower.sha256),
     ):
         if own != found:
             raise CheckpointError(
-                f"{folder / checkpoint.CONFIG}: {key} is {own!r}, the backbone's is {found!r}; "
-                f"load it with the backbone it was trained on ({config.backbone!r}), or train the modules again"
+                f"{folder / checkpoint.CONFIG}: {key} is {own!r}, the backbone's is {found!r}; {remedy}"
             )
+    expected, found_print = config.tower_fingerprint, tower.fingerprint
+    if len(expected) != len(found_print) or not np.allclose(expected, found_print, rtol=0, atol=0.02):
+        raise CheckpointError(
+            f"{folder / checkpoint.CONFIG}: tower_fingerprint is not that of the backbone's vision tower; {remedy}"
+        )
 
 
 def open_image(source: ImageLike) -> Image.Image | str:
@@ -259,11 +276,3 @@ def normalise_attention(attention: Tensor, grid: tuple[int, int]) -> list[np.nda
         peak = float(row.max())
         maps.append((row / peak).reshape(grid).numpy() if np.isfinite(peak) and peak > 0 else None)
     return maps
-
-
-def _plain(hub: HubOptions) -> HubOptions:
-    """Options for the backbone, whose revision is not the checkpoint's."""
-    return HubOptions(None, hub.token, hub.cache_dir, hub.local_files_only, hub.trust_remote_code)
-
-
-__all__ = ["BackboneError", "RiskScorer", "build_modules", "check_tower", "load_modules"]

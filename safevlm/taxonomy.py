@@ -11,6 +11,14 @@ from typing import Any
 import yaml
 
 
+def read_yaml(path: str | Path) -> Any:
+    """The plain values of a YAML file; raises ValueError that names the file where it is none."""
+    try:
+        return yaml.safe_load(Path(path).read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
 @dataclass(frozen=True)
 class Category:
     """One kind of risk.
@@ -105,7 +113,7 @@ class Taxonomy:
     @classmethod
     def from_yaml(cls, path: str | Path) -> Taxonomy:
         """A taxonomy of your own, in the presets' form."""
-        return cls.from_dict(yaml.safe_load(Path(path).read_text("utf-8")))
+        return cls.from_dict(read_yaml(path))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Taxonomy:

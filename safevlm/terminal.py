@@ -31,6 +31,11 @@ BAR = 10
 console = Console()
 
 
+def shown(text: str) -> Text:
+    """Text from elsewhere (file names, answers) without control characters, which terminals obey."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+
 def score_text(assessment: RiskAssessment) -> Text:
     """A bar and the score with two decimals, in the verdict's colour."""
     if assessment.score is None:
@@ -48,12 +53,12 @@ def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment]) -> N
     for name, assessment in zip(names, found, strict=True):
         verdict = Text(assessment.verdict.value, style=f"bold {COLOURS[assessment.verdict]}")
         table.add_row(
-            Text(name), score_text(assessment), verdict, assessment.level or "-", assessment.category or "-"
+            shown(name), score_text(assessment), verdict, assessment.level or "-", assessment.category or "-"
         )
     console.print(table)
     for name, assessment in zip(names, found, strict=True):
         if assessment.verdict is Verdict.UNDECIDED:
-            console.print(Text(f"{name}: {assessment.reason}", style="yellow"))
+            console.print(shown(f"{name}: {assessment.reason}"), style="yellow")
 
 
 def show_info(found: Mapping[str, Any]) -> None:
@@ -81,7 +86,7 @@ def converse(guard: SafeVLM, picture: Image.Image, prompt: str | None, *, max_ne
         history.append({"role": "user", "content": [*image, {"type": "text", "text": text}]})
         pieces = []
         for piece in guard.stream([picture], history, max_new_tokens=max_new_tokens, do_sample=False):
-            console.print(Text(piece), end="")
+            console.print(shown(piece), end="")
             pieces.append(piece)
         console.print()
         if once:
@@ -164,7 +169,7 @@ def show_summary(summary: ScanSummary, out: Path) -> None:
 def show_demo(result: DemoResult) -> None:
     """The scan's table, the answers side by side, and where the page is."""
     show_summary(result.summary, result.folder / "scan")
-    for item in result.comparisons:
+    for name, item in result.comparisons.items():
         assessment = item.assessment
         colour = ACTION_COLOURS[item.action]
         head = Text.assemble(
@@ -174,12 +179,12 @@ def show_demo(result: DemoResult) -> None:
         answers = RichTable(box=None, expand=True, pad_edge=False)
         answers.add_column("without the guard", ratio=1, header_style="dim")
         answers.add_column("with the guard", ratio=1, header_style="dim")
-        answers.add_row(Text(item.unguarded), Text(item.guarded))
+        answers.add_row(shown(item.unguarded), shown(item.guarded))
         group = RichTable.grid(padding=(0, 0))
         group.add_row(Text(f"“{item.prompt}”", style="italic"))
         group.add_row(head)
         group.add_row(answers)
-        console.print(Panel(group, title=escape(item.name), title_align="left", border_style=colour))
+        console.print(Panel(group, title=escape(name), title_align="left", border_style=colour))
     console.print(Text.assemble("open ", (result.page.resolve().as_uri(), "bold")), soft_wrap=True)
 
 

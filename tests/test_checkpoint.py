@@ -127,7 +127,7 @@ def test_a_pickle_is_never_read(folder):
 
 
 def test_another_backbone_is_refused(folder):
-    with pytest.raises(CheckpointError, match="tower_sha256.*trained on"):
+    with pytest.raises(CheckpointError, match="tower_fingerprint.*trained on"):
         load(folder, seed=7)
     edit(folder, vision_layer=-1)
     with pytest.raises(CheckpointError, match="vision_layer"):

@@ -171,6 +171,15 @@ def test_demo_shows_and_writes_everything(capsys, tmp_path):
     assert pq.read_table(tmp_path / "demo" / "scan" / "rows").num_rows == 4
 
 
+def test_demo_removes_nothing_that_it_did_not_write(capsys, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "holiday.jpg").write_bytes(b"mine")
+    code, out = run(capsys, "demo", "--out", tmp_path, "--images", 4)
+    assert code == 1
+    assert "holiday.jpg" in out.err
+    assert (tmp_path / "images" / "holiday.jpg").read_bytes() == b"mine"
+
+
 def test_eval_mini_json_has_the_documented_form(capsys):
     code, out = run(capsys, "eval", "mini", "--json", "--n", 4)
     table = json.loads(out.out)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from safevlm import Policy, SafeVLM
+from safevlm import Policy, SafeVLM, Taxonomy
 from safevlm.types import Action, Verdict
 from tests.tiny import picture, tiny_backbone, tiny_config, tiny_guard, tiny_llava
 
@@ -236,6 +236,37 @@ def test_stream_raises_what_generate_raises(guard):
         list(guard.stream(None, "", **GREEDY))
 
 
+def test_a_stream_that_is_given_up_leaves_nothing_behind(guard):
+    expected = guard.assess([picture(2)])[0].score
+    pieces = guard.stream(picture(1), "Hi", policy=allow_all(guard), max_new_tokens=200, do_sample=False)
+    next(pieces)
+    assert guard.assess([picture(2)])[0].score == expected  # waits for the stream's own pass
+    pieces.close()
+    assert "forward" not in vars(guard.backbone.tower.module)
+    assert not guard.language_model.get_input_embeddings()._forward_hooks
+    assert guard.assess([picture(2)])[0].score == expected
+
+
+def test_a_policy_of_another_taxonomy_is_refused(guard):
+    other = Policy(Taxonomy.preset("openai"))
+    for call in (
+        lambda: guard.assess([picture()], policy=other),
+        lambda: guard.generate([picture()], ["Hi"], policy=other, **GREEDY),
+        lambda: SafeVLM.attach(tiny_backbone(), tiny_config(), policy=other),
+    ):
+        with pytest.raises(ValueError, match="the model's is 'safevlm'"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_backbone_in_half_precision_is_the_same_backbone(guard, tmp_path, dtype):
+    guard.save_pretrained(tmp_path)
+    half = tiny_backbone()
+    half.model.to(dtype)
+    again = SafeVLM.from_pretrained(tmp_path, backbone=half)
+    assert again.assess([picture(1)])[0].score == pytest.approx(guard.assess([picture(1)])[0].score, abs=0.1)
+
+
 def test_multi_turn_chat(guard):
     chat = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
@@ -268,9 +299,14 @@ def test_lora_is_saved_reloaded_and_switched_off(tmp_path):
     from peft import LoraConfig, inject_adapter_in_model
 
     guard = tiny_guard()
-    config = LoraConfig(r=2, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    config = LoraConfig(
+        r=2, lora_dropout=0.5, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False
+    )
     torch.manual_seed(3)
     inject_adapter_in_model(config, guard.language_model)
+    for part in guard.language_model.modules():
+        part.training = False
+    config.init_lora_weights = True  # how the random ones came about is not for the file
     guard.language_model.peft_config = {"default": config}
     guard.save_pretrained(tmp_path)
     policy = allow_all(guard)
@@ -287,6 +323,16 @@ def test_lora_is_saved_reloaded_and_switched_off(tmp_path):
     assert torch.equal(disabled, expected)
     replies = [g.generate(IMAGES, PROMPTS, policy=policy, **GREEDY)[0].text for g in (guard, again)]
     assert replies[0] == replies[1]
+    assert not any(part.training for part in again.language_model.modules())
+    gradients = {name: p.requires_grad for name, p in again.named_parameters()}
+    with again.disabled():
+        with again.disabled():
+            pass
+        with torch.no_grad():
+            assert torch.equal(again.language_model(**inputs).logits, expected)
+    with torch.no_grad():
+        assert torch.equal(again.language_model(**inputs).logits, tuned)
+    assert gradients == {name: p.requires_grad for name, p in again.named_parameters()}
 
 
 def test_scorer_loads_without_the_llm(guard, tmp_path):
@@ -324,7 +370,7 @@ def test_attach_fills_in_what_the_backbone_says():
     guard = SafeVLM.attach(tiny_backbone(), tiny_config())
     assert (guard.config.vision_dim, guard.config.text_dim, guard.config.vision_layer) == (32, 32, -2)
     assert guard.config.backbone_type == "llava"
-    assert len(guard.config.tower_sha256) == 64
+    assert guard.config.tower_fingerprint == guard.backbone.tower.fingerprint
 
 
 def test_nan_weights_make_the_score_undecided_never_safe(guard):

@@ -134,3 +134,45 @@ def test_yaml_may_name_a_preset_or_leave_the_taxonomy_to_the_model(tmp_path):
 def test_a_wrong_policy_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Policy.from_dict({"taxonomy": "safevlm", **values})
+
+
+@pytest.mark.parametrize("score", [math.inf, -math.inf, -0.1, 1.1])
+def test_a_score_outside_its_range_is_undecided(score):
+    base = risk(0.5)
+    odd = Risk(score, base.level_probabilities, base.category_probabilities)
+    assert Policy(PAPER).assess(odd).verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("off", [frozenset(), frozenset({"politics"})])
+def test_category_probabilities_that_are_not_numbers_are_undecided(off):
+    nan = dict.fromkeys(PAPER.category_names, math.nan)
+    odd = Risk(0.9, risk(0.9).level_probabilities, nan)
+    assert Policy(PAPER, off=off).assess(odd).verdict is Verdict.UNDECIDED
+
+
+def test_no_category_at_all_does_not_excuse_a_high_score():
+    nothing = dict.fromkeys(PAPER.category_names, 0.0) | {"clean": 1.0}
+    odd = Risk(0.99, risk(0.99).level_probabilities, nothing)
+    assert Policy(PAPER, off=frozenset({"politics"})).assess(odd).verdict is Verdict.UNSAFE
+
+
+def test_a_threshold_of_its_own_counts_for_a_category_that_does_not_lead():
+    low = risk(0.4)  # a quarter of it, 0.1, is politics'
+    assert Policy(PAPER).assess(low).verdict is Verdict.SAFE
+    found = Policy(PAPER, thresholds={"politics": 0.1}).assess(low)
+    assert (found.verdict, found.category) == (Verdict.UNSAFE, "politics")
+
+
+def test_yaml_as_people_write_it(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("taxonomy: safevlm\noff: [privacy]\nthresholds:\n")
+    assert Policy.from_yaml(path).off == frozenset({"privacy"})
+    path.write_text("taxonomy: [unclosed")
+    with pytest.raises(ValueError, match=r"policy\.yaml is not YAML"):
+        Policy.from_yaml(path)
+
+
+def test_a_policy_of_another_taxonomy_does_not_fit():
+    Policy(PAPER).check_fits(PAPER)
+    with pytest.raises(ValueError, match="openai.*the model's is 'safevlm'"):
+        Policy(Taxonomy.preset("openai")).check_fits(PAPER)

@@ -129,7 +129,7 @@ class HeadTraining(Recipe):
                 vision_layer=self.tower.layer,
                 backbone=name,
                 backbone_type=load_model_type(place),
-                tower_sha256=self.tower.sha256,
+                tower_fingerprint=self.tower.fingerprint,
             )
             self.own = build_modules(self.config)
         else:

@@ -10,6 +10,7 @@ from .load import (
     load_prompt_embeddings,
     load_tower,
     quiet,
+    stop_when,
     text_streamer,
     wrap_backbone,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "load_tower",
     "make_chat",
     "quiet",
+    "stop_when",
     "text_streamer",
     "with_hint",
     "wrap_backbone",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
+    StoppingCriteria,
     TextIteratorStreamer,
 )
 from transformers import logging as transformers_logging
@@ -40,6 +42,11 @@ class HubOptions:
     cache_dir: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
+
+    @property
+    def without_revision(self) -> HubOptions:
+        """For a second repository, of which the first one's revision says nothing."""
+        return replace(self, revision=None)
 
     @property
     def download(self) -> dict[str, Any]:
@@ -160,7 +167,7 @@ def load_prompt_embeddings(name: str | Path, *, hub: HubOptions | None = None) -
     files = _weight_map(name, hub)
     for key in family.embedding_keys:
         if key in files:
-            with safe_open(files[key], framework="pt") as shard, _explain(name):
+            with _explain(name), safe_open(files[key], framework="pt") as shard:
                 return AutoProcessor.from_pretrained(name, **vars(hub)).tokenizer, shard.get_tensor(key)
     raise BackboneError(
         f"{name}: none of the tensors {list(family.embedding_keys)} is in its checkpoint; "
@@ -171,6 +178,19 @@ def load_prompt_embeddings(name: str | Path, *, hub: HubOptions | None = None) -
 def text_streamer(backbone: Backbone) -> TextIteratorStreamer:
     """Iterates over the pieces of an answer while `generate` runs in another thread."""
     return TextIteratorStreamer(backbone.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+class _StopWhen(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+def stop_when(event: Event) -> StoppingCriteria:
+    """Ends a generation at the first token after `event` is set."""
+    return _StopWhen(event)
 
 
 def quiet() -> None:
@@ -233,7 +253,7 @@ def _read_tower(name: str | Path, family: Family, module: nn.Module, hub: HubOpt
         prefix = next((p for p in family.tower_keys if key.startswith(p)), None)
         target = wanted.get(key.removeprefix(prefix).removeprefix("vision_model.")) if prefix else None
         if target is not None:
-            with safe_open(files[key], framework="pt") as shard:
+            with _explain(name), safe_open(files[key], framework="pt") as shard:
                 found[target] = shard.get_tensor(key)
     if missing := sorted(set(module.state_dict()) - set(found)):
         raise BackboneError(
@@ -262,7 +282,7 @@ class _explain:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, (OSError, ValueError)) and not isinstance(error, BackboneError):
+        if isinstance(error, (OSError, ValueError, SafetensorError)) and not isinstance(error, BackboneError):
             first = (
                 str(error).strip().splitlines()[0] if str(error).strip() else kind.__name__ if kind else ""
             )

@@ -39,11 +39,14 @@ def escape_special_tokens(text: str, tokenizer: Any) -> str:
     return text
 
 
-def find_placeholders(input_ids: Tensor, *, count: int, placeholder_id: int, image_id: int) -> Tensor:
+def find_placeholders(
+    input_ids: Tensor, *, images: int, count: int, placeholder_id: int, image_id: int
+) -> Tensor:
     """Positions of the `count` placeholders directly before each image's tokens.
 
     Args:
         input_ids: (B, L) int64.
+        images: in the whole batch.
         count: placeholders before each image, at least 1.
 
     Returns:
@@ -54,7 +57,8 @@ def find_placeholders(input_ids: Tensor, *, count: int, placeholder_id: int, ima
     mask = torch.zeros_like(starts)
     for row, start in starts.nonzero().tolist():
         mask[row, start - count : start] = True
-    if not bool((input_ids[mask] == placeholder_id).all()):
+    found = input_ids[mask]
+    if len(found) != count * images or not bool((found == placeholder_id).all()):
         raise BackboneError(
             "safety tokens were displaced in the prompt; the chat template changes special tokens"
         )
@@ -73,12 +77,14 @@ def fill_placeholders(embedding: nn.Module, tokens: Tensor, mask: Tensor) -> Ite
             left as they are.
     """
     length = mask.shape[1]
+    seen: list[bool] = []
     order = (mask.long().cumsum(dim=1) - 1).remainder(tokens.shape[0])
 
     def hook(_: nn.Module, args: tuple[Any, ...], embedded: Tensor) -> Tensor:
         ids = args[0]
         if ids.ndim != 2 or ids.shape[1] < length:
             return embedded
+        seen.append(True)
         repeats = ids.shape[0] // mask.shape[0]
         where = mask.repeat_interleave(repeats, dim=0).to(embedded.device).unsqueeze(-1)
         which = order.repeat_interleave(repeats, dim=0).to(embedded.device)
@@ -88,5 +94,10 @@ def fill_placeholders(embedding: nn.Module, tokens: Tensor, mask: Tensor) -> Ite
     handle = embedding.register_forward_hook(hook)
     try:
         yield
+        if not seen:
+            raise BackboneError(
+                "the safety tokens were never put in: the prompt reached the embedding layer in pieces; "
+                "generate without `prefill_chunk_size`"
+            )
     finally:
         handle.remove()

@@ -48,6 +48,7 @@ def make_chat(prompt: str | Sequence[Mapping[str, Any]], images: int) -> list[di
         else dict(message)
         for message in prompt
     ]
+    chat = [{**message, "content": _joined(message["content"])} for message in chat]
     places = sum(part["type"] == "image" for message in chat for part in message["content"])
     if places != images:
         raise ValueError(
@@ -55,6 +56,17 @@ def make_chat(prompt: str | Sequence[Mapping[str, Any]], images: int) -> list[di
             "give one image per part"
         )
     return chat
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Adjacent text parts as one, so that no special token hides across their border."""
+    joined: list[dict[str, Any]] = []
+    for part in parts:
+        if joined and part["type"] == "text" and joined[-1]["type"] == "text":
+            joined[-1]["text"] += part["text"]
+        else:
+            joined.append(dict(part))
+    return joined
 
 
 def last_user_text(chat: Sequence[Mapping[str, Any]]) -> str:
@@ -121,6 +133,7 @@ def encode(
     if safety_tokens and images:
         token_mask = find_placeholders(
             tensors["input_ids"],
+            images=len(images),
             count=safety_tokens,
             placeholder_id=tokenizer.convert_tokens_to_ids(placeholder_token(tokenizer)),
             image_id=backbone.image_token_id,
@@ -182,13 +195,23 @@ def _render(backbone: Backbone, chat: Sequence[Mapping[str, Any]], *, ask: bool 
 def _tokenise(backbone: Backbone, texts: list[str], images: Sequence[Any]) -> dict[str, list[list[int]]]:
     """The processor's own rows, unpadded; pixel values come from the tower's pass."""
     made = backbone.processor(
-        text=texts, images=list(images) if images else None, padding=False, return_tensors=None
+        text=texts,
+        images=list(images) if images else None,
+        padding=False,
+        return_tensors=None,
+        add_special_tokens=not _has_bos(backbone, texts),
     )
     return {
         name: [list(map(int, row)) for row in made[name]]
         for name in made
         if name in backbone.processor.tokenizer.model_input_names
     }
+
+
+def _has_bos(backbone: Backbone, texts: Sequence[str]) -> bool:
+    """Whether the template wrote the begin-of-sequence token, as transformers' own chat path asks."""
+    bos = backbone.processor.tokenizer.bos_token
+    return bos is not None and texts[0].startswith(bos)
 
 
 def _check_lengths(backbone: Backbone, rows: Sequence[Sequence[int]]) -> None:

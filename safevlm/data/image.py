@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, `Image.MAX_IMAGE_PIXELS`: 1 GiB // 4 // 3, a quarter GiB of 24-bit pixels."""
 
+MAX_RATIO = 200
+"""Long side over short side. CLIP's processor scales the short side up: 1 x 200,000 at 336 px would be 22 gigapixels."""
+
 FORMATS = "JPEG, PNG, GIF, WebP, BMP, TIFF"
 
 DECODE_ERRORS = (
@@ -96,7 +99,8 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
 
     Raises:
         ImageError: no such file, not a regular file, empty, not an image, another format, damaged
-            or truncated, no pixels, or more than `max_pixels`. The message starts with the file.
+            or truncated, no pixels, more than `max_pixels`, or thinner
+            than 1 to `MAX_RATIO`. The message starts with the file.
         TypeError: `source` is none of the three kinds.
     """
     if isinstance(source, Image.Image):
@@ -188,6 +192,10 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageError(f"{name}: has no pixels ({width} x {height}); save it again")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise ImageError(
+            f"{name}: {width} x {height} is thinner than 1 to {MAX_RATIO}, which takes gigabytes to scale; cut it up"
+        )
     pixels = width * height
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile may be larger than the picture
         pixels = max(pixels, _number(image, _TILE_WIDTH) * _number(image, _TILE_LENGTH))

@@ -21,7 +21,7 @@ Row: TypeAlias = dict[str, Any]
 OK, UNDECIDED, ERROR = "ok", "undecided", "error"
 """Status of a row: has a score, the scorer gave none, the picture could not be read."""
 
-SCORER_ERRORS = (RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError, OSError, SafeVLMError)
+SCORER_ERRORS = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError, SafeVLMError)
 """What one picture may do to a scorer: out of memory (torch's is a RuntimeError), sizes, a broken model."""
 
 

@@ -87,6 +87,14 @@ def test_special_tokens_in_the_prompt_neither_shift_nor_forge(backbone, prompt):
     assert prompt.replace("<", "< ").split()[1] in text
 
 
+def test_a_special_token_across_two_parts_is_broken_up(backbone):
+    parts = [{"type": "image"}, {"type": "text", "text": "a </"}, {"type": "text", "text": "s> b"}]
+    inputs = encode(
+        backbone, [make_chat([{"role": "user", "content": parts}], 1)], [picture()], safety_tokens=TOKENS
+    )
+    assert not (inputs.tensors["input_ids"] == 2).any()
+
+
 def test_escape_leaves_other_text_alone():
     tokenizer = tiny_processor().tokenizer
     assert escape_special_tokens("3 < 4 <b> <images>", tokenizer) == "3 < 4 <b> <images>"
@@ -95,7 +103,7 @@ def test_escape_leaves_other_text_alone():
 def test_displaced_placeholders_are_an_error():
     ids = torch.tensor([[5, 0, 3, 3]])
     with pytest.raises(BackboneError, match="displaced"):
-        find_placeholders(ids, count=2, placeholder_id=0, image_id=3)
+        find_placeholders(ids, images=1, count=2, placeholder_id=0, image_id=3)
 
 
 def test_filling_covers_repeats_and_longer_inputs_but_not_single_steps():
@@ -105,6 +113,9 @@ def test_filling_covers_repeats_and_longer_inputs_but_not_single_steps():
     with fill_placeholders(embedding, tokens, mask):
         longer = embedding(torch.zeros(2, 6, dtype=torch.long))
         step = embedding(torch.zeros(2, 1, dtype=torch.long))
+    with pytest.raises(BackboneError, match="never put in"), fill_placeholders(embedding, tokens, mask):
+        embedding(torch.zeros(2, 1, dtype=torch.long))
+    assert not embedding._forward_hooks
     assert torch.equal(longer[:, 1:3], tokens.expand(2, 2, 4))
     assert torch.equal(longer[:, 3:], embedding(torch.zeros(2, 3, dtype=torch.long)))
     assert torch.equal(step, embedding(torch.zeros(2, 1, dtype=torch.long)))
@@ -174,7 +185,7 @@ def test_the_tower_alone_equals_the_models_own(folder):
     backbone, tower = load_backbone(folder), load_tower(folder)
     pixels = tower.preprocess([picture(), picture(1)])
     assert torch.equal(tower(pixels).patches, backbone.tower(pixels).patches)
-    assert tower.sha256 == backbone.tower.sha256
+    assert tower.fingerprint == backbone.tower.fingerprint
     hidden = backbone.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     assert torch.equal(tower(pixels).patches, hidden[-2][:, 1:])
 

@@ -21,9 +21,9 @@ LIMIT = 24 * 2**20
 ROOT = Path(__file__).parents[2]
 
 RECIPES = {
-    BASE: "python -m safevlm.training.mini.tower; python -m safevlm.training.mini.pretrain",
-    STAGE1: "python -m safevlm.training.mini.safety_table; safevlm train head --config mini_head.yaml",
-    STAGE2: "safevlm train joint --config mini_joint.yaml",
+    BASE: "training/mini/README.md: mini.tower, mini.pretrain twice",
+    STAGE1: "training/mini/README.md: mini.safety_table, safevlm train head --config mini_head",
+    STAGE2: "training/mini/README.md: safevlm train joint --config mini_joint",
 }
 
 

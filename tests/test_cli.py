@@ -15,7 +15,6 @@ from PIL import Image
 from safevlm.training.mini.scenes import render
 
 from safevlm.cli import main
-from tests.tiny import picture
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +133,9 @@ def test_scan_writes_rows_and_a_summary(capsys, pictures, tmp_path):
 def test_ctrl_c_ends_a_scan_with_a_code_and_keeps_its_rows(tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(400):
-        picture(number, (200, 200)).save(folder / f"{number:03d}.png")
+    Image.new("RGB", (2500, 2500)).save(folder / "000.jpg")  # small as a file, slow to decode
+    for number in range(1, 400):
+        (folder / f"{number:03d}.jpg").write_bytes((folder / "000.jpg").read_bytes())
     command = [sys.executable, "-m", "safevlm.cli", "scan", str(folder), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
         [*command, "--batch-size", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

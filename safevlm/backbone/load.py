@@ -180,7 +180,7 @@ def text_streamer(backbone: Backbone) -> TextIteratorStreamer:
     return TextIteratorStreamer(backbone.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
-class _StopWhen(StoppingCriteria):  # type: ignore[misc]
+class _StopWhen(StoppingCriteria):
     def __init__(self, event: Event) -> None:
         self.event = event
 

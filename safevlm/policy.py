@@ -203,7 +203,9 @@ class Policy:
         if not isinstance(values, Mapping):
             raise ValueError(f"a policy is a mapping of fields to values; got {values!r:.80}")
         # YAML reads a bare `off` as false; null means the default
-        values = {"off" if str(key) == "False" else key: value for key, value in values.items() if value is not None}
+        values = {
+            "off" if str(key) == "False" else key: value for key, value in values.items() if value is not None
+        }
         known = {f.name for f in fields(cls)}
         if foreign := sorted(map(str, set(values) - known)):
             raise ValueError(f"policy: foreign fields {foreign}; it has {sorted(known)}")

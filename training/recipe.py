@@ -21,7 +21,7 @@ from safevlm.card import model_card
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError
 from safevlm.model import SafeVLM
-from safevlm.modules import HeadOutput, SafetyModules, safety_loss
+from safevlm.modules import HeadOutput, LossParts, SafetyModules, safety_loss, total_loss
 from safevlm.taxonomy import Taxonomy
 
 from .calibration import calibrate
@@ -191,7 +191,7 @@ class Recipe(LightningModule):
 
     def finish_step(self, batch: Batch, lm: Tensor, parts: dict[str, Tensor]) -> Tensor:
         """L_LM + weight * (CE_level + CE_category), logged; every trained parameter takes part (DDP)."""
-        loss = lm + self.loss.weight * (parts["level"] + parts["category"])
+        loss = total_loss(lm, LossParts(parts["level"], parts["category"]), weight=self.loss.weight)
         size = len(batch["levels"])
         values = {"train/lm": lm, "train/level": parts["level"], "train/category": parts["category"]}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)

@@ -218,6 +218,7 @@ def test_joint_takes_rows_without_an_image(joint, tmp_path):
         row |= {"image": None, "risk_level": "", "risk_category": ""}
     path = write_parquet(tmp_path / "t.parquet", table)
     train("joint", joint(**{"data.table": path, "data.batch_size": 1, "data.tune_fraction": 0}))
+    assert (tmp_path / "joint" / "safety.safetensors").is_file()
 
 
 def test_calibration_is_fitted_on_enough_tune_rows(head, tmp_path):

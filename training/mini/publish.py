@@ -67,7 +67,8 @@ def _manifest(out: Path, data: str) -> str:
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
     lines = [
-        "# Where the embedded checkpoints come from. Metrics: `safevlm eval mini --json` on these files."
+        "# Where the embedded checkpoints come from. `commit` is the tree that published them; metrics.json is what",
+        "# `safevlm eval mini --n 750 --photos DATA --json` printed for these weights.",
     ]
     for name, recipe in RECIPES.items():
         lines += [

@@ -202,7 +202,8 @@ def load_tower(folder: Path) -> tuple[TowerClassifier, list[str]]:
     """Tower with heads, and the label names, from a folder that `save_tower` wrote."""
     names = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     model = TowerClassifier(CLIPVisionModel.from_pretrained(folder), labels=len(names))
-    model.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+    tower = {name: value for name, value in model.state_dict().items() if name.startswith("tower.")}
+    model.load_state_dict({**tower, **load_file(folder / "heads.safetensors")}, strict=True)
     return model, names
 
 

@@ -23,7 +23,7 @@ from .muon import Muon, matrices_and_rest
 from .photographs import load_emoji, load_photographs
 from .scene_bank import SceneBank, open_bank
 from .scenes import COLOURS
-from .tower_model import TowerClassifier, grid_size, random_patches, tower_config
+from .tower_model import TowerClassifier, grid_size, random_patches, start_local, tower_config
 
 LOGGER = logging.getLogger(__name__)
 IGNORED = -100
@@ -58,7 +58,7 @@ class TowerData:
         return torch.from_numpy(np.stack(rows))
 
 
-def tower_data(bank: SceneBank, *, photos: Path | None, cache: Path, scene_share: float = 0.3) -> TowerData:
+def tower_data(bank: SceneBank, *, photos: Path | None, cache: Path, scene_share: float) -> TowerData:
     """Scenes, and photographs and emoji where `photos` is given, as one weighted set.
 
     Risky photographs weigh three times as much as others, emoji five times; scenes make up
@@ -126,7 +126,7 @@ class TowerRecipe:
 
     minutes: float = 30.0
     batch: int = 96
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     dropped: float = 0.5
     full_from: float = 0.75
@@ -213,6 +213,7 @@ def main(
     cache: Path = Path(".runs/mini/cache"),
     resume: Path | None = None,
     scenes: int = 36_000,
+    scene_share: float = 0.4,
     recipe: TowerRecipe = TowerRecipe(),
     threads: int = 2,
 ) -> None:
@@ -224,6 +225,7 @@ def main(
         cache: folder of rendered scenes and decoded photographs.
         resume: a folder written by an earlier run, to go on from.
         scenes: number of rendered scenes.
+        scene_share: their share of what is drawn, where there are photographs too.
         recipe: numbers of the training.
         threads: CPU threads.
     """
@@ -231,8 +233,10 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     bank = open_bank(cache, split="train", count=scenes, free_phrases=0.6)
-    data = tower_data(bank, photos=photos, cache=cache)
-    model = TowerClassifier(CLIPVisionModel(tower_config()), labels=len(data.names))
+    data = tower_data(bank, photos=photos, cache=cache, scene_share=scene_share)
+    tower = CLIPVisionModel(tower_config())
+    start_local(tower)
+    model = TowerClassifier(tower, labels=len(data.names))
     if resume is not None:
         model, names = load_tower(resume)
         if names != data.names:

@@ -9,12 +9,61 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 
-def tower_config(*, width: int = 192, layers: int = 6, heads: int = 3, size: int = 64) -> CLIPVisionConfig:
+def tower_config(*, width: int = 192, layers: int = 6, heads: int = 8, size: int = 64) -> CLIPVisionConfig:
     """The tower's configuration: patches of 8 pixels, MLP four times as wide."""
     return CLIPVisionConfig(
         hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads,
         image_size=size, patch_size=8, projection_dim=width,
     )  # fmt: skip
+
+
+def start_local(tower: CLIPVisionModel, *, sharpness: float = 2.5) -> None:
+    """Start the heads of every layer but the last as the eight neighbours of a 3 x 3 convolution.
+
+    After Zheng, Li and Lucey (2401.12511), whose structured start gives a vision transformer the
+    sample efficiency of a convolution: positions are 2-D sinusoids in 16 channels of their own, which
+    nothing else writes at the start, and head i looks one step in the direction i.
+    Raises ValueError where the heads are not eight or too narrow for the code.
+    """
+    core = getattr(tower, "vision_model", tower)
+    config: Any = tower.config
+    side, code = int(config.image_size // config.patch_size), 16
+    depth = config.hidden_size // config.num_attention_heads
+    if config.num_attention_heads != len(_NEIGHBOURS) or depth < code:
+        raise ValueError(f"{config.num_attention_heads} heads of {depth} channels: eight of {code} or more needed")
+    row, column = (torch.arange(side).repeat_interleave(side), torch.arange(side).repeat(side))
+    with torch.no_grad():
+        core.embeddings.patch_embedding.weight[:code] = 0
+        core.embeddings.class_embedding[:code] = 0
+        positions = core.embeddings.position_embedding.weight
+        positions[:, code:] *= 0.1
+        positions[0, :code] = 0
+        positions[1:, :code] = torch.cat([_sinusoids(row), _sinusoids(column)], dim=1)
+        for layer in core.encoder.layers[:-1]:
+            attention = layer.self_attn
+            attention.out_proj.weight[:code] = 0
+            layer.mlp.fc2.weight[:code] = 0
+            for head, (down, right) in enumerate(_NEIGHBOURS):
+                rows = slice(head * depth, head * depth + code)
+                scale = (sharpness * depth**0.5) ** 0.5
+                turn = torch.block_diag(_rotation(down), _rotation(right))
+                attention.q_proj.weight[rows, :code] += scale * turn
+                attention.k_proj.weight[rows, :code] += scale * torch.eye(code)
+
+
+_NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0))
+_FREQUENCIES = torch.arange(1, 5) * torch.pi / 8
+
+
+def _sinusoids(places: Tensor) -> Tensor:
+    angles = places[:, None] * _FREQUENCIES
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(1)
+
+
+def _rotation(steps: int) -> Tensor:
+    angles = steps * _FREQUENCIES
+    turns = [torch.tensor([[a.cos(), -a.sin()], [a.sin(), a.cos()]]) for a in angles]
+    return torch.block_diag(*turns)
 
 
 def hidden_states(tower: CLIPVisionModel, images: Tensor, *, keep: Tensor | None = None) -> list[Tensor]:

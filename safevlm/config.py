@@ -49,6 +49,7 @@ class SafetyConfig:
         backbone: hub id, folder or embedded name of the backbone; empty when unknown.
         backbone_type: `config.model_type` of the backbone.
         tower_fingerprint: of the vision tower's weights; empty when not bound to one.
+        prompt_fingerprint: of the LLM's input embeddings; empty when not bound to one.
         calibration: how scores were calibrated, if they were.
         has_lora: whether a `lora/` folder belongs to the checkpoint.
         schema_version: of this file's form.
@@ -66,6 +67,7 @@ class SafetyConfig:
     backbone: str = ""
     backbone_type: str = ""
     tower_fingerprint: tuple[float, ...] = ()
+    prompt_fingerprint: tuple[float, ...] = ()
     calibration: Calibration | None = None
     has_lora: bool = False
     schema_version: int = SCHEMA_VERSION
@@ -100,7 +102,8 @@ class SafetyConfig:
             if type(values[name]) is not int or values[name] < 1:
                 raise ValueError(f"{name} is {values[name]!r}, a whole number of at least 1 is needed")
         values["taxonomy"] = Taxonomy.from_dict(values["taxonomy"])
-        values["tower_fingerprint"] = tuple(float(x) for x in values["tower_fingerprint"])
+        for name in ("tower_fingerprint", "prompt_fingerprint"):
+            values[name] = tuple(float(x) for x in values[name])
         if values["pool_grid"] is not None:
             height, width = values["pool_grid"]
             values["pool_grid"] = (int(height), int(width))

@@ -20,7 +20,6 @@ from safevlm.backbone import (
     HubOptions,
     Inputs,
     TowerPass,
-    embed_prompts,
     encode,
     fill_placeholders,
     last_user_text,
@@ -34,7 +33,7 @@ from safevlm.errors import CheckpointError
 from safevlm.modules import HeadOutput, SafetyModules, answer_losses
 from safevlm.policy import Decision, Policy
 from safevlm.request import Images, Request, open_requests
-from safevlm.scorer import RiskScorer, build_modules, check_tower, load_modules
+from safevlm.scorer import RiskScorer, build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.streaming import stream_reply
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 
@@ -76,7 +75,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             self.safety,
             config=config,
             policy=policy,
-            prompt_table=(backbone.processor.tokenizer, self._embedding.weight),
+            prompt_table=backbone.prompt_table,
         )
         self._enabled = True
         self._tokens_enabled = True
@@ -92,6 +91,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             backbone=config.backbone or backbone.name,
             backbone_type=backbone.model_type,
             tower_fingerprint=tower.fingerprint,
+            prompt_fingerprint=backbone.prompt_table.fingerprint,
         )
         return cls(backbone, bound, policy=policy)
 
@@ -122,11 +122,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             place = checkpoint.resolve(backbone or config.backbone)
             backbone = load_backbone(place, hub=hub.without_revision, **backbone_kwargs)
         check_tower(config, backbone.tower, folder)
-        if config.text_dim != backbone.text_dim:
-            raise CheckpointError(
-                f"{folder / checkpoint.CONFIG}: text_dim is {config.text_dim}, the backbone's LLM has "
-                f"{backbone.text_dim}; load it with the backbone it was trained on ({config.backbone!r})"
-            )
+        check_prompt_table(config, backbone.prompt_table, folder / checkpoint.CONFIG)
         modules = load_modules(folder, config)
         if config.has_lora:
             checkpoint.load_lora(folder, backbone.model)
@@ -180,13 +176,9 @@ class SafeVLM(nn.Module, ModelHubMixin):
         """Whether the LLM carries LoRA layers."""
         return bool(getattr(self.language_model, "peft_config", None))
 
-    @property
-    def _embedding(self) -> Any:
-        return self.language_model.get_input_embeddings()
-
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Within the context the plain backbone answers: no tokens, hints, refusals or LoRA."""
+        """Within the context the plain backbone answers, in every thread: no tokens, hints, refusals or LoRA."""
         before, self._enabled = self._enabled, False
         try:
             with checkpoint.lora_disabled(self.language_model):
@@ -227,8 +219,10 @@ class SafeVLM(nn.Module, ModelHubMixin):
             generation_kwargs: as in `transformers.generate` (`max_new_tokens`, `do_sample`, ...).
 
         Returns:
-            One reply per prompt, in order. A refused prompt does not reach the LLM; an image that
-            cannot be read is undecided, and refused. Text without an image passes with assessment None.
+            One reply per prompt, in order. Each image is judged alone and together with the prompt,
+            and the riskier assessment decides, so that no prompt talks a risk down. A refused prompt
+            does not reach the LLM; an image that cannot be read is undecided, and refused. Text
+            without an image passes with assessment None.
 
         Raises:
             ValueError: no prompts, counts that do not fit, or a prompt longer than the context.
@@ -304,20 +298,16 @@ class SafeVLM(nn.Module, ModelHubMixin):
         passed = tower(tower.preprocess([image for image in images if image is not None])) if rows else None
         head: HeadOutput | None = None
         if passed is not None:
-            weight = self.safety.projector.last.weight
             texts = prompts if head_prompts is None else head_prompts
-            embeddings, mask = embed_prompts(
-                self.backbone.processor.tokenizer,
-                self._embedding.weight.detach(),
-                [texts[row] for row in rows],
-            )
-            head = self.safety(
-                passed.patches.to(weight),
-                passed.grid,
-                prompt_embeddings=embeddings.to(weight),
-                prompt_mask=mask.to(weight.device),
-            )
+            head = self.head(passed, [texts[row] for row in rows])
         return SafetyOutput(self.answer_losses(images, prompts, answers, hints=hints, passed=passed), head)
+
+    def head(self, passed: TowerPass, prompts: Sequence[str]) -> HeadOutput:
+        """The plain modules on a tower's pass, with gradients; one prompt per image, "" for none."""
+        features = passed.patches.to(self.safety.projector.last.weight)
+        read = self.backbone.prompt_table.for_head(prompts, features)
+        output: HeadOutput = self.safety(features, passed.grid, **read)
+        return output
 
     def answer_losses(
         self,
@@ -340,7 +330,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         if hints is not None:
             chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
         inputs = encode(self.backbone, chats, given, safety_tokens=self.config.num_tokens, answers=answers)
-        device = self._embedding.weight.device
+        device = self.backbone.input_embeddings.weight.device
         tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
         if passed is not None:
             tensors["pixel_values"] = passed.pixels
@@ -355,7 +345,8 @@ class SafeVLM(nn.Module, ModelHubMixin):
         found: list[RiskAssessment] = []
         if passed is not None:
             texts = [last_user_text(request.chat) for request in owners]
-            found = self.scorer.assess_pass(passed, texts, policy=policy)
+            pairs = [self.scorer.assess_pass(passed, read, policy=policy) for read in (None, texts)]
+            found = [policy.riskiest(list(pair)) for pair in zip(*pairs, strict=True)]
         for request in requests:
             if request.unreadable:
                 request.assessment = policy.assess(Risk(None, reason=request.unreadable))
@@ -376,7 +367,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         images = [passed.images[row] for row in rows] if passed is not None else []
         count = self.config.num_tokens if self._enabled and self._tokens_enabled else 0
         inputs = encode(self.backbone, chats, images, safety_tokens=count)
-        device = self._embedding.weight.device
+        device = self.backbone.input_embeddings.weight.device
         tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
         if passed is not None and rows:
             tensors["pixel_values"] = passed.pixels[rows]
@@ -384,7 +375,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             made = self.language_model.generate(**tensors, **generation_kwargs)
         repeats = made.shape[0] // len(requests)
         answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
-        texts: list[str] = self.backbone.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts: list[str] = self.backbone.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     @contextmanager
@@ -393,7 +384,9 @@ class SafeVLM(nn.Module, ModelHubMixin):
         with ExitStack() as stack:
             if inputs.token_mask is not None:
                 tokens = self.safety.tokens.prompt
-                stack.enter_context(fill_placeholders(self._embedding, tokens, inputs.token_mask))
+                stack.enter_context(
+                    fill_placeholders(self.backbone.input_embeddings, tokens, inputs.token_mask)
+                )
             if passed is not None and len(rows):
                 stack.enter_context(self.backbone.tower.replay(passed, rows))
             yield

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from safevlm import checkpoint
 from safevlm.backbone import (
     HubOptions,
+    PromptTable,
     TowerPass,
     VisionTower,
-    embed_prompts,
-    load_prompt_embeddings,
+    load_prompt_table,
     load_tower,
+    same_weights,
 )
 from safevlm.config import SafetyConfig
 from safevlm.data import read_image
@@ -38,8 +39,7 @@ class RiskScorer:
         safety: the modules that belong to it.
         config: their sizes, taxonomy and calibration.
         policy: turns scores into verdicts; the taxonomy's default policy when None.
-        prompt_table: tokenizer and (vocabulary, text_dim) input embeddings for prompts; loaded from
-            the backbone at the first prompt when None.
+        prompt_table: what reads prompts; loaded from the backbone at the first prompt when None.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RiskScorer:
         *,
         config: SafetyConfig,
         policy: Policy | None = None,
-        prompt_table: tuple[Any, Tensor] | None = None,
+        prompt_table: PromptTable | None = None,
     ) -> None:
         self.tower = tower
         self.safety = safety
@@ -168,15 +168,9 @@ class RiskScorer:
 
     def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> HeadOutput:
         """Logits and attention of the folded modules, float32."""
-        weight = self.safety.projector.last.weight
-        embeddings = mask = None
-        if prompts is not None and any(prompts):
-            tokenizer, table = self.prompt_table()
-            embeddings, mask = embed_prompts(tokenizer, table, prompts)
-            embeddings, mask = embeddings.to(weight), mask.to(weight.device)
-        output: HeadOutput = self._fold()(
-            passed.patches.to(weight), passed.grid, prompt_embeddings=embeddings, prompt_mask=mask
-        )
+        features = passed.patches.to(self.safety.projector.last.weight)
+        read = self.prompt_table().for_head(prompts, features) if any(prompts or ()) else {}
+        output: HeadOutput = self._fold()(features, passed.grid, **read)
         return output
 
     def risks(self, output: HeadOutput) -> list[Risk]:
@@ -200,11 +194,12 @@ class RiskScorer:
             )
         return risks
 
-    def prompt_table(self) -> tuple[Any, Tensor]:
-        """Tokenizer and input embeddings for prompts."""
+    def prompt_table(self) -> PromptTable:
+        """What reads prompts; raises CheckpointError where it is not that of the backbone trained on."""
         if self._prompt_table is None:
-            tokenizer, table = load_prompt_embeddings(checkpoint.resolve(self.place), hub=self.hub)
-            self._prompt_table = tokenizer, table.to(self.tower.device)
+            table = load_prompt_table(checkpoint.resolve(self.place), hub=self.hub)
+            check_prompt_table(self.config, table, self.place)
+            self._prompt_table = replace(table, weight=table.weight.to(self.tower.device))
         return self._prompt_table
 
     def _fold(self) -> FoldedScorer:
@@ -254,10 +249,23 @@ def check_tower(config: SafetyConfig, tower: VisionTower, folder: Path) -> None:
             raise CheckpointError(
                 f"{folder / checkpoint.CONFIG}: {key} is {own!r}, the backbone's is {found!r}; {remedy}"
             )
-    expected, found_print = config.tower_fingerprint, tower.fingerprint
-    if len(expected) != len(found_print) or not np.allclose(expected, found_print, rtol=0, atol=0.02):
+    if not same_weights(config.tower_fingerprint, tower.fingerprint):
         raise CheckpointError(
             f"{folder / checkpoint.CONFIG}: tower_fingerprint is not that of the backbone's vision tower; {remedy}"
+        )
+
+
+def check_prompt_table(config: SafetyConfig, table: PromptTable, place: str | Path) -> None:
+    """Raise CheckpointError where the LLM's embeddings are not those that the modules were trained on."""
+    remedy = f"use the backbone that the modules were trained on ({config.backbone!r}), or train them again"
+    width = int(table.weight.shape[1])
+    if width != config.text_dim:
+        raise CheckpointError(
+            f"{place}: the backbone's LLM has text_dim {width}, the modules have {config.text_dim}; {remedy}"
+        )
+    if not same_weights(config.prompt_fingerprint, table.fingerprint):
+        raise CheckpointError(
+            f"{place}: the input embeddings of its LLM are not those of prompt_fingerprint; {remedy}"
         )
 
 

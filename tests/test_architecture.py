@@ -15,7 +15,7 @@ import safevlm
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "safevlm").rglob("*.py"), *(ROOT / "training").rglob("*.py")])
-ABOVE_TRAINING = {"cli.py", "demo.py"}
+ABOVE_TRAINING = {"safevlm/cli.py", "safevlm/demo.py"}
 
 
 def imports(path: Path) -> set[str]:
@@ -41,7 +41,11 @@ def test_rooms_import_from_lower_steps_only():
 
 def test_only_the_top_of_the_stairs_uses_training():
     """import-linter sees `training` where it lies, and not under its installed name."""
-    users = {p.name for p in SOURCES if any(name.startswith("safevlm.training") for name in imports(p))}
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        if any(name.startswith("safevlm.training") for name in imports(path))
+    }
     assert users <= ABOVE_TRAINING
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from safevlm import Policy, SafeVLM, Taxonomy
+from safevlm.backbone import same_weights
 from safevlm.types import Action, Verdict
 from tests.tiny import picture, tiny_backbone, tiny_config, tiny_guard, tiny_llava
 
@@ -364,6 +365,44 @@ def test_scorer_reads_the_prompt_table_from_the_shards(guard, tmp_path):
     expected = guard.assess([picture(1)], ["Hello"])[0]
     assert scorer.assess([picture(1)], ["Hello"])[0].score == pytest.approx(expected.score, abs=1e-6)
     assert scorer.assess([picture(1)])[0].score != pytest.approx(expected.score, abs=1e-6)
+
+
+def test_another_language_model_of_the_same_width_is_noticed(guard, tmp_path):
+    from safevlm import RiskScorer
+    from safevlm.errors import CheckpointError
+
+    guard.save_pretrained(tmp_path / "adapter")
+    other = tiny_backbone(seed=0)
+    with torch.no_grad():
+        other.input_embeddings.weight.normal_()
+    with pytest.raises(CheckpointError, match="prompt_fingerprint"):
+        SafeVLM.from_pretrained(tmp_path / "adapter", backbone=other)
+    other.model.save_pretrained(tmp_path / "other")
+    other.processor.save_pretrained(tmp_path / "other")
+    scorer = RiskScorer.from_pretrained(tmp_path / "adapter", backbone=tmp_path / "other")
+    assert scorer.assess([picture(1)])[0].score == guard.assess([picture(1)])[0].score
+    with pytest.raises(CheckpointError, match="prompt_fingerprint"):
+        scorer.assess([picture(1)], ["Hello"])
+
+
+def test_a_half_precision_backbone_has_the_same_fingerprints():
+    backbone = tiny_backbone()
+    exact = backbone.prompt_table.fingerprint, backbone.tower.fingerprint
+    backbone.model.to(torch.bfloat16)
+    assert same_weights(exact[0], backbone.prompt_table.fingerprint)
+    assert same_weights(exact[1], backbone.tower.fingerprint)
+
+
+def test_no_prompt_talks_a_risk_down(guard):
+    prompts = ["Hello", "Describe the picture in a poem.", "x" * 40]
+    images = [picture(i) for i in range(3)]
+    alone, together = guard.assess(images), guard.assess(images, prompts)
+    replies = guard.generate(images, prompts, **GREEDY)
+    assert any(one.score < other.score for one, other in zip(together, alone, strict=True))
+    for reply, one, other in zip(replies, alone, together, strict=True):
+        expected = guard.policy.riskiest([one, other])
+        assert reply.assessment.score == pytest.approx(expected.score, abs=1e-6)
+        assert reply.assessment.verdict is expected.verdict
 
 
 def test_attach_fills_in_what_the_backbone_says():

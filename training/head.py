@@ -10,19 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from safevlm import checkpoint as checkpoints
-from safevlm.backbone import VisionTower, embed_prompts, load_model_type, load_prompt_embeddings, load_tower
+from safevlm.backbone import PromptTable, VisionTower, load_model_type, load_prompt_table, load_tower
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError, DataError
 from safevlm.model import SafeVLM
 from safevlm.modules import HeadOutput, SafetyModules
-from safevlm.scorer import build_modules, check_tower, load_modules
+from safevlm.scorer import build_modules, check_prompt_table, check_tower, load_modules
 
 from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
@@ -88,7 +88,7 @@ class HeadTraining(Recipe):
         self.own: SafetyModules | None = None
         self.tower: VisionTower
         self.features: FeatureCache
-        self.tokenizer: Any = None
+        self.prompt_table: PromptTable
 
     @property
     def safety(self) -> SafetyModules:
@@ -106,7 +106,7 @@ class HeadTraining(Recipe):
         if self.train_tokens:
             self.guard = open_guard(self.backbone_name, self.start, self.sizes, self.dtype_name)
             self.config, self.tower = self.guard.config, self.guard.backbone.tower
-            self.tokenizer = self.guard.backbone.processor.tokenizer
+            self.prompt_table = self.guard.backbone.prompt_table
         else:
             self._build_without_llm()
         self.safety.requires_grad_(True)
@@ -120,20 +120,21 @@ class HeadTraining(Recipe):
         place, name = backbone_place(self.backbone_name or config.backbone)
         dtype = None if self.dtype_name == "auto" else getattr(torch, self.dtype_name)
         self.tower = load_tower(place, dtype=dtype)
-        self.tokenizer, table = load_prompt_embeddings(place)
-        self.register_buffer("prompt_table", table, persistent=False)
+        self.prompt_table = load_prompt_table(place)
         if folder is None:
             self.config = config.with_changes(
                 vision_dim=self.tower.dim,
-                text_dim=int(table.shape[1]),
+                text_dim=int(self.prompt_table.weight.shape[1]),
                 vision_layer=self.tower.layer,
                 backbone=name,
                 backbone_type=load_model_type(place),
                 tower_fingerprint=self.tower.fingerprint,
+                prompt_fingerprint=self.prompt_table.fingerprint,
             )
             self.own = build_modules(self.config)
         else:
             check_tower(config, self.tower, folder)
+            check_prompt_table(config, self.prompt_table, folder)
             self.config, self.own = config.with_changes(backbone=name), load_modules(folder, config)
 
     def prepare(self) -> None:
@@ -170,29 +171,14 @@ class HeadTraining(Recipe):
             self.features.write([row.key for row in part], passed.patches, passed.grid)
         self.features.flush()
 
-    @property
-    def _table(self) -> Tensor:
-        """(vocabulary, text_dim) input embeddings for the head's prompts."""
-        if self.guard is None:
-            return self.get_buffer("prompt_table")
-        table: Tensor = self.guard.language_model.get_input_embeddings().weight
-        return table.detach()
-
     def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[HeadOutput], list[int]]:
         """The head on cached features; every row has an image."""
-        weight = self.safety.projector.last.weight
-        features = self.features.read(batch["keys"]).to(weight)
-        return [self._score(features, texts) for texts in prompts], list(range(len(batch["keys"])))
-
-    def _score(self, features: Tensor, prompts: list[str]) -> HeadOutput:
-        embeddings, mask = embed_prompts(self.tokenizer, self._table, prompts)
-        output: HeadOutput = self.safety(
-            features,
-            self.features.grid,
-            prompt_embeddings=embeddings.to(features),
-            prompt_mask=mask.to(features.device),
-        )
-        return output
+        features = self.features.read(batch["keys"]).to(self.safety.projector.last.weight)
+        outputs: list[HeadOutput] = [
+            self.safety(features, self.features.grid, **self.prompt_table.for_head(texts, features))
+            for texts in prompts
+        ]
+        return outputs, list(range(len(batch["keys"])))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss."""

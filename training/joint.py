@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from safevlm.backbone import embed_prompts
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError
 from safevlm.model import SafeVLM
@@ -145,24 +144,9 @@ class JointTraining(Recipe):
         rows = _with_image(batch)
         if not rows:
             return [], rows
-        tower, backbone = self.guard.backbone.tower, self.guard.backbone
+        tower = self.guard.backbone.tower
         passed = tower(tower.preprocess([image for image in batch["images"] if image is not None]))
-        weight = self.safety.projector.last.weight
-        table = self.guard.language_model.get_input_embeddings().weight.detach()
-        outputs: list[HeadOutput] = []
-        for texts in prompts:
-            embeddings, mask = embed_prompts(
-                backbone.processor.tokenizer, table, [texts[row] for row in rows]
-            )
-            outputs.append(
-                self.safety(
-                    passed.patches.to(weight),
-                    passed.grid,
-                    prompt_embeddings=embeddings.to(weight),
-                    prompt_mask=mask.to(weight.device),
-                )
-            )
-        return outputs, rows
+        return [self.guard.head(passed, [texts[row] for row in rows]) for texts in prompts], rows
 
     def save_folder(self, folder: Path, config: SafetyConfig) -> None:
         """Modules and LoRA."""

@@ -1,13 +1,14 @@
 """The only room that knows a Hugging Face or timm model."""
 
 from .families import FAMILIES, Family, family_of
+from .fingerprint import same_weights
 from .freeze import freeze
 from .load import (
     Backbone,
     HubOptions,
     load_backbone,
     load_model_type,
-    load_prompt_embeddings,
+    load_prompt_table,
     load_tower,
     quiet,
     stop_when,
@@ -15,7 +16,8 @@ from .load import (
     wrap_backbone,
 )
 from .placeholders import fill_placeholders
-from .prompts import IGNORED, Inputs, embed_prompts, encode, last_user_text, make_chat, with_hint
+from .prompt_table import PromptTable
+from .prompts import IGNORED, Inputs, encode, last_user_text, make_chat, with_hint
 from .tower import TowerPass, VisionTower
 
 __all__ = [
@@ -25,9 +27,9 @@ __all__ = [
     "Family",
     "HubOptions",
     "Inputs",
+    "PromptTable",
     "TowerPass",
     "VisionTower",
-    "embed_prompts",
     "encode",
     "family_of",
     "fill_placeholders",
@@ -35,10 +37,11 @@ __all__ = [
     "last_user_text",
     "load_backbone",
     "load_model_type",
-    "load_prompt_embeddings",
+    "load_prompt_table",
     "load_tower",
     "make_chat",
     "quiet",
+    "same_weights",
     "stop_when",
     "text_streamer",
     "with_hint",

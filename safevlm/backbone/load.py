@@ -28,6 +28,7 @@ from safevlm.errors import BackboneError
 
 from .families import Family, family_of
 from .freeze import freeze
+from .prompt_table import PromptTable
 from .tower import VisionTower
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -74,9 +75,24 @@ class Backbone:
         return str(self.model.config.model_type)
 
     @property
+    def tokenizer(self) -> Any:
+        """The processor's own."""
+        return self.processor.tokenizer
+
+    @property
+    def input_embeddings(self) -> Any:
+        """The LLM's input embedding module."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def prompt_table(self) -> PromptTable:
+        """What the safety head reads prompts with; it shares the LLM's embeddings."""
+        return PromptTable(self.tokenizer, self.input_embeddings.weight)
+
+    @property
     def text_dim(self) -> int:
         """Width of the LLM's input embeddings."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        return int(self.input_embeddings.weight.shape[1])
 
     @property
     def context_length(self) -> int:
@@ -160,15 +176,16 @@ def load_tower(
     return _wrap_tower(freeze(module), config, family, processor)
 
 
-def load_prompt_embeddings(name: str | Path, *, hub: HubOptions | None = None) -> tuple[Any, Tensor]:
-    """The tokenizer and the (vocabulary, text_dim) input embedding table, and nothing else of the LLM."""
+def load_prompt_table(name: str | Path, *, hub: HubOptions | None = None) -> PromptTable:
+    """The tokenizer and the input embeddings, and nothing else of the LLM."""
     hub = hub or HubOptions()
     family = family_of(_load_config(name, hub))
     files = _weight_map(name, hub)
     for key in family.embedding_keys:
         if key in files:
             with _explain(name), safe_open(files[key], framework="pt") as shard:
-                return AutoProcessor.from_pretrained(name, **vars(hub)).tokenizer, shard.get_tensor(key)
+                tokenizer = AutoProcessor.from_pretrained(name, **vars(hub)).tokenizer
+                return PromptTable(tokenizer, shard.get_tensor(key))
     raise BackboneError(
         f"{name}: none of the tensors {list(family.embedding_keys)} is in its checkpoint; "
         "score images without prompts, or load the whole model with SafeVLM"
@@ -177,7 +194,7 @@ def load_prompt_embeddings(name: str | Path, *, hub: HubOptions | None = None) -
 
 def text_streamer(backbone: Backbone) -> TextIteratorStreamer:
     """Iterates over the pieces of an answer while `generate` runs in another thread."""
-    return TextIteratorStreamer(backbone.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    return TextIteratorStreamer(backbone.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
 class _StopWhen(StoppingCriteria):

@@ -112,7 +112,7 @@ def encode(
     Raises:
         ValueError: a prompt longer than the LLM's context.
     """
-    tokenizer = backbone.processor.tokenizer
+    tokenizer = backbone.tokenizer
     texts = [_render(backbone, chat) for chat in chats]
     if safety_tokens and images:
         marker = backbone.processor.image_token
@@ -139,28 +139,6 @@ def encode(
             image_id=backbone.image_token_id,
         )
     return Inputs(tensors, token_mask, labels)
-
-
-def embed_prompts(tokenizer: Any, table: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Input embeddings of plain prompts.
-
-    Args:
-        table: (vocabulary, dim) input embedding table.
-
-    Returns:
-        embeddings (B, L, dim) in the table's dtype, and mask (B, L) bool, False at padding.
-    """
-    rows = [
-        tokenizer(escape_special_tokens(text, tokenizer), add_special_tokens=False)["input_ids"]
-        for text in prompts
-    ]
-    length = max(1, *(len(row) for row in rows)) if rows else 1
-    ids = torch.zeros(len(rows), length, dtype=torch.long, device=table.device)
-    mask = torch.zeros(len(rows), length, dtype=torch.bool, device=table.device)
-    for row, values in enumerate(rows):
-        ids[row, : len(values)] = torch.tensor(values, dtype=torch.long)
-        mask[row, : len(values)] = True
-    return torch.nn.functional.embedding(ids, table), mask
 
 
 def _literal(chat: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
@@ -204,13 +182,13 @@ def _tokenise(backbone: Backbone, texts: list[str], images: Sequence[Any]) -> di
     return {
         name: [list(map(int, row)) for row in made[name]]
         for name in made
-        if name in backbone.processor.tokenizer.model_input_names
+        if name in backbone.tokenizer.model_input_names
     }
 
 
 def _has_bos(backbone: Backbone, texts: Sequence[str]) -> bool:
     """Whether the template wrote the begin-of-sequence token, as transformers' own chat path asks."""
-    bos = backbone.processor.tokenizer.bos_token
+    bos = backbone.tokenizer.bos_token
     return bos is not None and texts[0].startswith(bos)
 
 
@@ -225,7 +203,7 @@ def _check_lengths(backbone: Backbone, rows: Sequence[Sequence[int]]) -> None:
 
 def _answer_ids(backbone: Backbone, chat: Sequence[Mapping[str, Any]], answer: str) -> list[int]:
     """Tokens that the template puts after the generation prompt for this answer, with the end of sequence."""
-    tokenizer = backbone.processor.tokenizer
+    tokenizer = backbone.tokenizer
     reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
     prompt, whole = _render(backbone, chat), _render(backbone, [*chat, reply], ask=False)
     text = whole[len(prompt) :] if whole.startswith(prompt) else escape_special_tokens(answer, tokenizer)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from safevlm.errors import BackboneError
 
+from .fingerprint import fingerprint
+
 
 @dataclass(frozen=True)
 class TowerPass:
@@ -91,14 +93,8 @@ class VisionTower:
 
     @property
     def fingerprint(self) -> tuple[float, ...]:
-        """What tells one tower from another: for each matrix w of it, w . cos(0, 1, 2, ...) / |w|.
-
-        The numbers are mostly in [-2, 2]. Rounding the weights to float16 or bfloat16 moves them by
-        about 0.002, other weights by about 0.7.
-        """
-        matrices = [p.detach().flatten().float() for p in self.module.parameters() if p.ndim > 1]
-        waves = (torch.arange(len(w), device=w.device, dtype=torch.float32).cos() for w in matrices)
-        return tuple(round(float(w @ wave / w.norm()), 4) for w, wave in zip(matrices, waves, strict=True))
+        """What tells one tower from another: a number for each of its matrices."""
+        return fingerprint(p for p in self.module.parameters() if p.ndim > 1)
 
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images -> pixel values (B, 3, H, W), float, in the tower's dtype and on its device."""

@@ -9,7 +9,7 @@ from transformers import AutoConfig, BertConfig
 
 from safevlm.backbone import (
     HubOptions,
-    embed_prompts,
+    PromptTable,
     encode,
     family_of,
     fill_placeholders,
@@ -165,7 +165,7 @@ def test_hint_goes_before_the_last_user_text():
 
 def test_prompt_embeddings_mask_padding_and_ignore_special_tokens(backbone):
     table = torch.randn(264, 5)
-    embedded, mask = embed_prompts(backbone.processor.tokenizer, table, ["abc", "", "<image>"])
+    embedded, mask = PromptTable(backbone.tokenizer, table).embed(["abc", "", "<image>"])
     assert mask.sum(dim=1).tolist()[:2] == [3, 0]
     assert not (embedded[2][mask[2]] == table[3]).all(dim=1).any()
 

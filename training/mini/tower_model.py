@@ -30,7 +30,9 @@ def start_local(tower: CLIPVisionModel, *, sharpness: float = 2.5) -> None:
     side, code = int(config.image_size // config.patch_size), 16
     depth = config.hidden_size // config.num_attention_heads
     if config.num_attention_heads != len(_NEIGHBOURS) or depth < code:
-        raise ValueError(f"{config.num_attention_heads} heads of {depth} channels: eight of {code} or more needed")
+        raise ValueError(
+            f"{config.num_attention_heads} heads of {depth} channels: eight of {code} or more needed"
+        )
     row, column = (torch.arange(side).repeat_interleave(side), torch.arange(side).repeat(side))
     with torch.no_grad():
         core.embeddings.patch_embedding.weight[:code] = 0

@@ -58,7 +58,7 @@ def test_dropped_patches_are_distinct():
 
 def test_tower_training_lowers_the_loss(bank, tmp_path):
     torch.manual_seed(0)
-    data = tower_data(bank, photos=None, cache=tmp_path)
+    data = tower_data(bank, photos=None, cache=tmp_path, scene_share=1.0)
     model = TowerClassifier(
         CLIPVisionModel(tower_config(width=24, layers=2, heads=2)), labels=len(data.names)
     )

@@ -1,0 +1,24 @@
+"""What tells one set of weights from another, in a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def fingerprint(matrices: Iterable[Tensor]) -> tuple[float, ...]:
+    """For each matrix w, w . cos(0, 1, 2, ...) / |w|.
+
+    The numbers are mostly in [-2, 2]. Rounding the weights to float16 or bfloat16 moves them by
+    about 0.002, other weights by about 0.7.
+    """
+    flat = [w.detach().flatten().float() for w in matrices]
+    waves = (torch.arange(len(w), device=w.device, dtype=torch.float32).cos() for w in flat)
+    return tuple(round(float(w @ wave / w.norm()), 4) for w, wave in zip(flat, waves, strict=True))
+
+
+def same_weights(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two fingerprints are of the same weights, in whatever floating-point type each was."""
+    return len(one) == len(other) and all(abs(a - b) <= 0.02 for a, b in zip(one, other, strict=True))

@@ -25,7 +25,7 @@ def start_local(tower: CLIPVisionModel, *, sharpness: float = 2.5) -> None:
     nothing else writes at the start, and head i looks one step in the direction i.
     Raises ValueError where the heads are not eight or too narrow for the code.
     """
-    core = getattr(tower, "vision_model", tower)
+    core: Any = getattr(tower, "vision_model", tower)
     config: Any = tower.config
     side, code = int(config.image_size // config.patch_size), 16
     depth = config.hidden_size // config.num_attention_heads
@@ -65,7 +65,8 @@ def _sinusoids(places: Tensor) -> Tensor:
 def _rotation(steps: int) -> Tensor:
     angles = steps * _FREQUENCIES
     turns = [torch.tensor([[a.cos(), -a.sin()], [a.sin(), a.cos()]]) for a in angles]
-    return torch.block_diag(*turns)
+    turn: Tensor = torch.block_diag(*turns)
+    return turn
 
 
 def hidden_states(tower: CLIPVisionModel, images: Tensor, *, keep: Tensor | None = None) -> list[Tensor]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from docstring_parser import parse as docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -227,6 +227,38 @@ def demo(*, out: str = "demo", images: int = 48, seed: int = 0) -> int:
     return 0
 
 
+def bench(
+    *,
+    rows: str = "score,pipeline,generate,head,guard",
+    shape: str | None = None,
+    device: str | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    seconds: float = 5.0,
+    out: str | None = None,
+    json: bool = False,
+) -> int:
+    """Measure speed against the bare tower and the bare backbone, side by side, with random weights.
+
+    Args:
+        rows: which to measure, of score, pipeline, generate, head, guard, with commas between.
+        shape: vit-l-14-336 (a GPU's default), vit-b-32 (a CPU's), or tiny, which shows that it runs.
+        device: cpu or cuda:0 for example; the GPU where there is one.
+        dtype: of the backbones; auto is bfloat16 on a GPU, float32 on a CPU.
+        seconds: for the rounds of a cell of the table; three rounds are run at least.
+        out: Markdown file to write the table to, with machine, versions and date.
+        json: print a list of {row, device, value, unit, ratio, against, ...}.
+
+    Exit code 1 where nothing could be measured.
+    """
+    from safevlm import terminal
+    from safevlm.bench import Setup, parse_rows, run, to_json
+
+    names, setup = parse_rows(rows), Setup.choose(shape, device=device, dtype=dtype, seconds=seconds)
+    found = run(setup, names, out=out, on_row=None if json else terminal.show_step)
+    print(json_module.dumps(to_json(found), indent=2)) if json else terminal.show_bench(found, setup)
+    return int(all(result.value is None for result in found))
+
+
 def _check_device(name: str | None) -> None:
     """Raise ValueError for a device that torch does not know or this machine does not have."""
     import torch
@@ -307,6 +339,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
     "chat": (chat, ("image", "", "image file")),
     "scan": (scan, ("folder", "", "folder of images, searched with all its subfolders")),
     "demo": (demo, None),
+    "bench": (bench, None),
 }
 
 

@@ -19,6 +19,7 @@ from safevlm.types import Action, RiskAssessment, Verdict
 if TYPE_CHECKING:
     from PIL import Image
 
+    from safevlm.bench import Result, Setup
     from safevlm.demo import DemoResult
     from safevlm.evals import Table
     from safevlm.model import SafeVLM
@@ -207,3 +208,25 @@ def show_table(table: Table) -> None:
             ),
         )
     console.print(shown)
+
+
+def show_step(name: str) -> None:
+    """What is being measured; a moving bar would take time from it."""
+    console.print(Text(f"measuring {name} ...", style="dim"))
+
+
+def show_bench(results: Sequence[Result], setup: Setup) -> None:
+    """The benchmark: a line for each variant, the notes, and what it was measured on."""
+    from safevlm.bench import HEADINGS, cells, describe, notes
+
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right", overflow="fold")
+    for result in results:
+        colour = {True: "green", False: "red", None: None}[result.met]
+        table.add_row(*(shown(cell) for cell in cells(result)), style=colour)
+    console.print(table)
+    for note, whose in notes(results).items():
+        console.print(shown(f"{'; '.join(whose)}: {note}"), style="dim")
+    for name, value in describe(setup).items():
+        console.print(Text.assemble((f"{name}: ", "dim"), shown(value)))

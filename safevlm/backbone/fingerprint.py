@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def fingerprint(matrices: Iterable[Tensor]) -> tuple[float, ...]:
@@ -22,3 +23,18 @@ def fingerprint(matrices: Iterable[Tensor]) -> tuple[float, ...]:
 def same_weights(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Whether two fingerprints are of the same weights, in whatever floating-point type each was."""
     return len(one) == len(other) and all(abs(a - b) <= 0.02 for a, b in zip(one, other, strict=True))
+
+
+def read_matrices(tower: nn.Module, layers: int | None) -> Iterator[Tensor]:
+    """The matrices of a tower that its features depend on, in order: embeddings and the first `layers`.
+
+    With None all matrices, for towers whose whole output is read.
+    """
+    for name, parameter in tower.named_parameters():
+        number = _LAYER.search(name)
+        read = layers is None or (int(number[1]) < layers if number else "embeddings" in name)
+        if parameter.ndim > 1 and read:
+            yield parameter
+
+
+_LAYER = re.compile(r"\b(?:layers?|blocks)\.(\d+)\.")

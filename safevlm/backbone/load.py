@@ -232,6 +232,7 @@ def _wrap_tower(module: nn.Module, config: Any, family: Family, processor: Any) 
     return VisionTower(
         module,
         processor.image_processor,
+        family=family,
         layer=family.vision_layer(config),
         drops_class_token=family.drops_class_token(config),
     )

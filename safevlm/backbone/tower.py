@@ -1,4 +1,4 @@
-"""The vision tower: pixels -> patch features, in one pass that the backbone's own code can reuse."""
+"""The vision tower: images -> patch features, in one pass that the backbone's own code can reuse."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from threading import RLock
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from safevlm.errors import BackboneError
 
-from .fingerprint import fingerprint
+from .families import Family, TowerInputs
+from .fingerprint import fingerprint, read_matrices
+from .views import Views
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,14 @@ class TowerPass:
     """What one run of the tower gave.
 
     Args:
-        patches: (B, h * w, dim) features of the layer that the projector reads, without class token.
-        grid: (h, w) of the patches.
-        pixels: (B, 3, H, W) what the tower was given.
+        views: features of the layer that is read, without class token.
+        rows: per image, its rows in the tower's input.
         output: the tower's whole output, hidden states included, for `VisionTower.replay`.
-        images: the B images themselves, where a backbone's processor needs them again.
+        images: the images themselves, where a backbone's processor needs them again.
     """
 
-    patches: Tensor
-    grid: tuple[int, int]
-    pixels: Tensor
+    views: Views
+    rows: tuple[int, ...]
     output: Any
     images: tuple[Image.Image, ...] = ()
 
@@ -42,20 +43,28 @@ class TowerPass:
 
 
 class VisionTower:
-    """A frozen CLIP or SigLIP tower with its image processor.
+    """A frozen vision tower with its image processor.
 
     Args:
         module: the Hugging Face vision model.
         image_processor: makes pixel values of images.
-        layer: index of the hidden state to read.
+        family: how images reach it and what is read.
+        layer: index of the hidden state to read; None: the tower's own output.
         drops_class_token: whether its first position is dropped.
     """
 
     def __init__(
-        self, module: nn.Module, image_processor: Any, *, layer: int, drops_class_token: bool
+        self,
+        module: nn.Module,
+        image_processor: Any,
+        *,
+        family: Family,
+        layer: int | None,
+        drops_class_token: bool,
     ) -> None:
         self.module = module
         self.image_processor = image_processor
+        self.family = family
         self.layer = layer
         self.drops_class_token = drops_class_token
         # held while the tower runs or replays, so that threads do not see each other's features
@@ -71,75 +80,108 @@ class VisionTower:
     @property
     def dim(self) -> int:
         """Width of the features."""
-        return int(self._config.hidden_size)
+        return self.family.feature_dim(self._config)
 
     @property
     def _config(self) -> Any:
         return self.module.config
 
     @property
-    def _patch_weight(self) -> Tensor:
-        for name, parameter in self.module.named_parameters():
-            if name.endswith("patch_embedding.weight"):
-                return parameter
-        raise BackboneError(
-            f"{type(self.module).__name__} has no patch embedding; it is no CLIP or SigLIP tower"
-        )
-
-    @property
     def device(self) -> torch.device:
         """Where the tower runs."""
-        return self._patch_weight.device
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the tower computes in."""
+        return next(self.module.parameters()).dtype
 
     @property
     def fingerprint(self) -> tuple[float, ...]:
-        """What tells one tower from another: a number for each of its matrices."""
-        return fingerprint(p for p in self.module.parameters() if p.ndim > 1)
+        """What tells one tower from another: a number for each of its matrices up to the layer that is read."""
+        return fingerprint(read_matrices(self.module, self.layers_read))
 
-    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB images -> pixel values (B, 3, H, W), float, in the tower's dtype and on its device."""
-        pixels: Tensor = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return pixels.to(self.device, self._patch_weight.dtype)
+    @property
+    def layers_read(self) -> int | None:
+        """How many of its layers the features depend on; None where its whole output is read."""
+        if self.layer is None:
+            return None
+        depth = int(self._config.num_hidden_layers)
+        return self.layer if self.layer >= 0 else depth + 1 + self.layer
+
+    def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
+        """RGB images -> the tower's inputs, in its dtype and on its device."""
+        inputs = self.family.prepare(images, self.image_processor)
+        tensors = {
+            name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+            for name, tensor in inputs.tensors.items()
+        }
+        return replace(inputs, tensors=tensors)
 
     @torch.no_grad()
-    def __call__(self, pixel_values: Tensor) -> TowerPass:
-        """Run the tower once on (B, 3, H, W) pixel values."""
+    def __call__(self, inputs: TowerInputs) -> TowerPass:
+        """Run the tower once."""
+        arguments = self.family.tower_arguments(inputs.tensors, self._config)
+        pixels = arguments.pop("pixel_values")
         with self.lock:
-            output = self.module(pixel_values, output_hidden_states=True, return_dict=True)
-        patches = output.hidden_states[self.layer]
-        if self.drops_class_token:
-            patches = patches[:, 1:]
-        size = self._config.patch_size
-        grid = (pixel_values.shape[-2] // size, pixel_values.shape[-1] // size)
-        if patches.shape[1] != grid[0] * grid[1]:
+            output = self.module(
+                pixels, **arguments, output_hidden_states=self.layer is not None, return_dict=True
+            )
+        features = self.family.features(output, layer=self.layer, drops_class_token=self.drops_class_token)
+        return TowerPass(self._views(inputs, features, pixels), inputs.rows, output)
+
+    def _views(self, inputs: TowerInputs, features: Tensor, pixels: Tensor) -> Views:
+        owners = tuple(image for image, boxes in enumerate(inputs.boxes) for _ in boxes)
+        boxes = tuple(box for part in inputs.boxes for box in part)
+        if inputs.grids is not None:
+            parts = features.split([h * w for h, w in inputs.grids])
+            return Views.gather(list(zip(parts, inputs.grids, strict=True)), owners, boxes)
+        grid = self.family.grid(pixels, self._config)
+        if features.shape[1] != grid[0] * grid[1]:
             raise BackboneError(
-                f"the tower gave {patches.shape[1]} positions for a {grid[0]} x {grid[1]} patch grid; "
+                f"the tower gave {features.shape[1]} positions for a {grid[0]} x {grid[1]} patch grid; "
                 "check `vision_feature_select_strategy` ('default' drops a class token, 'full' drops none)"
             )
-        return TowerPass(patches, grid, pixel_values, output)
+        return Views.of_one_grid(features, grid, owners, boxes)
 
     @contextmanager
-    def replay(self, passed: TowerPass, rows: Sequence[int]) -> Iterator[None]:
-        """Within the context the tower, wherever it is called, gives back these rows of an earlier pass."""
-        chosen = torch.as_tensor(list(rows), dtype=torch.long, device=passed.patches.device)
+    def replay(
+        self, passed: TowerPass, images: Sequence[int], *, rows_used: Sequence[int] | None = None
+    ) -> Iterator[None]:
+        """Within the context the tower, wherever it is called, gives back an earlier pass's output.
 
-        def select(value: Any, index: Tensor) -> Any:
+        Args:
+            images: which images of the pass the backbone is about to ask for, in order.
+            rows_used: per image of these, how many of its rows it will ask for; None: all.
+        """
+        starts = (0, *accumulate(passed.rows))
+        used = [passed.rows[image] for image in images] if rows_used is None else rows_used
+        slices = [slice(starts[i], starts[i] + n) for i, n in zip(images, used, strict=True)]
+        asked, total = sum(used), starts[-1]
+
+        def select(value: Any, repeats: int) -> Any:
             if isinstance(value, Tensor):
-                whole = torch.equal(index, torch.arange(value.shape[0], device=index.device))
-                return value if whole else value.index_select(0, index)
-            return tuple(select(part, index) for part in value) if isinstance(value, tuple) else value
+                if repeats == 1 and list(images) == list(range(len(passed.rows))) and asked == total:
+                    return value
+                unit = total // len(value)  # towers that merge patches give fewer rows than they get
+                parts = [value[part.start // unit : part.stop // unit] for part in slices]
+                # beams: some versions repeat the images with the rows
+                return torch.cat([part for part in parts for _ in range(repeats)])
+            if isinstance(value, (tuple, list)):
+                return type(value)(select(part, repeats) for part in value)
+            return value
 
-        def forward(pixel_values: Tensor, *_: Any, **__: Any) -> Any:
-            repeats, rest = divmod(pixel_values.shape[0], len(chosen))
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            pixels = args[0] if args else kwargs.get("pixel_values", kwargs.get("hidden_states"))
+            repeats, rest = divmod(len(pixels), asked)
             if rest or not repeats:
                 raise BackboneError(
-                    f"the backbone asked for {pixel_values.shape[0]} images, {len(chosen)} were scored; "
+                    f"the backbone asked for {len(pixels)} rows of vision features, its images have {asked}; "
                     "pass the same images to both"
                 )
-            index = chosen.repeat_interleave(repeats)  # beams: some versions repeat the images with the rows
             output = copy.copy(passed.output)  # families write into the output that they get
             for name in list(output.keys()):
-                output[name] = select(output[name], index)
+                output[name] = select(output[name], repeats)
             return output
 
         with self.lock:

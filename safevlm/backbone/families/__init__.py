@@ -1,0 +1,45 @@
+"""Families of vision-language models, decided by `config.model_type`: one entry each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safevlm.errors import BackboneError
+
+from .family import Family, TowerInputs
+from .gemma3 import Gemma3
+from .idefics3 import Idefics3
+from .internvl import InternVL
+from .llava import Llava, VipLlava
+from .llava_next import LlavaNext, LlavaOneVision
+from .paligemma import PaliGemma
+from .qwen_vl import Qwen2VL, QwenVL
+
+FAMILIES: dict[str, Family] = {
+    "gemma3": Gemma3(),
+    "idefics3": Idefics3(),
+    "internvl": InternVL(),
+    "llava": Llava(),
+    "llava_next": LlavaNext(),
+    "llava_onevision": LlavaOneVision(),
+    "paligemma": PaliGemma(),
+    "qwen2_5_vl": QwenVL(),
+    "qwen2_vl": Qwen2VL(),
+    "qwen3_vl": QwenVL(),
+    "smolvlm": Idefics3(),
+    "vipllava": VipLlava(),
+}
+
+
+def family_of(config: Any) -> Family:
+    """The family of a model's config; raises BackboneError that lists the known ones."""
+    try:
+        return FAMILIES[config.model_type]
+    except KeyError:
+        raise BackboneError(
+            f"no family for model_type {config.model_type!r}; known: {', '.join(sorted(FAMILIES))}. "
+            "To add one, write its file in safevlm/backbone/families and its entry in FAMILIES there"
+        ) from None
+
+
+__all__ = ["FAMILIES", "Family", "TowerInputs", "family_of"]

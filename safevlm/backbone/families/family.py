@@ -1,0 +1,137 @@
+"""What differs between families: where the parts are, how images reach the tower, what the LLM reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..views import WHOLE, Box, Grid
+
+
+@dataclass(frozen=True)
+class TowerInputs:
+    """What a tower is called with for a batch of images.
+
+    Args:
+        tensors: the tower's arguments by name, `pixel_values` first; rows of all images one after another.
+        rows: per image, its rows in `pixel_values`: one, its tiles, or (packed) its patches.
+        grids: per image, (h, w) of its features where the tower packs images; None where every row
+            is a picture of one size.
+        boxes: per image, where each of its views lies in it.
+    """
+
+    tensors: dict[str, Tensor]
+    rows: tuple[int, ...]
+    grids: tuple[Grid, ...] | None
+    boxes: tuple[tuple[Box, ...], ...]
+
+
+class Family:
+    """A family's answers; the defaults are those of most: a picture per image, read after the tower's last layer."""
+
+    tower: ClassVar[str] = "model.vision_tower"
+    """Attribute path of the vision tower from the model's root."""
+    tower_keys: ClassVar[tuple[str, ...]] = ("vision_tower.", "model.vision_tower.")
+    """Prefixes of the tower's tensors in checkpoint files, tried in order."""
+    embedding_keys: ClassVar[tuple[str, ...]] = (
+        "language_model.model.embed_tokens.weight",
+        "model.language_model.embed_tokens.weight",
+        "language_model.embed_tokens.weight",
+        "model.embed_tokens.weight",
+    )
+    """Names of the input embedding table in checkpoint files, tried in order."""
+    chat_template: ClassVar[str | None] = None
+    """For processors that have none."""
+    nested_images: ClassVar[bool] = False
+    """Whether the processor wants one list of images per row of text."""
+    answer_types: ClassVar[dict[str, int]] = {}
+    """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
+
+    def find_tower(self, model: nn.Module) -> nn.Module:
+        """The vision tower of a loaded model."""
+        return model.get_submodule(self.tower)
+
+    def vision_layer(self, config: Any) -> int | None:
+        """Index of the hidden state that is read, negative from the end; None: the tower's own output."""
+        return None
+
+    def drops_class_token(self, config: Any) -> bool:
+        """Whether the first position of the tower's output is not a patch that the model uses."""
+        return False
+
+    def feature_dim(self, vision_config: Any) -> int:
+        """Width of the features."""
+        return int(vision_config.hidden_size)
+
+    def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
+        """RGB images -> the tower's inputs; here one picture per image, in one call of the processor."""
+        pixels = image_processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return TowerInputs({"pixel_values": pixels}, (1,) * len(images), None, ((WHOLE,),) * len(images))
+
+    def tower_arguments(self, tensors: dict[str, Tensor], vision_config: Any) -> dict[str, Tensor]:
+        """What the tower's forward gets of the prepared tensors."""
+        return tensors
+
+    def features(self, output: Any, *, layer: int | None, drops_class_token: bool) -> Tensor:
+        """The tower's output -> (rows, positions, dim), or (positions, dim) where it packs images."""
+        read: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
+        return read[:, 1:] if drops_class_token else read
+
+    def grid(self, pixels: Tensor, vision_config: Any) -> Grid:
+        """(h, w) of the features of pictures (n, 3, H, W)."""
+        size = vision_config.patch_size
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        return pixels.shape[-2] // height, pixels.shape[-1] // width
+
+    def rows_used(self, rows: int, *, images_in_prompt: int) -> int:
+        """How many of an image's rows the LLM reads, from the first on."""
+        return rows
+
+    def opening(self, processor: Any) -> str:
+        """What stands in the rendered prompt where an image begins: safety tokens go directly before it."""
+        return str(processor.image_token)
+
+    def opening_id(self, processor: Any, config: Any) -> int:
+        """The first token of an image in the processor's output."""
+        return int(config.image_token_id)
+
+
+def one_by_one(images: Sequence[Image.Image], image_processor: Any, **options: Any) -> list[dict[str, Any]]:
+    """The image processor's output for each image alone, so that none is padded to another's tiles."""
+    return [
+        dict(image_processor(images=[image], return_tensors="pt", **options)) for image in images
+    ]
+
+
+def tiles_of(output: dict[str, Any], key: str = "pixel_values") -> Tensor:
+    """The tiles (n, ...) of one image's output, with or without a leading batch dimension."""
+    found: Tensor = output[key]
+    return found.flatten(0, 1) if found.ndim == (5 if key == "pixel_values" else 4) else found
+
+
+def tiled(
+    outputs: Sequence[dict[str, Any]], boxes: Sequence[tuple[Box, ...]], *, extra: dict[str, Tensor] | None = None
+) -> TowerInputs:
+    """Inputs of a tower that gets every image's tiles, one after another."""
+    tiles = [tiles_of(output) for output in outputs]
+    rows = tuple(len(part) for part in tiles)
+    placed = tuple(
+        box if len(box) == count else (WHOLE,) * count for box, count in zip(boxes, rows, strict=True)
+    )
+    return TowerInputs({"pixel_values": torch.cat(tiles), **(extra or {})}, rows, None, placed)
+
+
+def tile_boxes(rows: int, columns: int, frame: Box = WHOLE) -> tuple[Box, ...]:
+    """Boxes of a grid of tiles over `frame`, row by row."""
+    left, top, right, bottom = frame
+    wide, high = (right - left) / columns, (bottom - top) / rows
+    return tuple(
+        (left + column * wide, top + row * high, left + (column + 1) * wide, top + (row + 1) * high)
+        for row in range(rows)
+        for column in range(columns)
+    )

@@ -1,0 +1,44 @@
+"""Idefics3 and SmolVLM: tiles of the image in rows and columns, then the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..views import WHOLE, Box
+from .family import Family, TowerInputs, one_by_one, tile_boxes, tiled, tiles_of
+
+
+class Idefics3(Family):
+    """`Idefics3ForConditionalGeneration` and `SmolVLMForConditionalGeneration`."""
+
+    tower = "model.vision_model"
+    tower_keys = ("model.vision_model.", "vision_model.")
+    embedding_keys = ("model.text_model.embed_tokens.weight", "text_model.embed_tokens.weight")
+    nested_images = True
+
+    def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
+        """All tiles of every image; the masks say which patches are not padding."""
+        outputs = one_by_one(images, image_processor, return_row_col_info=True)
+        masks = torch.cat([tiles_of(output, "pixel_attention_mask") for output in outputs])
+        return tiled(outputs, [_boxes(output) for output in outputs], extra={"pixel_attention_mask": masks})
+
+    def opening_id(self, processor: Any, config: Any) -> int:
+        """Every tile's tokens start with the token around images."""
+        return int(processor.fake_image_token_id)
+
+    def tower_arguments(self, tensors: dict[str, Tensor], vision_config: Any) -> dict[str, Tensor]:
+        """The mask by patches instead of pixels: a patch counts where one of its pixels does."""
+        size = int(vision_config.patch_size)
+        mask = tensors["pixel_attention_mask"]
+        patches = mask.unfold(1, size, size).unfold(2, size, size).sum(dim=(-1, -2)) > 0
+        return {"pixel_values": tensors["pixel_values"], "patch_attention_mask": patches}
+
+
+def _boxes(output: dict[str, Any]) -> tuple[Box, ...]:
+    rows, columns = output["rows"][0][0], output["cols"][0][0]
+    return (*tile_boxes(rows, columns), WHOLE) if rows and columns else (WHOLE,)

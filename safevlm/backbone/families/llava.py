@@ -1,0 +1,40 @@
+"""LLaVA-1.5 and ViP-LLaVA: one picture per image, read at a hidden layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safevlm.errors import BackboneError
+
+from .family import Family
+
+
+class Llava(Family):
+    """`LlavaForConditionalGeneration`; LLaVA-1.5 reads the last but one layer of CLIP, without its class token."""
+
+    def vision_layer(self, config: Any) -> int | None:
+        """One layer; several at once would need a projector of their joint width."""
+        layer = config.vision_feature_layer
+        if not isinstance(layer, int):
+            raise BackboneError(
+                f"this {config.model_type} reads several hidden layers at once ({layer}); "
+                "the safety projector needs one: set `vision_feature_layer` to a single index"
+            )
+        return layer
+
+    def drops_class_token(self, config: Any) -> bool:
+        """As the config's selection strategy says."""
+        return bool(config.vision_feature_select_strategy == "default")
+
+
+class VipLlava(Family):
+    """`VipLlavaForConditionalGeneration` reads five layers; the guard reads the first that it names, the deepest."""
+
+    def vision_layer(self, config: Any) -> int | None:
+        """-2 in the published models."""
+        layers = config.vision_feature_layers
+        return int(layers if isinstance(layers, int) else layers[0])
+
+    def drops_class_token(self, config: Any) -> bool:
+        """Always."""
+        return True

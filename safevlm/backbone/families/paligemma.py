@@ -1,0 +1,18 @@
+"""PaliGemma: one picture per image; a prefix that the LLM reads in both directions."""
+
+from __future__ import annotations
+
+from .family import Family
+
+
+class PaliGemma(Family):
+    """`PaliGemmaForConditionalGeneration`; its processor has no chat template: images first, then the text."""
+
+    chat_template = (
+        "{% for message in messages %}{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
+        "{% endfor %}{% for message in messages %}"
+        "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+        "{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
+    )
+    answer_types = {"token_type_ids": 1}
+    nested_images = True

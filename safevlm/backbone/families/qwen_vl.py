@@ -1,0 +1,55 @@
+"""Qwen-VL: images of any size, their patches packed in one sequence; the tower merges patches into tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..views import WHOLE
+from .family import Family, TowerInputs
+
+
+class QwenVL(Family):
+    """`Qwen2_5_VLForConditionalGeneration` and `Qwen3VLForConditionalGeneration`; read are the merged tokens."""
+
+    tower = "model.visual"
+    tower_keys = ("visual.", "model.visual.")
+
+    def feature_dim(self, vision_config: Any) -> int:
+        """The merger projects to the LLM's width."""
+        return int(vision_config.out_hidden_size)
+
+    def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
+        """All images' patches in one sequence."""
+        made = image_processor(images=list(images), return_tensors="pt")
+        sizes, merge = made["image_grid_thw"], image_processor.merge_size
+        return TowerInputs(
+            {"pixel_values": made["pixel_values"], "grid_thw": sizes},
+            tuple(sizes.prod(-1).tolist()),
+            tuple((h // merge, w // merge) for _, h, w in sizes.tolist()),
+            ((WHOLE,),) * len(images),
+        )
+
+    def features(self, output: Any, *, layer: int | None, drops_class_token: bool) -> Tensor:
+        """The merged tokens (positions, dim), row by row within an image."""
+        merged: Tensor = output.pooler_output
+        return merged
+
+    def opening(self, processor: Any) -> str:
+        """An image begins with the token that starts vision."""
+        return "<|vision_start|>"
+
+    def opening_id(self, processor: Any, config: Any) -> int:
+        """Before the image's own tokens, so that positions are counted as without safety tokens."""
+        return int(config.vision_start_token_id)
+
+
+class Qwen2VL(QwenVL):
+    """`Qwen2VLForConditionalGeneration`: its vision config calls the LLM's width `hidden_size`."""
+
+    def feature_dim(self, vision_config: Any) -> int:
+        """The merger projects to the LLM's width."""
+        return int(vision_config.hidden_size)

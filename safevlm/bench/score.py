@@ -1,0 +1,67 @@
+"""Pixels to risk: the bare tower against tower and safety modules, plain and folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from safevlm.backbone.bare import BareTower
+from safevlm.backbone.shapes import random_tower
+from safevlm.model import SafeVLM
+
+from .measure import measure
+from .memory import fitting, weight_bytes
+from .names import BARE_TOWER, FOLDED, PLAIN, SCORING
+from .pictures import pictures
+from .results import Result
+from .setup import Setup
+
+
+def score(setup: Setup) -> list[Result]:
+    """The row, a cell for each batch size; preprocessed images are on the device already."""
+    tower = random_tower(setup.sizes, device=setup.device, dtype=setup.dtype)
+    guard = setup.guard()
+    precision = next(guard.safety.parameters()).dtype
+    weights = {
+        BARE_TOWER: weight_bytes(tower.module),
+        PLAIN: weight_bytes(tower.module, guard.safety),
+        FOLDED: weight_bytes(guard.scorer.tower.module, guard.safety),
+    }
+    found: list[Result] = []
+    for batch in setup.amounts.score_batches:
+        cell = setup.cell(
+            "score",
+            SCORING,
+            batch=batch,
+            unit="images/s",
+            ratio_of="time",
+            against=BARE_TOWER,
+            note=f"modules in {str(precision).removeprefix('torch.')}",
+        )
+        with fitting(setup.device) as problem:
+            calls = _calls(setup, tower, guard, batch)
+            timings = measure(calls, device=setup.device, seconds=setup.seconds)
+            found += cell.results(timings, items=batch, weights=weights)
+        found += [cell.failed(name, problem[0]) for name in weights if problem]
+    return found
+
+
+def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[str, Callable[[], object]]:
+    """What the variants do with a batch."""
+    scorer, modules, side = guard.scorer, guard.safety, setup.sizes.image_size
+    precision = next(modules.parameters()).dtype
+    pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
+    prepared = scorer.tower.preprocess(pictures(batch))
+
+    @torch.no_grad()
+    def plain() -> object:
+        features, grid = tower.features(pixels)
+        return modules(features.to(precision), grid)
+
+    @torch.no_grad()
+    def folded() -> object:
+        return scorer.score(scorer.tower(prepared))
+
+    return {BARE_TOWER: partial(tower, pixels), PLAIN: plain, FOLDED: folded}

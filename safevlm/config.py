@@ -45,7 +45,7 @@ class SafetyConfig:
         num_tokens: safety tokens per set; 64 in the paper.
         num_heads: heads of the cross-attention; 8 in the paper.
         pool_grid: (h, w) that the projector pools to; None keeps the image's own grid.
-        vision_layer: hidden state that is read; set by `SafeVLM.attach` from the backbone.
+        vision_layer: hidden state that is read, None for the tower's output; set by `SafeVLM.attach`.
         backbone: hub id, folder or embedded name of the backbone; empty when unknown.
         backbone_type: `config.model_type` of the backbone.
         tower_fingerprint: of the vision tower's weights; empty when not bound to one.
@@ -63,7 +63,7 @@ class SafetyConfig:
     num_tokens: int = 64
     num_heads: int = 8
     pool_grid: tuple[int, int] | None = None
-    vision_layer: int = -2
+    vision_layer: int | None = -2
     backbone: str = ""
     backbone_type: str = ""
     tower_fingerprint: tuple[float, ...] = ()

@@ -30,12 +30,13 @@ from safevlm.backbone import (
 from safevlm.card import model_card
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError
-from safevlm.modules import HeadOutput, SafetyModules, answer_losses
+from safevlm.modules import SafetyModules, answer_losses
 from safevlm.policy import Decision, Policy
 from safevlm.request import Images, Request, open_requests
 from safevlm.scorer import RiskScorer, build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.streaming import stream_reply
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
+from safevlm.viewing import ViewOutput, view_output
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class SafetyOutput:
 
     Args:
         lm_losses: (B,) mean cross-entropy of each answer's tokens, in nats.
-        head: logits for each row that has an image, in order; None where no row has one.
+        head: of each row that has an image, in order; None where no row has one.
     """
 
     lm_losses: Tensor
-    head: HeadOutput | None
+    head: ViewOutput | None
 
     @property
     def lm_loss(self) -> Tensor:
@@ -243,13 +244,14 @@ class SafeVLM(nn.Module, ModelHubMixin):
     ) -> list[SafeReply]:
         requests, opened = open_requests(images, prompts)
         tower = self.backbone.tower
-        passed = tower(tower.preprocess(opened)).with_images(opened) if opened else None
+        passed: TowerPass | None = None
         if self._enabled:
+            passed = tower(tower.preprocess(opened)) if opened else None
             self._assess_requests(requests, passed, policy)
         elif bad := next((request.unreadable for request in requests if request.unreadable), ""):
             raise ValueError(f"the plain backbone cannot answer: {bad}")
         running = [request for request in requests if request.decision.action is not Action.REFUSE]
-        texts = iter(self._answer(running, passed, generation_kwargs) if running else [])
+        texts = iter(self._answer(running, opened, passed, generation_kwargs) if running else [])
         return [
             SafeReply(
                 text=policy.refusal if request.decision.action is Action.REFUSE else next(texts),
@@ -296,18 +298,22 @@ class SafeVLM(nn.Module, ModelHubMixin):
         rows = [row for row, image in enumerate(images) if image is not None]
         tower = self.backbone.tower
         passed = tower(tower.preprocess([image for image in images if image is not None])) if rows else None
-        head: HeadOutput | None = None
+        head: ViewOutput | None = None
         if passed is not None:
             texts = prompts if head_prompts is None else head_prompts
             head = self.head(passed, [texts[row] for row in rows])
         return SafetyOutput(self.answer_losses(images, prompts, answers, hints=hints, passed=passed), head)
 
-    def head(self, passed: TowerPass, prompts: Sequence[str]) -> HeadOutput:
+    def head(self, passed: TowerPass, prompts: Sequence[str]) -> ViewOutput:
         """The plain modules on a tower's pass, with gradients; one prompt per image, "" for none."""
-        features = passed.patches.to(self.safety.projector.last.weight)
-        read = self.backbone.prompt_table.for_head(prompts, features)
-        output: HeadOutput = self.safety(features, passed.grid, **read)
-        return output
+        return view_output(
+            self.safety,
+            passed.views,
+            like=self.safety.projector.last.weight,
+            pool_grid=self.config.pool_grid,
+            table=self.backbone.prompt_table,
+            prompts=prompts,
+        )
 
     def answer_losses(
         self,
@@ -330,12 +336,9 @@ class SafeVLM(nn.Module, ModelHubMixin):
         if hints is not None:
             chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
         inputs = encode(self.backbone, chats, given, safety_tokens=self.config.num_tokens, answers=answers)
-        device = self.backbone.input_embeddings.weight.device
-        tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
-        if passed is not None:
-            tensors["pixel_values"] = passed.pixels
-        with self._in_place(inputs, passed, range(len(given))):
-            logits = self.language_model(**tensors).logits
+        counts = [int(image is not None) for image in images]
+        with self._in_place(inputs, passed, range(len(given)), counts):
+            logits = self.language_model(**self.backbone.on_device(inputs.tensors)).logits
         assert inputs.labels is not None  # answers were given
         return answer_losses(logits, inputs.labels)
 
@@ -356,7 +359,11 @@ class SafeVLM(nn.Module, ModelHubMixin):
                 request.decision = policy.decide(request.assessment)
 
     def _answer(
-        self, requests: list[Request], passed: TowerPass | None, generation_kwargs: Mapping[str, Any]
+        self,
+        requests: list[Request],
+        opened: Sequence[Image.Image],
+        passed: TowerPass | None,
+        generation_kwargs: Mapping[str, Any],
     ) -> list[str]:
         """Run the LLM once over these requests, on the vision features of their images."""
         chats = [
@@ -364,14 +371,10 @@ class SafeVLM(nn.Module, ModelHubMixin):
             for request in requests
         ]
         rows = [row for request in requests for row in request.images]
-        images = [passed.images[row] for row in rows] if passed is not None else []
         count = self.config.num_tokens if self._enabled and self._tokens_enabled else 0
-        inputs = encode(self.backbone, chats, images, safety_tokens=count)
-        device = self.backbone.input_embeddings.weight.device
-        tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
-        if passed is not None and rows:
-            tensors["pixel_values"] = passed.pixels[rows]
-        with self._in_place(inputs, passed, rows):
+        inputs = encode(self.backbone, chats, [opened[row] for row in rows], safety_tokens=count)
+        tensors = self.backbone.on_device(inputs.tensors)
+        with self._in_place(inputs, passed, rows, [len(request.images) for request in requests]):
             made = self.language_model.generate(**tensors, **generation_kwargs)
         repeats = made.shape[0] // len(requests)
         answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
@@ -379,14 +382,26 @@ class SafeVLM(nn.Module, ModelHubMixin):
         return [text.strip() for text in texts]
 
     @contextmanager
-    def _in_place(self, inputs: Inputs, passed: TowerPass | None, rows: Sequence[int]) -> Iterator[None]:
-        """Within the context the backbone sees the safety tokens and the vision features computed before."""
+    def _in_place(
+        self, inputs: Inputs, passed: TowerPass | None, images: Sequence[int], counts: Sequence[int]
+    ) -> Iterator[None]:
+        """Within the context the backbone sees the safety tokens and the vision features computed before.
+
+        Args:
+            images: of the pass, in the order of the prompts.
+            counts: how many of them each prompt has.
+        """
         with ExitStack() as stack:
             if inputs.token_mask is not None:
                 tokens = self.safety.tokens.prompt
                 stack.enter_context(
                     fill_placeholders(self.backbone.input_embeddings, tokens, inputs.token_mask)
                 )
-            if passed is not None and len(rows):
-                stack.enter_context(self.backbone.tower.replay(passed, rows))
+            if passed is not None and len(images):
+                together = [count for count in counts for _ in range(count)]
+                used = [
+                    self.backbone.family.rows_used(passed.rows[image], images_in_prompt=count)
+                    for image, count in zip(images, together, strict=True)
+                ]
+                stack.enter_context(self.backbone.tower.replay(passed, images, rows_used=used))
             yield

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from safevlm import checkpoint
 from safevlm.backbone import (
@@ -24,9 +22,10 @@ from safevlm.backbone import (
 from safevlm.config import SafetyConfig
 from safevlm.data import read_image
 from safevlm.errors import CheckpointError, ImageError
-from safevlm.modules import FoldedScorer, HeadOutput, SafetyDims, SafetyModules, fold
+from safevlm.modules import FoldedScorer, SafetyDims, SafetyModules, fold
 from safevlm.policy import Policy
 from safevlm.types import ImageLike, Risk, RiskAssessment
+from safevlm.viewing import ViewOutput, view_output
 
 NOT_FINITE = "the safety head gave a value that is not finite; check the weights and the image's features"
 
@@ -160,25 +159,29 @@ class RiskScorer:
     ) -> list[RiskAssessment]:
         """Assess the images of one tower pass, so that generation can share it."""
         output = self.score(passed, prompts)
-        grid = self.config.pool_grid or passed.grid
-        maps = normalise_attention(output.attention, grid) if heatmap else [None] * len(output.attention)
+        maps = output.heatmaps() if heatmap else [None] * len(passed.views)
         policy = policy or self.policy
         policy.check_fits(self.config.taxonomy)
         return [policy.assess(risk, map_) for risk, map_ in zip(self.risks(output), maps, strict=True)]
 
-    def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> HeadOutput:
-        """Logits and attention of the folded modules, float32."""
-        features = passed.patches.to(self.safety.projector.last.weight)
-        read = self.prompt_table().for_head(prompts, features) if any(prompts or ()) else {}
-        output: HeadOutput = self._fold()(features, passed.grid, **read)
-        return output
+    def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> ViewOutput:
+        """The folded modules on every view; one prompt per image, "" for none."""
+        return view_output(
+            self._fold(),
+            passed.views,
+            like=self.safety.projector.last.weight,
+            pool_grid=self.config.pool_grid,
+            table=self.prompt_table() if any(prompts or ()) else None,
+            prompts=prompts,
+        )
 
-    def risks(self, output: HeadOutput) -> list[Risk]:
-        """Logits -> calibrated probabilities; a row that is not finite has no score."""
+    def risks(self, output: ViewOutput) -> list[Risk]:
+        """Logits of each image's riskiest view -> calibrated probabilities; one that is not finite has no score."""
         taxonomy, calibration = self.config.taxonomy, self.config.calibration
         temperature = calibration.temperature if calibration else 1.0
-        levels = (output.level_logits.double() / temperature).softmax(-1).cpu()
-        categories = output.category_logits.double().softmax(-1).cpu()
+        level_logits, category_logits = output.logits()
+        levels = (level_logits.double() / temperature).softmax(-1).cpu()
+        categories = category_logits.double().softmax(-1).cpu()
         risks = []
         for level, category in zip(levels, categories, strict=True):
             if not bool(torch.isfinite(level).all() and torch.isfinite(category).all()):
@@ -275,12 +278,3 @@ def open_image(source: ImageLike) -> Image.Image | str:
         return read_image(source)
     except ImageError as error:
         return str(error)
-
-
-def normalise_attention(attention: Tensor, grid: tuple[int, int]) -> list[np.ndarray | None]:
-    """Attention (B, h * w) -> heatmaps (h, w) float32 scaled to a maximum of 1; None where it is not finite."""
-    maps: list[np.ndarray | None] = []
-    for row in attention.float().cpu():
-        peak = float(row.max())
-        maps.append((row / peak).reshape(grid).numpy() if np.isfinite(peak) and peak > 0 else None)
-    return maps

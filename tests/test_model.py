@@ -151,11 +151,11 @@ def test_forward_with_tokens_equals_spliced_embeddings(guard):
 
     image = picture(5)
     inputs = encode(guard.backbone, [make_chat("What?", 1)], [image], safety_tokens=3)
-    pixels = guard.backbone.tower.preprocess([image])
+    pixels = inputs.tensors["pixel_values"]
     tokens = guard.safety.tokens.prompt
     embedding = guard.language_model.get_input_embeddings()
     with torch.no_grad(), fill_placeholders(embedding, tokens, inputs.token_mask):
-        hooked = guard.language_model(**inputs.tensors, pixel_values=pixels).logits
+        hooked = guard.language_model(**inputs.tensors).logits
     ids = inputs.tensors["input_ids"]
     first = int((ids[0] == 3).nonzero()[0])
     with torch.no_grad():

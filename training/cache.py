@@ -1,9 +1,9 @@
 """Vision features on disk: computed once per image, read in every epoch.
 
 A cache folder belongs to one tower, layer, preprocessing and precision, which `cache.json` names; another
-one's features are refused. A shard is an .npy file (rows, patches, dim), mapped into memory, and a
+one's features are refused. A shard is an .npy file (patches of all its images, dim), mapped into memory, and a
 JSON index that is written after it: a shard without a whole index, or whose size is not the one the
-index names, was interrupted and is computed again. So is a row whose checksum is not its index's.
+index names, was interrupted and is computed again. So is an image whose checksum is not its index's.
 
 Features are stored as float16 by default: relative error up to 2^-11 (0.05 %), half the size of float32
 (LLaVA-1.5: 1.2 MB per image). Values beyond float16's 65,504 are refused, not clipped.
@@ -18,19 +18,20 @@ import os
 import secrets
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from safevlm.backbone import VisionTower
+from safevlm.backbone import WHOLE, Grid, Views, VisionTower
 from safevlm.errors import DataError
 
 LOGGER = logging.getLogger(__name__)
 Precision: TypeAlias = Literal["float16", "float32"]
-SCHEMA = 1
+SCHEMA = 2
 SHARD_BYTES = 64 * 2**20
 """Features that an interruption can lose."""
 
@@ -56,6 +57,20 @@ def cache_identity(tower: VisionTower, precision: Precision) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where an image's rows are: views of these grids, one after another."""
+
+    shard: str
+    start: int
+    grids: tuple[Grid, ...]
+    crc32: int
+
+    @property
+    def count(self) -> int:
+        return sum(h * w for h, w in self.grids)
+
+
 class FeatureCache:
     """Image hash -> patch features.
 
@@ -71,10 +86,9 @@ class FeatureCache:
         self.folder, self.identity = Path(folder), identity
         self.folder.mkdir(parents=True, exist_ok=True)
         self._bind()
-        self._shards: dict[str, tuple[np.memmap[Any, Any], list[int]]] = {}
-        self._places: dict[str, tuple[str, int]] = {}
-        self._pending: dict[str, np.ndarray[Any, Any]] = {}
-        self._grid: tuple[int, int] | None = None
+        self._shards: dict[str, np.memmap[Any, Any]] = {}
+        self._places: dict[str, _Place] = {}
+        self._pending: dict[str, tuple[np.ndarray[Any, Any], list[Grid]]] = {}
         self.reload()
 
     def _bind(self) -> None:
@@ -95,13 +109,6 @@ class FeatureCache:
                     "give another cache folder (--model.cache.folder), or delete this one"
                 )
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(h, w) of the patches; raises DataError while the cache is empty."""
-        if self._grid is None:
-            raise DataError(f"{self.folder}: the cache is empty; fill it before reading")
-        return self._grid
-
     def __len__(self) -> int:
         return len(self._places)
 
@@ -112,25 +119,28 @@ class FeatureCache:
                 continue
             try:
                 found = json.loads(index.read_bytes())
-                keys, grid, size = list(found["keys"]), tuple(found["grid"]), found["bytes"]
+                keys, size = list(found["keys"]), found["bytes"]
+                grids = [[(int(h), int(w)) for h, w in views] for views in found["grids"]]
                 checks = list(found["crc32"])
                 data = index.with_suffix(".npy")
                 if data.stat().st_size != size:
                     raise ValueError(f"{data.name} has {data.stat().st_size} bytes, {size} expected")
                 values = np.load(data, mmap_mode="r", allow_pickle=False)
-                if not len(values) == len(keys) == len(checks):
-                    raise ValueError(f"{len(values)} rows, {len(keys)} keys")
+                ends = list(accumulate(sum(h * w for h, w in views) for views in grids))
+                if not (len(keys) == len(checks) == len(grids) and ends and ends[-1] == len(values)):
+                    raise ValueError(f"{len(values)} rows, {len(keys)} keys of {ends[-1:]} rows")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self._drop(index.stem, str(error))
                 continue
-            self._shards[index.stem] = values, checks
-            self._places.update({key: (index.stem, row) for row, key in enumerate(keys)})
-            self._grid = (int(grid[0]), int(grid[1]))
+            self._shards[index.stem] = values
+            starts = [0, *ends]
+            for key, views, check, start in zip(keys, grids, checks, starts[:-1], strict=True):
+                self._places[key] = _Place(index.stem, start, tuple(views), check)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys, each once, that have no features or damaged ones; reads every row that is there."""
         wanted = dict.fromkeys(keys)
-        damaged = {self._places[key][0] for key in wanted if key in self._places and not self._whole(key)}
+        damaged = {self._places[key].shard for key in wanted if key in self._places and not self._whole(key)}
         for shard in damaged:
             self._drop(shard, "a checksum does not match")
         return [key for key in wanted if key not in self._places and key not in self._pending]
@@ -141,57 +151,65 @@ class FeatureCache:
             "%s/%s: an interrupted or damaged shard is computed again (%s)", self.folder, shard, reason
         )
         self._shards.pop(shard, None)
-        self._places = {key: place for key, place in self._places.items() if place[0] != shard}
+        self._places = {key: place for key, place in self._places.items() if place.shard != shard}
         for suffix in (".json", ".npy"):
             (self.folder / f"{shard}{suffix}").unlink(missing_ok=True)
 
     def _whole(self, key: str) -> bool:
-        shard, row = self._places[key]
-        values, checks = self._shards[shard]
-        return zlib.crc32(values[row].tobytes()) == checks[row]
+        return zlib.crc32(self._rows(key).tobytes()) == self._places[key].crc32
 
-    def read(self, keys: Sequence[str]) -> Tensor:
-        """Features (B, patches, dim), float32; raises KeyError for a key that was never written."""
-        rows = [self._shards[shard][0][row] for shard, row in (self._places[key] for key in keys)]
-        return torch.from_numpy(np.stack(rows).astype(np.float32))
+    def _rows(self, key: str) -> np.ndarray[Any, Any]:
+        place = self._places[key]
+        rows: np.ndarray[Any, Any] = self._shards[place.shard][place.start : place.start + place.count]
+        return rows
 
-    def write(self, keys: Sequence[str], features: Tensor, grid: tuple[int, int]) -> None:
-        """Add features (B, patches, dim); they are on disk after the shard is full or `flush`.
+    def read(self, keys: Sequence[str]) -> Views:
+        """The views of these images, float32; raises KeyError for a key that was never written."""
+        found, owners = [], []
+        for number, key in enumerate(keys):
+            rows = torch.from_numpy(self._rows(key).astype(np.float32))
+            grids = self._places[key].grids
+            parts = rows.split([h * w for h, w in grids])
+            found += list(zip(parts, grids, strict=True))
+            owners += [number] * len(grids)
+        return Views.gather(found, owners, [WHOLE] * len(owners))
+
+    def write(self, keys: Sequence[str], views: Views) -> None:
+        """Add images' views; they are on disk after the shard is full or `flush`. Boxes are not kept.
 
         Raises:
             DataError: values that are not finite, or that float16 cannot hold.
         """
-        values = features.detach().float().cpu().numpy().astype(self.identity["precision"])
-        if not np.isfinite(values).all():
-            raise DataError(
-                f"features of {keys[0][:12]}... are not finite as {self.identity['precision']}; check the tower, "
-                "or store them as float32 (--model.cache.precision float32)"
-            )
-        if self._grid not in (None, grid):
-            raise DataError(
-                f"the tower gave a {grid} patch grid, the cache has {self._grid}; fix the image size"
-            )
-        self._grid = grid
-        self._pending.update(zip(keys, values, strict=True))
-        if sum(value.nbytes for value in self._pending.values()) >= SHARD_BYTES:
+        parts: dict[str, list[tuple[np.ndarray[Any, Any], Grid]]] = {key: [] for key in keys}
+        for owner, (features, grid) in zip(views.owners, views, strict=True):
+            values = features.detach().float().cpu().numpy().astype(self.identity["precision"])
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"features of {keys[owner][:12]}... are not finite as {self.identity['precision']}; check "
+                    "the tower, or store them as float32 (--model.cache.precision float32)"
+                )
+            parts[keys[owner]].append((values, grid))
+        for key, found in parts.items():
+            self._pending[key] = np.concatenate([rows for rows, _ in found]), [grid for _, grid in found]
+        if sum(rows.nbytes for rows, _ in self._pending.values()) >= SHARD_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write what is pending as one shard: data first, then the index that makes it count."""
-        if not self._pending or self._grid is None:
+        if not self._pending:
             return
-        keys, values = list(self._pending), np.stack(list(self._pending.values()))
+        rows = [rows for rows, _ in self._pending.values()]
         data = self.folder / f"shard-{secrets.token_hex(8)}.npy"
         part = data.with_name(f".{data.name}.part")
         with part.open("wb") as file:
-            np.save(file, values, allow_pickle=False)
+            np.save(file, np.concatenate(rows), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, data)
         index = {
-            "keys": keys,
-            "crc32": [zlib.crc32(value.tobytes()) for value in values],
-            "grid": list(self._grid),
+            "keys": list(self._pending),
+            "crc32": [zlib.crc32(part.tobytes()) for part in rows],
+            "grids": [grids for _, grids in self._pending.values()],
             "bytes": data.stat().st_size,
         }
         _write_atomically(data.with_suffix(".json"), json.dumps(index).encode())

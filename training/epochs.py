@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from safevlm.modules import HeadOutput
+from safevlm.viewing import ViewOutput
 
 from .datamodule import Batch, SafetyDataModule
 from .head import HeadTraining
@@ -40,7 +40,7 @@ class ClockedHeadTraining(HeadTraining):
         super().prepare()
         self.data.decode = self.computes
 
-    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[HeadOutput], list[int]]:
+    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head on features from the cache, or on those of the batch's pictures."""
         if not self.computes:
             return super().scores(batch, *prompts)

@@ -21,8 +21,9 @@ from safevlm.backbone import PromptTable, VisionTower, load_model_type, load_pro
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError, DataError
 from safevlm.model import SafeVLM
-from safevlm.modules import HeadOutput, SafetyModules
+from safevlm.modules import SafetyModules
 from safevlm.scorer import build_modules, check_prompt_table, check_tower, load_modules
+from safevlm.viewing import ViewOutput, view_output
 
 from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
@@ -168,14 +169,21 @@ class HeadTraining(Recipe):
             part = rows[start : start + size]
             images = [image for image in (row.open() for row in part) if image is not None]
             passed = self.tower(self.tower.preprocess(images))
-            self.features.write([row.key for row in part], passed.patches, passed.grid)
+            self.features.write([row.key for row in part], passed.views)
         self.features.flush()
 
-    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[HeadOutput], list[int]]:
+    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head on cached features; every row has an image."""
-        features = self.features.read(batch["keys"]).to(self.safety.projector.last.weight)
-        outputs: list[HeadOutput] = [
-            self.safety(features, self.features.grid, **self.prompt_table.for_head(texts, features))
+        views = self.features.read(batch["keys"])
+        outputs = [
+            view_output(
+                self.safety,
+                views,
+                like=self.safety.projector.last.weight,
+                pool_grid=self.config.pool_grid,
+                table=self.prompt_table,
+                prompts=texts,
+            )
             for texts in prompts
         ]
         return outputs, list(range(len(batch["keys"])))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError
 from safevlm.model import SafeVLM
-from safevlm.modules import HeadOutput, SafetyModules
+from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
+from safevlm.viewing import ViewOutput
 
 from .datamodule import Batch
 from .options import LORA, LOSS, SCHEDULE, SIZES, Lora, Loss, Schedule, Sizes
@@ -139,7 +140,7 @@ class JointTraining(Recipe):
         )
         return self.finish_step(batch, output.lm_loss, self.head_loss(output.head, _with_image(batch), batch))
 
-    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[HeadOutput], list[int]]:
+    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head on the tower's features of the rows that have an image."""
         rows = _with_image(batch)
         if not rows:

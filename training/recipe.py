@@ -21,8 +21,9 @@ from safevlm.card import model_card
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError
 from safevlm.model import SafeVLM
-from safevlm.modules import HeadOutput, LossParts, SafetyModules, safety_loss, total_loss
+from safevlm.modules import LossParts, SafetyModules, safety_loss, total_loss
 from safevlm.taxonomy import Taxonomy
+from safevlm.viewing import ViewOutput
 
 from .calibration import calibrate
 from .datamodule import Batch, SafetyDataModule
@@ -75,7 +76,7 @@ class Recipe(LightningModule):
         """The modules, wherever they are registered."""
 
     @abstractmethod
-    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[HeadOutput], list[int]]:
+    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head's output for the rows that have an image, once per list of prompts, and which rows these are."""
 
     def prepare(self) -> None:
@@ -164,7 +165,7 @@ class Recipe(LightningModule):
         drawn = self.chosen(batch, "prompt", self.loss.prompt_probability)
         return [prompt if yes else "" for prompt, yes in zip(batch["prompts"], drawn, strict=True)]
 
-    def head_loss(self, output: HeadOutput | None, rows: list[int], batch: Batch) -> dict[str, Tensor]:
+    def head_loss(self, output: ViewOutput | None, rows: list[int], batch: Batch) -> dict[str, Tensor]:
         """CE_level and CE_category: sums over labelled rows, divided by all rows of the batch.
 
         Dividing by the batch's size (and not by its labelled rows) makes the mean of the gradients of
@@ -176,8 +177,7 @@ class Recipe(LightningModule):
         levels, categories = batch["levels"].to(self.device)[rows], batch["categories"].to(self.device)[rows]
         weights = {name: None if w is None else w.to(self.device) for name, w in self.class_weights.items()}
         parts = safety_loss(
-            output.level_logits,
-            output.category_logits,
+            *output.logits(),
             levels,
             categories,
             level_weights=weights["level"],
@@ -216,10 +216,10 @@ class Recipe(LightningModule):
         outputs, rows = self.scores(batch, *variants)
         if not outputs:
             return {}
-        alone, together = outputs[0], outputs[-1]
+        (alone, kinds), (together, _) = outputs[0].logits(), outputs[-1].logits()
         found = {}
         for place, row in enumerate(rows):
-            logits = (alone.level_logits, alone.category_logits, together.level_logits)
+            logits = (alone, kinds, together)
             labels = (
                 batch["levels"][row],
                 batch["categories"][row],

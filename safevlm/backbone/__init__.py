@@ -19,16 +19,21 @@ from .placeholders import fill_placeholders
 from .prompt_table import PromptTable
 from .prompts import IGNORED, Inputs, encode, last_user_text, make_chat, with_hint
 from .tower import TowerPass, VisionTower
+from .views import WHOLE, Box, Grid, Views
 
 __all__ = [
     "FAMILIES",
     "IGNORED",
+    "WHOLE",
     "Backbone",
+    "Box",
     "Family",
+    "Grid",
     "HubOptions",
     "Inputs",
     "PromptTable",
     "TowerPass",
+    "Views",
     "VisionTower",
     "encode",
     "family_of",

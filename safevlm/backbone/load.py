@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +12,11 @@ from threading import Event
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
-    AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
     StoppingCriteria,
@@ -29,7 +30,7 @@ from safevlm.errors import BackboneError
 from .families import Family, family_of
 from .freeze import freeze
 from .prompt_table import PromptTable
-from .tower import VisionTower
+from .tower import VisionTower, layers_read
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -89,6 +90,14 @@ class Backbone:
         """What the safety head reads prompts with; it shares the LLM's embeddings."""
         return PromptTable(self.tokenizer, self.input_embeddings.weight)
 
+    def on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs where the LLM's embeddings are, pixels in the model's dtype."""
+        device, dtype = self.input_embeddings.weight.device, self.tower.dtype
+        return {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in tensors.items()
+        }
+
     @property
     def text_dim(self) -> int:
         """Width of the LLM's input embeddings."""
@@ -98,11 +107,6 @@ class Backbone:
     def context_length(self) -> int:
         """Most positions that the LLM was made for."""
         return int(self.model.config.get_text_config().max_position_embeddings)
-
-    @property
-    def image_token_id(self) -> int:
-        """Id of the token that stands for a patch of an image."""
-        return int(self.model.config.image_token_id)
 
 
 def load_backbone(
@@ -151,7 +155,7 @@ def load_tower(
     device: torch.device | str = "cpu",
     hub: HubOptions | None = None,
 ) -> VisionTower:
-    """Load the vision tower alone; no tensor of the LLM is read.
+    """Load the vision tower alone, up to the layer that is read; no other tensor is.
 
     Args:
         name: hub id or folder.
@@ -163,14 +167,11 @@ def load_tower(
     hub = hub or HubOptions()
     config = _load_config(name, hub)
     family = family_of(config)
-    with torch.device("meta"):
-        module = AutoModel.from_config(config.vision_config)
-    tensors = _read_tower(name, family, module, hub)
-    if dtype is None:
-        dtype = torch.float32 if torch.device(device).type == "cpu" else next(iter(tensors.values())).dtype
-    module.to_empty(device=device).to(dtype)
-    _materialise_buffers(module)
-    module.load_state_dict({key: value.to(dtype) for key, value in tensors.items()}, strict=True)
+    with init_empty_weights(include_buffers=False):
+        module = family.build_tower(_up_to_layer(config.vision_config, family.vision_layer(config)))
+    tensors = _read_tower(name, family, module, hub, dtype=dtype, device=torch.device(device))
+    module.load_state_dict(tensors, strict=True, assign=True)
+    module.to(device)
     with _explain(name):
         processor = AutoProcessor.from_pretrained(name, **vars(hub))
     return _wrap_tower(freeze(module), config, family, processor)
@@ -234,6 +235,7 @@ def _wrap_tower(module: nn.Module, config: Any, family: Family, processor: Any) 
         processor.image_processor,
         family=family,
         layer=family.vision_layer(config),
+        depth=getattr(config.vision_config, "num_hidden_layers", None),
         drops_class_token=family.drops_class_token(config),
     )
 
@@ -262,8 +264,29 @@ class _LazyShards(dict[str, Path]):
             return Path(str(cached_file(self._name, str(super().__getitem__(key)), **self._hub.download)))
 
 
-def _read_tower(name: str | Path, family: Family, module: nn.Module, hub: HubOptions) -> dict[str, Tensor]:
+def _up_to_layer(vision_config: Any, layer: int | None) -> Any:
+    """The vision config without layers and heads that nothing reads."""
+    kept = copy.deepcopy(vision_config)
+    if layer is not None:
+        kept.num_hidden_layers = layers_read(layer, kept.num_hidden_layers)
+    if getattr(kept, "vision_use_head", False):
+        kept.vision_use_head = False
+    return kept
+
+
+def _read_tower(
+    name: str | Path,
+    family: Family,
+    module: nn.Module,
+    hub: HubOptions,
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The module's tensors out of the checkpoint's files, each cast and moved as it is read."""
     files = _weight_map(name, hub)
+    if dtype is None and device.type == "cpu":
+        dtype = torch.float32
     # published files and newer classes differ by an inner `vision_model.`
     wanted = {key.removeprefix("vision_model."): key for key in module.state_dict()}
     found: dict[str, Tensor] = {}
@@ -272,22 +295,13 @@ def _read_tower(name: str | Path, family: Family, module: nn.Module, hub: HubOpt
         target = wanted.get(key.removeprefix(prefix).removeprefix("vision_model.")) if prefix else None
         if target is not None:
             with _explain(name), safe_open(files[key], framework="pt") as shard:
-                found[target] = shard.get_tensor(key)
-    if missing := sorted(set(module.state_dict()) - set(found)):
+                found[target] = shard.get_tensor(key).to(device, dtype)
+    if missing := sorted(set(wanted.values()) - set(found)):
         raise BackboneError(
             f"{name}: {len(missing)} tensors of the vision tower are missing, {missing[0]!r} first; "
             "the checkpoint is incomplete, download it again"
         )
     return found
-
-
-def _materialise_buffers(module: nn.Module) -> None:
-    """Position ids are not saved with a checkpoint; `to_empty` left them undefined."""
-    for part in module.modules():
-        for name, buffer in part.named_buffers(recurse=False):
-            if name != "position_ids":
-                raise BackboneError(f"the tower has a buffer {name!r} that its checkpoint does not carry")
-            buffer.copy_(torch.arange(buffer.shape[-1], device=buffer.device).expand_as(buffer))
 
 
 class _explain:

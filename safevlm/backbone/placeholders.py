@@ -40,7 +40,7 @@ def escape_special_tokens(text: str, tokenizer: Any) -> str:
 
 
 def find_placeholders(
-    input_ids: Tensor, *, images: int, count: int, placeholder_id: int, image_id: int
+    input_ids: Tensor, *, images: int, count: int, placeholder_id: int, opening_id: int
 ) -> Tensor:
     """Positions of the `count` placeholders directly before each image's tokens.
 
@@ -48,12 +48,13 @@ def find_placeholders(
         input_ids: (B, L) int64.
         images: in the whole batch.
         count: placeholders before each image, at least 1.
+        opening_id: the first token of an image.
 
     Returns:
         (B, L) bool.
     """
     starts = torch.zeros_like(input_ids, dtype=torch.bool)
-    starts[:, 1:] = (input_ids[:, 1:] == image_id) & (input_ids[:, :-1] == placeholder_id)
+    starts[:, 1:] = (input_ids[:, 1:] == opening_id) & (input_ids[:, :-1] == placeholder_id)
     mask = torch.zeros_like(starts)
     for row, start in starts.nonzero().tolist():
         mask[row, start - count : start] = True

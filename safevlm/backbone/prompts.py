@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Inputs:
     """A batch for the backbone's forward or generate.
 
     Args:
-        tensors: what the processor made, without pixel values: `input_ids` and `attention_mask` (B, L) ...
+        tensors: what the processor made: `input_ids` and `attention_mask` (B, L), `pixel_values` ...
         token_mask: (B, L) bool, where safety tokens go; None without safety tokens or images.
         labels: (B, L) int64, -100 on prompts and padding; None without answers.
     """
@@ -112,33 +113,44 @@ def encode(
     Raises:
         ValueError: a prompt longer than the LLM's context.
     """
-    tokenizer = backbone.tokenizer
+    tokenizer, family = backbone.tokenizer, backbone.family
     texts = [_render(backbone, chat) for chat in chats]
-    if safety_tokens and images:
-        marker = backbone.processor.image_token
+    marked = bool(safety_tokens and images)
+    if marked:
+        opening = family.opening(backbone.processor)
         fill = placeholder_token(tokenizer) * safety_tokens
-        texts = [text.replace(marker, fill + marker) for text in texts]
-    rows = _tokenise(backbone, texts, images)
+        texts = [text.replace(opening, fill + opening) for text in texts]
+    rows, vision = _process(backbone, texts, _nested(chats, images))
     _check_lengths(backbone, rows["input_ids"])
     starts: list[int] | None = None
     if answers is not None:
         starts = [len(ids) for ids in rows["input_ids"]]
         for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
             ids = _answer_ids(backbone, chat, answer)
+            kinds = {"input_ids": ids, "attention_mask": [1] * len(ids)}
             for name, values in rows.items():
-                values[row] = values[row] + (ids if name == "input_ids" else [values[row][-1]] * len(ids))
+                values[row] += kinds.get(name, [family.answer_types.get(name, 0)] * len(ids))
     tensors = _pad(rows, tokenizer, right=answers is not None)
     labels = None if starts is None else _labels(tensors, starts)
     token_mask = None
-    if safety_tokens and images:
+    if marked:
         token_mask = find_placeholders(
             tensors["input_ids"],
             images=len(images),
             count=safety_tokens,
             placeholder_id=tokenizer.convert_tokens_to_ids(placeholder_token(tokenizer)),
-            image_id=backbone.image_token_id,
+            opening_id=family.opening_id(backbone.processor, backbone.model.config),
         )
-    return Inputs(tensors, token_mask, labels)
+    return Inputs({**tensors, **vision}, token_mask, labels)
+
+
+def _nested(chats: Sequence[Sequence[Mapping[str, Any]]], images: Sequence[Any]) -> list[list[Any]]:
+    """The images of each row, by its chat's image parts."""
+    left, nested = iter(images), []
+    for chat in chats:
+        places = sum(part["type"] == "image" for message in chat for part in message["content"])
+        nested.append(list(islice(left, places)))
+    return nested
 
 
 def _literal(chat: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
@@ -159,31 +171,40 @@ def _literal(chat: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[dict[str
 
 def _render(backbone: Backbone, chat: Sequence[Mapping[str, Any]], *, ask: bool = True) -> str:
     processor = backbone.processor
-    if processor.chat_template is None:
+    template = processor.chat_template or backbone.family.chat_template
+    if template is None:
         raise BackboneError(
             f"the processor of {backbone.name!r} has no chat template; set `processor.chat_template`"
         )
     return str(
         processor.apply_chat_template(
-            _literal(chat, processor.tokenizer), tokenize=False, add_generation_prompt=ask
+            _literal(chat, backbone.tokenizer),
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=ask,
         )
     )
 
 
-def _tokenise(backbone: Backbone, texts: list[str], images: Sequence[Any]) -> dict[str, list[list[int]]]:
-    """The processor's own rows, unpadded; pixel values come from the tower's pass."""
-    made = backbone.processor(
-        text=texts,
-        images=list(images) if images else None,
-        padding=False,
-        return_tensors=None,
-        add_special_tokens=not _has_bos(backbone, texts),
-    )
-    return {
-        name: [list(map(int, row)) for row in made[name]]
-        for name in made
-        if name in backbone.tokenizer.model_input_names
+def _process(
+    backbone: Backbone, texts: list[str], images: list[list[Any]]
+) -> tuple[dict[str, list[list[int]]], dict[str, Any]]:
+    """The processor's own rows of per-token values, unpadded, and its vision tensors."""
+    flat = [image for row in images for image in row]
+    options = {"padding": True, "return_tensors": "pt", "add_special_tokens": not _has_bos(backbone, texts)}
+    if not flat and backbone.family.needs_images:
+        made = backbone.tokenizer(texts, **options)
+    else:
+        given = images if backbone.family.nested_images else flat
+        made = backbone.processor(text=texts, images=given if flat else None, **options)
+    made.pop("labels", None)
+    kept, size = made["attention_mask"].bool(), made["input_ids"].shape
+    rows = {
+        name: [values[mask].tolist() for values, mask in zip(tensor, kept, strict=True)]
+        for name, tensor in made.items()
+        if tensor.shape == size
     }
+    return rows, {name: tensor for name, tensor in made.items() if name not in rows}
 
 
 def _has_bos(backbone: Backbone, texts: Sequence[str]) -> bool:

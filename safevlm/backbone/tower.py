@@ -29,17 +29,16 @@ class TowerPass:
         views: features of the layer that is read, without class token.
         rows: per image, its rows in the tower's input.
         output: the tower's whole output, hidden states included, for `VisionTower.replay`.
-        images: the images themselves, where a backbone's processor needs them again.
     """
 
     views: Views
     rows: tuple[int, ...]
     output: Any
-    images: tuple[Image.Image, ...] = ()
 
-    def with_images(self, images: Sequence[Image.Image]) -> TowerPass:
-        """The same pass, with the images that it is of."""
-        return replace(self, images=tuple(images))
+
+def layers_read(layer: int, depth: int) -> int:
+    """How many of `depth` layers the hidden state of an index (from the end where it is negative) depends on."""
+    return layer if layer >= 0 else depth + 1 + layer
 
 
 class VisionTower:
@@ -49,7 +48,8 @@ class VisionTower:
         module: the Hugging Face vision model.
         image_processor: makes pixel values of images.
         family: how images reach it and what is read.
-        layer: index of the hidden state to read; None: the tower's own output.
+        layer: index of the hidden state to read, as the backbone's config has it; None: the tower's own output.
+        depth: layers of the whole tower, of which the module may have the first alone.
         drops_class_token: whether its first position is dropped.
     """
 
@@ -60,12 +60,14 @@ class VisionTower:
         *,
         family: Family,
         layer: int | None,
+        depth: int | None,
         drops_class_token: bool,
     ) -> None:
         self.module = module
         self.image_processor = image_processor
         self.family = family
         self.layer = layer
+        self.depth = depth
         self.drops_class_token = drops_class_token
         # held while the tower runs or replays, so that threads do not see each other's features
         self.lock = RLock()
@@ -104,10 +106,9 @@ class VisionTower:
     @property
     def layers_read(self) -> int | None:
         """How many of its layers the features depend on; None where its whole output is read."""
-        if self.layer is None:
+        if self.layer is None or self.depth is None:
             return None
-        depth = int(self._config.num_hidden_layers)
-        return self.layer if self.layer >= 0 else depth + 1 + self.layer
+        return layers_read(self.layer, self.depth)
 
     def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
         """RGB images -> the tower's inputs, in its dtype and on its device."""
@@ -121,13 +122,13 @@ class VisionTower:
     @torch.no_grad()
     def __call__(self, inputs: TowerInputs) -> TowerPass:
         """Run the tower once."""
-        arguments = self.family.tower_arguments(inputs.tensors, self._config)
+        arguments = dict(self.family.tower_arguments(inputs.tensors, self._config))
         pixels = arguments.pop("pixel_values")
         with self.lock:
             output = self.module(
                 pixels, **arguments, output_hidden_states=self.layer is not None, return_dict=True
             )
-        features = self.family.features(output, layer=self.layer, drops_class_token=self.drops_class_token)
+        features = self.family.features(output, layer=self.layers_read, drops_class_token=self.drops_class_token)
         return TowerPass(self._views(inputs, features, pixels), inputs.rows, output)
 
     def _views(self, inputs: TowerInputs, features: Tensor, pixels: Tensor) -> Views:

@@ -53,7 +53,9 @@ class Views:
         """(h * w, dim) features and the grid of each view, in order."""
         found: dict[int, tuple[Tensor, Grid]] = {}
         for group in self.groups:
-            found.update((n, (part, group.grid)) for n, part in zip(group.numbers, group.features, strict=True))
+            found.update(
+                (n, (part, group.grid)) for n, part in zip(group.numbers, group.features, strict=True)
+            )
         return (found[number] for number in range(len(self.owners)))
 
     def to(self, like: Tensor) -> Views:

@@ -103,7 +103,7 @@ def test_escape_leaves_other_text_alone():
 def test_displaced_placeholders_are_an_error():
     ids = torch.tensor([[5, 0, 3, 3]])
     with pytest.raises(BackboneError, match="displaced"):
-        find_placeholders(ids, images=1, count=2, placeholder_id=0, image_id=3)
+        find_placeholders(ids, images=1, count=2, placeholder_id=0, opening_id=3)
 
 
 def test_filling_covers_repeats_and_longer_inputs_but_not_single_steps():
@@ -183,11 +183,14 @@ def test_a_hub_id_without_a_network(load):
 
 def test_the_tower_alone_equals_the_models_own(folder):
     backbone, tower = load_backbone(folder), load_tower(folder)
-    pixels = tower.preprocess([picture(), picture(1)])
-    assert torch.equal(tower(pixels).patches, backbone.tower(pixels).patches)
+    inputs = tower.preprocess([picture(), picture(1)])
+    (own,), (models,) = tower(inputs).views.groups, backbone.tower(inputs).views.groups
+    assert torch.equal(own.features, models.features)
     assert tower.fingerprint == backbone.tower.fingerprint
+    pixels = inputs.tensors["pixel_values"]
     hidden = backbone.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
-    assert torch.equal(tower(pixels).patches, hidden[-2][:, 1:])
+    assert torch.equal(own.features, hidden[-2][:, 1:])
+    assert own.grid == (4, 4)
 
 
 def test_loading_the_tower_reads_no_tensor_of_the_llm(folder, monkeypatch):
@@ -227,14 +230,15 @@ def test_a_checkpoint_without_a_tower_is_refused(folder, tmp_path):
 
 
 def test_replay_refuses_other_images(backbone):
-    pixels = backbone.tower.preprocess([picture(), picture(1)])
-    passed = backbone.tower(pixels)
+    inputs = backbone.tower.preprocess([picture(), picture(1)])
+    passed, pixels = backbone.tower(inputs), inputs.tensors["pixel_values"]
+    patches = passed.views.groups[0].features
     with backbone.tower.replay(passed, [1, 0]):
         beams = backbone.tower.module(pixels.repeat_interleave(2, dim=0))
-        with pytest.raises(BackboneError, match="asked for 1 images, 2 were scored"):
+        with pytest.raises(BackboneError, match="asked for 1 rows of vision features, its images have 2"):
             backbone.tower.module(pixels[:1])
-    assert torch.equal(beams.hidden_states[-2][:, 1:], passed.patches[[1, 1, 0, 0]])
+    assert torch.equal(beams.hidden_states[-2][:, 1:], patches[[1, 1, 0, 0]])
     with backbone.tower.replay(passed, [1]):
         replayed = backbone.tower.module(pixels[1:])
-    assert torch.equal(replayed.hidden_states[-2][:, 1:], passed.patches[1:])
-    assert torch.equal(backbone.tower(pixels).patches, passed.patches)
+    assert torch.equal(replayed.hidden_states[-2][:, 1:], patches[1:])
+    assert torch.equal(backbone.tower(inputs).views.groups[0].features, patches)

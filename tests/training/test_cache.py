@@ -8,12 +8,16 @@ import pytest
 import torch
 from safevlm.training.cache import FeatureCache, cache_identity
 
-from safevlm.backbone import load_tower
+from safevlm.backbone import Views, load_tower
 from safevlm.errors import DataError
 from tests.training.builders import save_backbone
 
 KEYS = ["a" * 64, "b" * 64, "c" * 64]
 GRID = (2, 2)
+
+
+def views(features):
+    return Views.of_one_grid(features, GRID, range(len(features)))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def features():
 @pytest.fixture
 def filled(tmp_path, identity, features):
     cache = FeatureCache(tmp_path, identity)
-    cache.write(KEYS, features, GRID)
+    cache.write(KEYS, views(features))
     cache.flush()
     return tmp_path
 
@@ -37,17 +41,18 @@ def filled(tmp_path, identity, features):
 def test_features_come_back_within_float16(filled, identity, features):
     cache = FeatureCache(filled, identity)
     assert cache.missing(KEYS) == []
-    assert cache.grid == GRID
-    read = cache.read([KEYS[2], KEYS[0]])
+    (group,) = cache.read([KEYS[2], KEYS[0]]).groups
+    assert group.grid == GRID
+    read = group.features
     assert read.dtype == torch.float32
     torch.testing.assert_close(read, features[[2, 0]], rtol=2**-11, atol=1e-7)
 
 
 def test_float32_is_exact(tmp_path, identity, features):
     cache = FeatureCache(tmp_path, {**identity, "precision": "float32"})
-    cache.write(KEYS, features, GRID)
+    cache.write(KEYS, views(features))
     cache.flush()
-    assert torch.equal(cache.read(KEYS), features)
+    assert torch.equal(cache.read(KEYS).groups[0].features, features)
 
 
 def test_another_tower_layer_or_precision_is_refused(filled, identity, tmp_path_factory):
@@ -66,7 +71,7 @@ def test_torn_files_are_computed_again(filled, identity, features, caplog):
     cache = FeatureCache(filled, identity)
     assert "interrupted or damaged" in caplog.text
     assert cache.missing(KEYS) == KEYS
-    cache.write(KEYS, features, GRID)
+    cache.write(KEYS, views(features))
     cache.flush()
     assert FeatureCache(filled, identity).missing(KEYS) == []
 
@@ -105,4 +110,4 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path, identity, feature
     cache = FeatureCache(tmp_path, identity)
     for value in (1e6, float("nan")):
         with pytest.raises(DataError, match="not finite as float16"):
-            cache.write(KEYS, features * value, GRID)
+            cache.write(KEYS, views(features * value))

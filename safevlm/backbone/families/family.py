@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import AutoModel
 
 from ..views import WHOLE, Box, Grid
 
@@ -49,12 +50,19 @@ class Family:
     """For processors that have none."""
     nested_images: ClassVar[bool] = False
     """Whether the processor wants one list of images per row of text."""
+    needs_images: ClassVar[bool] = False
+    """Whether the processor refuses text alone, which then goes to the tokenizer."""
     answer_types: ClassVar[dict[str, int]] = {}
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
 
     def find_tower(self, model: nn.Module) -> nn.Module:
         """The vision tower of a loaded model."""
         return model.get_submodule(self.tower)
+
+    def build_tower(self, vision_config: Any) -> nn.Module:
+        """A tower of the family's class, from its own part of the config."""
+        tower: nn.Module = AutoModel.from_config(vision_config)
+        return tower
 
     def vision_layer(self, config: Any) -> int | None:
         """Index of the hidden state that is read, negative from the end; None: the tower's own output."""
@@ -103,9 +111,7 @@ class Family:
 
 def one_by_one(images: Sequence[Image.Image], image_processor: Any, **options: Any) -> list[dict[str, Any]]:
     """The image processor's output for each image alone, so that none is padded to another's tiles."""
-    return [
-        dict(image_processor(images=[image], return_tensors="pt", **options)) for image in images
-    ]
+    return [dict(image_processor(images=[image], return_tensors="pt", **options)) for image in images]
 
 
 def tiles_of(output: dict[str, Any], key: str = "pixel_values") -> Tensor:
@@ -115,7 +121,10 @@ def tiles_of(output: dict[str, Any], key: str = "pixel_values") -> Tensor:
 
 
 def tiled(
-    outputs: Sequence[dict[str, Any]], boxes: Sequence[tuple[Box, ...]], *, extra: dict[str, Tensor] | None = None
+    outputs: Sequence[dict[str, Any]],
+    boxes: Sequence[tuple[Box, ...]],
+    *,
+    extra: dict[str, Tensor] | None = None,
 ) -> TowerInputs:
     """Inputs of a tower that gets every image's tiles, one after another."""
     tiles = [tiles_of(output) for output in outputs]

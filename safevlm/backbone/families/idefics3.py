@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from ..views import WHOLE, Box
 from .family import Family, TowerInputs, one_by_one, tile_boxes, tiled, tiles_of
@@ -21,6 +23,11 @@ class Idefics3(Family):
     embedding_keys = ("model.text_model.embed_tokens.weight", "text_model.embed_tokens.weight")
     nested_images = True
 
+    def build_tower(self, vision_config: Any) -> nn.Module:
+        """The class that the whole model uses, in either family."""
+        smol = vision_config.model_type.startswith("smolvlm")
+        return (SmolVLMVisionTransformer if smol else Idefics3VisionTransformer)(vision_config)
+
     def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
         """All tiles of every image; the masks say which patches are not padding."""
         outputs = one_by_one(images, image_processor, return_row_col_info=True)
@@ -29,7 +36,7 @@ class Idefics3(Family):
 
     def opening_id(self, processor: Any, config: Any) -> int:
         """Every tile's tokens start with the token around images."""
-        return int(processor.fake_image_token_id)
+        return int(processor.tokenizer.convert_tokens_to_ids(str(processor.fake_image_token)))
 
     def tower_arguments(self, tensors: dict[str, Tensor], vision_config: Any) -> dict[str, Tensor]:
         """The mask by patches instead of pixels: a patch counts where one of its pixels does."""

@@ -29,6 +29,8 @@ class LlavaNext(Llava):
 class LlavaOneVision(LlavaNext):
     """`LlavaOnevisionForConditionalGeneration`; with several images in a prompt the LLM reads overviews only."""
 
+    nested_images = True
+
     def rows_used(self, rows: int, *, images_in_prompt: int) -> int:
         """The overview comes first."""
         return rows if images_in_prompt == 1 else 1
@@ -41,5 +43,3 @@ def _boxes(image: Image.Image, image_processor: Any, *, tile: int) -> tuple[Box,
     across, down = wide / (image.width * scale), high / (image.height * scale)
     frame = ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
     return (WHOLE, *tile_boxes(high // tile, wide // tile, frame))
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from .family import Family
 
 
@@ -14,5 +16,6 @@ class PaliGemma(Family):
         "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
         "{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
     )
-    answer_types = {"token_type_ids": 1}
+    answer_types: ClassVar[dict[str, int]] = {"token_type_ids": 1}
     nested_images = True
+    needs_images = True

@@ -6,10 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from ..views import WHOLE
 from .family import Family, TowerInputs
+
+
+_TOWERS: dict[str, Any] = {
+    "qwen2_vl": Qwen2VisionTransformerPretrainedModel,
+    "qwen2_vl_vision": Qwen2VisionTransformerPretrainedModel,
+    "qwen2_5_vl": Qwen2_5_VisionTransformerPretrainedModel,
+    "qwen2_5_vl_vision": Qwen2_5_VisionTransformerPretrainedModel,
+    "qwen3_vl": Qwen3VLVisionModel,
+    "qwen3_vl_vision": Qwen3VLVisionModel,
+}
 
 
 class QwenVL(Family):
@@ -17,6 +30,10 @@ class QwenVL(Family):
 
     tower = "model.visual"
     tower_keys = ("visual.", "model.visual.")
+
+    def build_tower(self, vision_config: Any) -> nn.Module:
+        """The class that the whole model uses."""
+        return _TOWERS[vision_config.model_type](vision_config)
 
     def feature_dim(self, vision_config: Any) -> int:
         """The merger projects to the LLM's width."""

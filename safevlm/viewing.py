@@ -1,0 +1,128 @@
+"""The safety modules on every view of an image: the risk of an image is that of its riskiest view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safevlm.backbone import Box, Grid, PromptTable, Views
+from safevlm.modules import HeadOutput
+
+
+@dataclass(frozen=True)
+class ViewOutput:
+    """The head's output for the V views of B images; float32.
+
+    Args:
+        level_logits, category_logits: (V, levels) and (V, categories).
+        attention: per view, (patches,) in [0, 1].
+        grids: per view, (h, w) of its attention.
+        views: what was looked at.
+    """
+
+    level_logits: Tensor
+    category_logits: Tensor
+    attention: tuple[Tensor, ...]
+    grids: tuple[Grid, ...]
+    views: Views
+
+    @property
+    def riskiest(self) -> Tensor:
+        """(B,) int64: per image, the view whose P(unsafe) is highest; one that is not a number comes first."""
+        unsafe = (1 - self.level_logits.detach().softmax(-1)[:, 0]).nan_to_num(nan=2.0).cpu()
+        owners = torch.tensor(self.views.owners)
+        best = [int(torch.where(owners == image, unsafe, -1.0).argmax()) for image in range(len(self.views))]
+        return torch.tensor(best, dtype=torch.long, device=self.level_logits.device)
+
+    def logits(self) -> tuple[Tensor, Tensor]:
+        """(B, levels) and (B, categories) of each image's riskiest view, with gradients."""
+        if len(self.views) == len(self.views.owners):
+            return self.level_logits, self.category_logits
+        chosen = self.riskiest
+        return self.level_logits[chosen], self.category_logits[chosen]
+
+    def heatmaps(self) -> list[np.ndarray | None]:
+        """Per image where the head looked, (h, w) float32 with a maximum of 1; None where it is not finite.
+
+        Views are laid over each other in the image's own frame, each as strong as its P(unsafe); the
+        map is as fine as the finest view.
+        """
+        unsafe = (1 - self.level_logits.detach().softmax(-1)[:, 0]).cpu().tolist()
+        owners = np.array(self.views.owners)
+        return [self._heatmap(np.flatnonzero(owners == image), unsafe) for image in range(len(self.views))]
+
+    def _heatmap(self, numbers: np.ndarray, unsafe: Sequence[float]) -> np.ndarray | None:
+        found: np.ndarray | None = None
+        for number in numbers:
+            grid, box = self.grids[number], self.views.boxes[number]
+            values = self.attention[number].detach().float().cpu().reshape(grid).numpy()
+            peak = float(values.max())
+            if not (np.isfinite(peak) and peak > 0 and np.isfinite(unsafe[number])):
+                return None
+            if found is None:
+                found = np.zeros(self._canvas(numbers), dtype=np.float32)
+            weight = 1.0 if len(numbers) == 1 else unsafe[number]
+            _lay_over(found, values / peak * weight, box)
+        return None if found is None or found.max() <= 0 else found / found.max()
+
+    def _canvas(self, numbers: np.ndarray) -> Grid:
+        """The finest view's patches over the whole image."""
+        sizes = [(self.grids[n], self.views.boxes[n]) for n in numbers]
+        rows = max(grid[0] / (box[3] - box[1]) for grid, box in sizes)
+        columns = max(grid[1] / (box[2] - box[0]) for grid, box in sizes)
+        return round(rows), round(columns)
+
+
+def view_output(
+    modules: Callable[..., HeadOutput],
+    views: Views,
+    *,
+    like: Tensor,
+    pool_grid: Grid | None,
+    table: PromptTable | None = None,
+    prompts: Sequence[str] | None = None,
+) -> ViewOutput:
+    """Run the safety modules, plain or folded, on every view.
+
+    Args:
+        like: a parameter of theirs, for dtype and device.
+        pool_grid: the grid that they pool to; None: the view's own.
+        table: reads the prompts.
+        prompts: one per image, "" for the image alone; None for no prompt at all.
+    """
+    count = len(views.owners)
+    order, outputs = [], []
+    for group in views.groups:
+        features = group.features.to(like)
+        read = {}
+        if prompts is not None and table is not None:
+            read = table.for_head([prompts[views.owners[n]] for n in group.numbers], features)
+        outputs.append(modules(features, group.grid, **read))
+        order += group.numbers
+    attention: list[Tensor] = [torch.empty(0)] * count
+    grids: list[Grid] = [(0, 0)] * count
+    for group, output in zip(views.groups, outputs, strict=True):
+        for place, number in enumerate(group.numbers):
+            attention[number], grids[number] = output.attention[place], pool_grid or group.grid
+    levels = torch.cat([output.level_logits for output in outputs])
+    categories = torch.cat([output.category_logits for output in outputs])
+    if order != sorted(order):
+        back = torch.tensor(order, device=levels.device).argsort()
+        levels, categories = levels[back], categories[back]
+    return ViewOutput(levels, categories, tuple(attention), tuple(grids), views)
+
+
+def _lay_over(canvas: np.ndarray, values: np.ndarray, box: Box) -> None:
+    """Enlarge (h, w) values to their box and keep the larger value at each place; the box may reach beyond."""
+    rows, columns = canvas.shape
+    y = ((np.arange(rows) + 0.5) / rows - box[1]) / (box[3] - box[1]) * values.shape[0]
+    x = ((np.arange(columns) + 0.5) / columns - box[0]) / (box[2] - box[0]) * values.shape[1]
+    inside_y, inside_x = (y >= 0) & (y < values.shape[0]), (x >= 0) & (x < values.shape[1])
+    if inside_y.any() and inside_x.any():
+        where = np.ix_(inside_y, inside_x)
+        part = values[np.ix_(y[inside_y].astype(int), x[inside_x].astype(int))]
+        canvas[where] = np.maximum(canvas[where], part)

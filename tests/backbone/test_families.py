@@ -1,0 +1,194 @@
+"""Every family on a tiny model of its real classes: the table in docs/families.md, cell by cell."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig
+
+from safevlm import Policy, RiskScorer, SafeVLM
+from safevlm.backbone import FAMILIES, encode, family_of, make_chat
+from safevlm.errors import BackboneError
+from safevlm.types import Action
+from tests.families import DIM, family_backbone
+from tests.tiny import picture, tiny_config
+
+GREEDY = {"max_new_tokens": 5, "do_sample": False}
+PROMPTS = ["Hi", "What is on this picture?", "And what are these two?"]
+IMAGES = [picture(1, (20, 24)), picture(2, (40, 18)), [picture(3, (30, 30)), picture(4, (16, 50))]]
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def guard(request) -> SafeVLM:
+    made = SafeVLM.attach(family_backbone(request.param), tiny_config())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.safety.parameters():
+            parameter.normal_(std=0.3)
+    taxonomy = made.config.taxonomy
+    made.policy = Policy(taxonomy, off=frozenset(taxonomy.risky_categories))
+    return made
+
+
+def plain_inputs(guard, prompts, images):
+    """What a user of transformers alone would write."""
+    backbone = guard.backbone
+    texts, nested = [], []
+    for prompt, entry in zip(prompts, images, strict=True):
+        given = entry if isinstance(entry, list) else [entry]
+        chat = [{"role": "user", "content": [*({"type": "image"} for _ in given), {"type": "text", "text": prompt}]}]
+        template = backbone.processor.chat_template or backbone.family.chat_template
+        texts.append(
+            backbone.processor.apply_chat_template(
+                chat, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        )
+        nested.append(given)
+    flat = [image for given in nested for image in given]
+    given = nested if backbone.family.nested_images else flat
+    made = backbone.processor(text=texts, images=given, padding=True, return_tensors="pt")
+    made.pop("labels", None)
+    return made
+
+
+def towers_runs(guard) -> list[int]:
+    """Rows that the tower's first matrix product sees, call by call."""
+    seen: list[int] = []
+    module = next(
+        part for part in guard.backbone.tower.module.modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Conv3d))
+    )
+    guard.handle = module.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    return seen
+
+
+def test_disabled_equals_the_plain_backbone_bit_for_bit(guard):
+    inputs = plain_inputs(guard, PROMPTS, IMAGES)
+    expected = guard.language_model.generate(
+        **inputs, **GREEDY, output_logits=True, return_dict_in_generate=True
+    )
+    texts = guard.backbone.tokenizer.batch_decode(
+        expected.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    with guard.disabled():
+        found = guard.generate(IMAGES, PROMPTS, **GREEDY)
+    assert [reply.text for reply in found] == [text.strip() for text in texts]
+    chats = [
+        make_chat(prompt, len(images) if isinstance(images, list) else 1)
+        for prompt, images in zip(PROMPTS, IMAGES, strict=True)
+    ]
+    flat = [image for images in IMAGES for image in (images if isinstance(images, list) else [images])]
+    encoded = encode(guard.backbone, chats, flat, safety_tokens=0).tensors
+    assert set(encoded) == set(inputs)
+    with torch.no_grad():
+        own, plain = (guard.language_model(**tensors).logits for tensors in (encoded, dict(inputs)))
+    assert torch.equal(own, plain)
+
+
+def test_replayed_vision_features_are_those_of_the_backbones_own_pass(guard):
+    flat = [picture(1, (20, 24)), picture(2, (40, 18))]
+    chats = [make_chat(prompt, 1) for prompt in PROMPTS[:2]]
+    tensors = encode(guard.backbone, chats, flat, safety_tokens=0).tensors
+    tower = guard.backbone.tower
+    with torch.no_grad():
+        plain = guard.language_model(**tensors).logits
+        with tower.replay(tower(tower.preprocess(flat)), [0, 1]):
+            replayed = guard.language_model(**tensors).logits
+    torch.testing.assert_close(replayed, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_safety_tokens_stand_directly_before_each_image(guard):
+    flat = [IMAGES[0], *IMAGES[2]]
+    chats = [make_chat(PROMPTS[0], 1), make_chat(PROMPTS[2], 2)]
+    plain = encode(guard.backbone, chats, flat, safety_tokens=0)
+    marked = encode(guard.backbone, chats, flat, safety_tokens=3)
+    assert marked.token_mask.sum(dim=1).tolist() == [3, 6]
+    for row in range(2):
+        kept = marked.tensors["attention_mask"][row].bool() & ~marked.token_mask[row]
+        own = plain.tensors["input_ids"][row][plain.tensors["attention_mask"][row].bool()]
+        assert torch.equal(marked.tensors["input_ids"][row][kept], own)
+        opening = guard.backbone.family.opening_id(guard.backbone.processor, guard.language_model.config)
+        ends = (marked.token_mask[row][:-1] & ~marked.token_mask[row][1:]).nonzero()[:, 0] + 1
+        assert set(marked.tensors["input_ids"][row][ends].tolist()) == {opening}
+
+
+def test_batches_items_cache_and_stream_agree(guard):
+    together = [reply.text for reply in guard.generate(IMAGES, PROMPTS, **GREEDY)]
+    alone = [guard.generate([i], [p], **GREEDY)[0].text for i, p in zip(IMAGES, PROMPTS, strict=True)]
+    assert together == alone
+    uncached = [reply.text for reply in guard.generate(IMAGES, PROMPTS, use_cache=False, **GREEDY)]
+    assert together == uncached
+    streamed = "".join(guard.stream(IMAGES[0], PROMPTS[0], **GREEDY))
+    assert streamed.strip() == together[0]
+
+
+def test_tokens_change_the_answer_and_text_alone_passes(guard):
+    inputs = [[picture(1, (20, 24))], ["Hi"]]
+    with torch.no_grad():
+        tensors = encode(guard.backbone, [make_chat("Hi", 1)], inputs[0], safety_tokens=0).tensors
+        plain = guard.language_model(**tensors).logits[0, -1]
+    out = guard(inputs[0], ["Hi"], ["Yes"])
+    assert torch.isfinite(out.lm_losses).all()
+    marked = encode(guard.backbone, [make_chat("Hi", 1)], inputs[0], safety_tokens=3)
+    with torch.no_grad(), guard._in_place(marked, None, [], []):
+        steered = guard.language_model(**marked.tensors).logits[0, -1]
+    assert not torch.allclose(plain, steered)
+    reply = guard.generate([None], ["Hello"], **GREEDY)[0]
+    assert reply.assessment is None
+    assert reply.action is Action.ALLOW
+
+
+def test_one_tower_pass(guard):
+    seen = towers_runs(guard)
+    try:
+        guard.generate(IMAGES[:2], PROMPTS[:2], **GREEDY)
+    finally:
+        guard.handle.remove()
+    assert len(seen) == 1
+
+
+def test_scores_and_heatmaps_in_the_images_frame(guard):
+    flat = [IMAGES[0], IMAGES[1], picture(5, (64, 16))]
+    together = guard.assess(flat, heatmap=True)
+    for one, image in zip(together, flat, strict=True):
+        assert one.score == pytest.approx(guard.assess([image])[0].score, abs=1e-5)
+        assert one.heatmap.max() == pytest.approx(1.0)
+        assert one.heatmap.min() >= 0
+
+
+def test_training_lowers_the_loss_and_reload_gives_equal_scores(guard, tmp_path):
+    image, other = picture(1, (20, 24)), picture(2, (40, 18))
+    fresh = SafeVLM.attach(guard.backbone, tiny_config())
+    fresh.safety.requires_grad_(True)
+    optimizer = torch.optim.AdamW(fresh.safety.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        out = fresh([image, other], ["Hi", "What?"], ["No", "Yes"])
+        levels, _ = out.head.logits()
+        loss = out.lm_loss + torch.nn.functional.cross_entropy(levels, torch.tensor([3, 0]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    fresh.save_pretrained(tmp_path)
+    again = SafeVLM.from_pretrained(tmp_path, backbone=guard.backbone)
+    assert again.assess([image])[0].score == fresh.assess([image])[0].score
+    assert fresh.config.vision_dim == DIM
+
+
+def test_the_tower_alone_scores_as_the_whole_model(guard, tmp_path):
+    guard.language_model.save_pretrained(tmp_path / "base", max_shard_size="30KB")
+    guard.backbone.processor.save_pretrained(tmp_path / "base")
+    guard.save_pretrained(tmp_path / "adapter")
+    scorer = RiskScorer.from_pretrained(tmp_path / "adapter", backbone=tmp_path / "base")
+    flat = [IMAGES[0], IMAGES[1]]
+    own, whole = scorer.assess(flat, ["Hi", ""]), guard.assess(flat, ["Hi", ""])
+    assert [one.score for one in own] == [one.score for one in whole]
+    read = scorer.tower.layers_read
+    if read is not None:
+        assert scorer.tower.module.config.num_hidden_layers == read
+
+
+def test_an_unknown_family_lists_the_known_ones():
+    with pytest.raises(BackboneError, match=r"bert.*known: .*gemma3.*qwen3_vl.*To add one"):
+        family_of(BertConfig())

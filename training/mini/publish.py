@@ -21,7 +21,7 @@ LIMIT = 24 * 2**20
 ROOT = Path(__file__).parents[2]
 
 RECIPES = {
-    BASE: "training/mini/README.md: mini.tower, mini.pretrain twice",
+    BASE: "training/mini/README.md: mini.tower, mini.pretrain",
     STAGE1: "training/mini/README.md: mini.safety_table, safevlm train head --config mini_head",
     STAGE2: "training/mini/README.md: safevlm train joint --config mini_joint",
 }

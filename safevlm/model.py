@@ -398,10 +398,5 @@ class SafeVLM(nn.Module, ModelHubMixin):
                     fill_placeholders(self.backbone.input_embeddings, tokens, inputs.token_mask)
                 )
             if passed is not None and len(images):
-                together = [count for count in counts for _ in range(count)]
-                used = [
-                    self.backbone.family.rows_used(passed.rows[image], images_in_prompt=count)
-                    for image, count in zip(images, together, strict=True)
-                ]
-                stack.enter_context(self.backbone.tower.replay(passed, images, rows_used=used))
+                stack.enter_context(self.backbone.replay(passed, images, counts))
             yield

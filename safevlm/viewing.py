@@ -95,7 +95,8 @@ def view_output(
         prompts: one per image, "" for the image alone; None for no prompt at all.
     """
     count = len(views.owners)
-    order, outputs = [], []
+    order: list[int] = []
+    outputs: list[HeadOutput] = []
     for group in views.groups:
         features = group.features.to(like)
         read = {}

@@ -83,7 +83,9 @@ PINPOINTS = [[SIZE, 2 * SIZE], [2 * SIZE, SIZE], [2 * SIZE, 2 * SIZE]]
 def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
     """Byte-level, no merges; `named` special tokens become attributes."""
     known = ["<pad>", "<s>", "</s>", "<image>", *special, *(t for t in named.values() if t != "<image>")]
-    vocabulary = {t: i for i, t in enumerate(dict.fromkeys([*known, *sorted(pre_tokenizers.ByteLevel.alphabet())]))}
+    vocabulary = {
+        t: i for i, t in enumerate(dict.fromkeys([*known, *sorted(pre_tokenizers.ByteLevel.alphabet())]))
+    }
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -121,7 +123,9 @@ def _llava_like(kind: str) -> Any:
     common: dict[str, Any] = {"patch_size": PATCH, "chat_template": CHAT_TEMPLATE}
     common |= {"num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
     if kind == "llava_next":
-        images = LlavaNextImageProcessor(size={"shortest_edge": SIZE}, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS)
+        images = LlavaNextImageProcessor(
+            size={"shortest_edge": SIZE}, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS
+        )
         return config, LlavaNextProcessor(image_processor=images, tokenizer=tokenizer(), **common)
     if siglip:
         return config, LlavaOnevisionProcessor(
@@ -161,7 +165,10 @@ def _gemma3() -> Any:
 
 def _internvl() -> Any:
     words = tokenizer(
-        start_image_token="<img>", end_image_token="</img>", context_image_token="<image>", video_token="<video>"
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<image>",
+        video_token="<video>",
     )
     config = InternVLConfig(
         vision_config={
@@ -214,10 +221,18 @@ def _qwen(kind: str) -> Any:
         "image_token_id": 3, "video_token_id": ids["<video>"], "vision_start_token_id": ids["<|vision_start|>"],
         "vision_end_token_id": ids["<|vision_end|>"],
     }  # fmt: skip
-    common = {"depth": 2, "num_heads": 2, "patch_size": PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    common = {
+        "depth": 2,
+        "num_heads": 2,
+        "patch_size": PATCH,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
     if kind == "qwen2_vl":
         config: Any = Qwen2VLConfig(
-            vision_config={**common, "embed_dim": DIM, "hidden_size": DIM, "mlp_ratio": 2}, text_config=text, **options
+            vision_config={**common, "embed_dim": DIM, "hidden_size": DIM, "mlp_ratio": 2},
+            text_config=text,
+            **options,
         )
     elif kind == "qwen2_5_vl":
         config = Qwen2_5_VLConfig(
@@ -242,11 +257,17 @@ def _qwen(kind: str) -> Any:
         from transformers import Qwen3VLVideoProcessor
 
         return config, Qwen3VLProcessor(
-            image_processor=images, tokenizer=words, video_processor=Qwen3VLVideoProcessor(), chat_template=template
+            image_processor=images,
+            tokenizer=words,
+            video_processor=Qwen3VLVideoProcessor(),
+            chat_template=template,
         )
     processor_class = Qwen2VLProcessor if kind == "qwen2_vl" else Qwen2_5_VLProcessor
     return config, processor_class(
-        image_processor=images, tokenizer=words, video_processor=Qwen2VLVideoProcessor(), chat_template=template
+        image_processor=images,
+        tokenizer=words,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=template,
     )
 
 

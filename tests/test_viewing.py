@@ -16,7 +16,9 @@ def output(levels, attention=None, *, owners=(0, 0, 1), boxes=(LEFT, RIGHT, WHOL
     features = [(torch.zeros(4, 2), (2, 2))] * len(owners)
     views = Views.gather(features, owners, boxes)
     maps = tuple(torch.full((4,), 0.1) for _ in owners) if attention is None else attention
-    return ViewOutput(torch.tensor(levels), torch.arange(float(len(owners)))[:, None], maps, ((2, 2),) * len(owners), views)
+    return ViewOutput(
+        torch.tensor(levels), torch.arange(float(len(owners)))[:, None], maps, ((2, 2),) * len(owners), views
+    )
 
 
 def test_an_image_has_the_logits_of_its_riskiest_view():

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+TINY = 1e-12
+"""So that a matrix of zeros has a number, too: 0."""
+
 
 def fingerprint(matrices: Iterable[Tensor]) -> tuple[float, ...]:
     """For each matrix w, w . cos(0, 1, 2, ...) / |w|.
@@ -17,7 +20,9 @@ def fingerprint(matrices: Iterable[Tensor]) -> tuple[float, ...]:
     """
     flat = [w.detach().flatten().float() for w in matrices]
     waves = (torch.arange(len(w), device=w.device, dtype=torch.float32).cos() for w in flat)
-    return tuple(round(float(w @ wave / w.norm()), 4) for w, wave in zip(flat, waves, strict=True))
+    return tuple(
+        round(float(w @ wave / w.norm().clamp_min(TINY)), 4) for w, wave in zip(flat, waves, strict=True)
+    )
 
 
 def same_weights(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -28,11 +33,13 @@ def same_weights(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 def read_matrices(tower: nn.Module, layers: int | None) -> Iterator[Tensor]:
     """The matrices of a tower that its features depend on, in order: embeddings and the first `layers`.
 
-    With None all matrices, for towers whose whole output is read.
+    With None all but a pooling head, for towers whose whole output is read.
     """
     for name, parameter in tower.named_parameters():
         number = _LAYER.search(name)
-        read = layers is None or (int(number[1]) < layers if number else "embeddings" in name)
+        read = not name.startswith(("head.", "vision_model.head."))
+        if layers is not None:
+            read = int(number[1]) < layers if number else "embeddings" in name
         if parameter.ndim > 1 and read:
             yield parameter
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from threading import Event
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
@@ -30,7 +31,7 @@ from safevlm.errors import BackboneError
 from .families import Family, family_of
 from .freeze import freeze
 from .prompt_table import PromptTable
-from .tower import VisionTower, layers_read
+from .tower import TowerPass, VisionTower, layers_read
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -97,6 +98,17 @@ class Backbone:
             name: tensor.to(device, dtype if tensor.is_floating_point() else None)
             for name, tensor in tensors.items()
         }
+
+    def replay(
+        self, passed: TowerPass, images: Sequence[int], counts: Sequence[int]
+    ) -> AbstractContextManager[None]:
+        """`VisionTower.replay` for prompts that have `counts` of these images each, in order."""
+        together = [count for count in counts for _ in range(count)]
+        used = [
+            self.family.rows_used(passed.rows[image], images_in_prompt=count)
+            for image, count in zip(images, together, strict=True)
+        ]
+        return self.tower.replay(passed, images, rows_used=used)
 
     @property
     def text_dim(self) -> int:

@@ -128,7 +128,9 @@ class VisionTower:
             output = self.module(
                 pixels, **arguments, output_hidden_states=self.layer is not None, return_dict=True
             )
-        features = self.family.features(output, layer=self.layers_read, drops_class_token=self.drops_class_token)
+        features = self.family.features(
+            output, layer=self.layers_read, drops_class_token=self.drops_class_token
+        )
         return TowerPass(self._views(inputs, features, pixels), inputs.rows, output)
 
     def _views(self, inputs: TowerInputs, features: Tensor, pixels: Tensor) -> Views:
@@ -173,7 +175,7 @@ class VisionTower:
             return value
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            pixels = args[0] if args else kwargs.get("pixel_values", kwargs.get("hidden_states"))
+            pixels: Any = args[0] if args else kwargs.get("pixel_values", kwargs.get("hidden_states"))
             repeats, rest = divmod(len(pixels), asked)
             if rest or not repeats:
                 raise BackboneError(

@@ -36,7 +36,12 @@ def plain_inputs(guard, prompts, images):
     texts, nested = [], []
     for prompt, entry in zip(prompts, images, strict=True):
         given = entry if isinstance(entry, list) else [entry]
-        chat = [{"role": "user", "content": [*({"type": "image"} for _ in given), {"type": "text", "text": prompt}]}]
+        chat = [
+            {
+                "role": "user",
+                "content": [*({"type": "image"} for _ in given), {"type": "text", "text": prompt}],
+            }
+        ]
         template = backbone.processor.chat_template or backbone.family.chat_template
         texts.append(
             backbone.processor.apply_chat_template(
@@ -55,7 +60,9 @@ def towers_runs(guard) -> list[int]:
     """Rows that the tower's first matrix product sees, call by call."""
     seen: list[int] = []
     module = next(
-        part for part in guard.backbone.tower.module.modules() if isinstance(part, (torch.nn.Conv2d, torch.nn.Conv3d))
+        part
+        for part in guard.backbone.tower.module.modules()
+        if isinstance(part, (torch.nn.Conv2d, torch.nn.Conv3d))
     )
     guard.handle = module.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
     return seen

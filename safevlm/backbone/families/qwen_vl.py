@@ -14,7 +14,6 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from ..views import WHOLE
 from .family import Family, TowerInputs
 
-
 _TOWERS: dict[str, Any] = {
     "qwen2_vl": Qwen2VisionTransformerPretrainedModel,
     "qwen2_vl_vision": Qwen2VisionTransformerPretrainedModel,
@@ -33,7 +32,8 @@ class QwenVL(Family):
 
     def build_tower(self, vision_config: Any) -> nn.Module:
         """The class that the whole model uses."""
-        return _TOWERS[vision_config.model_type](vision_config)
+        tower: nn.Module = _TOWERS[vision_config.model_type](vision_config)
+        return tower
 
     def feature_dim(self, vision_config: Any) -> int:
         """The merger projects to the LLM's width."""

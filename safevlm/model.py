@@ -336,8 +336,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         if hints is not None:
             chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
         inputs = encode(self.backbone, chats, given, safety_tokens=self.config.num_tokens, answers=answers)
-        counts = [int(image is not None) for image in images]
-        with self._in_place(inputs, passed, range(len(given)), counts):
+        with self._in_place(inputs, passed, range(len(given)), [1] * len(given)):
             logits = self.language_model(**self.backbone.on_device(inputs.tensors)).logits
         assert inputs.labels is not None  # answers were given
         return answer_losses(logits, inputs.labels)
@@ -373,9 +372,10 @@ class SafeVLM(nn.Module, ModelHubMixin):
         rows = [row for request in requests for row in request.images]
         count = self.config.num_tokens if self._enabled and self._tokens_enabled else 0
         inputs = encode(self.backbone, chats, [opened[row] for row in rows], safety_tokens=count)
-        tensors = self.backbone.on_device(inputs.tensors)
         with self._in_place(inputs, passed, rows, [len(request.images) for request in requests]):
-            made = self.language_model.generate(**tensors, **generation_kwargs)
+            made = self.language_model.generate(
+                **self.backbone.on_device(inputs.tensors), **generation_kwargs
+            )
         repeats = made.shape[0] // len(requests)
         answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
         texts: list[str] = self.backbone.tokenizer.batch_decode(answers, skip_special_tokens=True)

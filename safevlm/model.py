@@ -385,12 +385,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
     def _in_place(
         self, inputs: Inputs, passed: TowerPass | None, images: Sequence[int], counts: Sequence[int]
     ) -> Iterator[None]:
-        """Within the context the backbone sees the safety tokens and the vision features computed before.
-
-        Args:
-            images: of the pass, in the order of the prompts.
-            counts: how many of them each prompt has.
-        """
+        """Within the context the backbone sees safety tokens and earlier features of `images`, `counts` per prompt."""
         with ExitStack() as stack:
             if inputs.token_mask is not None:
                 tokens = self.safety.tokens.prompt

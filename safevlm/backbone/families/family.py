@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from safevlm.errors import BackboneError
+
 from ..views import WHOLE, Box, Grid
 
 
@@ -129,10 +131,13 @@ def tiled(
     """Inputs of a tower that gets every image's tiles, one after another."""
     tiles = [tiles_of(output) for output in outputs]
     rows = tuple(len(part) for part in tiles)
-    placed = tuple(
-        box if len(box) == count else (WHOLE,) * count for box, count in zip(boxes, rows, strict=True)
-    )
-    return TowerInputs({"pixel_values": torch.cat(tiles), **(extra or {})}, rows, None, placed)
+    for count, placed in zip(rows, boxes, strict=True):
+        if count != len(placed):
+            raise BackboneError(
+                f"the image processor made {count} tiles of an image whose layout has {len(placed)}; "
+                "report it with the processor's settings, its tiles cannot be placed"
+            )
+    return TowerInputs({"pixel_values": torch.cat(tiles), **(extra or {})}, rows, None, tuple(boxes))
 
 
 def tile_boxes(rows: int, columns: int, frame: Box = WHOLE) -> tuple[Box, ...]:

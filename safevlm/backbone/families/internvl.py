@@ -29,10 +29,6 @@ class InternVL(Family):
         outputs = one_by_one(images, image_processor)
         return tiled(outputs, [_boxes(image, image_processor) for image in images])
 
-    def opening(self, processor: Any) -> str:
-        """The context token, which the processor expands."""
-        return str(processor.image_token)
-
     def opening_id(self, processor: Any, config: Any) -> int:
         """The expansion starts with the image's start token."""
         return int(processor.start_image_token_id)

@@ -15,7 +15,13 @@ from safevlm.training.mini.packing import Packer
 from safevlm.training.mini.pretrain import PretrainRecipe, train_phase
 from safevlm.training.mini.scene_bank import open_bank
 from safevlm.training.mini.tower import TowerRecipe, tower_data, train_tower
-from safevlm.training.mini.tower_model import TowerClassifier, hidden_states, random_patches, tower_config
+from safevlm.training.mini.tower_model import (
+    TowerClassifier,
+    hidden_states,
+    random_patches,
+    start_local,
+    tower_config,
+)
 from safevlm.training.mini.vocabulary import build_processor, train_tokenizer
 from transformers import AutoProcessor, CLIPVisionModel, LlavaForConditionalGeneration
 
@@ -54,6 +60,23 @@ def test_dropped_patches_are_distinct():
     kept = random_patches(5, patches=64, kept=20, generator=torch.Generator().manual_seed(0))
     assert all(len(set(row)) == 20 for row in kept.tolist())
     assert int(kept.max()) < 64
+
+
+def test_the_towers_start_looks_at_the_eight_neighbours():
+    torch.manual_seed(0)
+    tower = CLIPVisionModel(tower_config())
+    start_local(tower)
+    tower.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = tower(torch.randn(2, 3, 64, 64), output_attentions=True).attentions
+    place = 1 + 3 * 8 + 4  # row 3, column 4, after the class token
+    around = [
+        place + 8 * down + right for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)
+    ]
+    for weights in attentions[:-1]:
+        assert weights[:, :, place].argmax(-1).tolist() == [around] * 2
+    with pytest.raises(ValueError, match="3 heads of 64 channels: eight"):
+        start_local(CLIPVisionModel(tower_config(heads=3)))
 
 
 def test_tower_training_lowers_the_loss(bank, tmp_path):

@@ -15,7 +15,7 @@ import safevlm
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "safevlm").rglob("*.py"), *(ROOT / "training").rglob("*.py")])
-ABOVE_TRAINING = {"safevlm/cli.py", "safevlm/demo.py", "safevlm/bench/head.py"}
+ABOVE_TRAINING = {"safevlm/commands/train.py", "safevlm/demo.py", "safevlm/bench/head.py"}
 
 
 def imports(path: Path) -> set[str]:

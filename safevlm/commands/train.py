@@ -1,0 +1,23 @@
+"""`safevlm train`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Hand the rest of the line to LightningCLI."""
+    if not arguments or arguments[0] not in ("head", "joint"):
+        asked = bool(arguments) and arguments[0] in ("-h", "--help")
+        print(
+            "usage: safevlm train {head,joint} [--config FILE] [--help] ...\n\n"
+            "  head   stage 1: safety projector, tokens and head on the frozen backbone\n"
+            "  joint  stage 2: the modules together with LoRA on the LLM",
+            file=sys.stdout if asked else sys.stderr,
+        )
+        return 0 if asked else 2
+    from safevlm.training import train as run
+
+    run(arguments[0], list(arguments[1:]))
+    return 0

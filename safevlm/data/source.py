@@ -1,0 +1,65 @@
+"""What a scan reads: a source is a list of shards, a shard a stream of encoded images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from safevlm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of work and of resume.
+
+    Args:
+        name: unique within its source and the same in every run (`train-00003.tar`, `data.parquet:2`).
+        signature: changes when what the shard holds changes (sizes and times, an etag, a revision).
+        images: how many rows it gives; None where only reading tells.
+    """
+
+    name: str
+    signature: str
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image, still encoded; an image that cannot be had is an item with an error.
+
+    Args:
+        id: of the sample that it belongs to, as the source names it.
+        number: which of the sample's images, from 0.
+        data: the encoded bytes; None where there are none.
+        error: why there are none; empty where there are.
+        text: the caption or conversation that goes with it; empty without one.
+    """
+
+    id: str
+    number: int = 0
+    data: bytes | None = None
+    error: str = ""
+    text: str = ""
+
+
+class ShardError(DataError):
+    """A shard that broke off: what was read of it before stands, the rest cannot be had."""
+
+
+class Source(Protocol):
+    """Where images come from. Sources are picklable, hold no open file, and never write.
+
+    Args:
+        uri: canonical, with its kind before the colon (`wds:/data/{000..010}.tar`).
+    """
+
+    uri: str
+
+    def shards(self) -> Sequence[Shard]:
+        """Every shard in a fixed order; raises DataError where there is nothing to scan."""
+        ...
+
+    def read(self, shard: Shard) -> Iterator[Item]:
+        """The shard's items in a fixed order; raises ShardError where it breaks off."""
+        ...

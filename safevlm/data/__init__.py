@@ -2,5 +2,16 @@
 
 from safevlm.data.folder import FileSample, FolderSource
 from safevlm.data.image import read_image
+from safevlm.data.item import decode_item
+from safevlm.data.source import Item, Shard, ShardError, Source
 
-__all__ = ["FileSample", "FolderSource", "read_image"]
+__all__ = [
+    "FileSample",
+    "FolderSource",
+    "Item",
+    "Shard",
+    "ShardError",
+    "Source",
+    "decode_item",
+    "read_image",
+]

@@ -87,8 +87,8 @@ class FolderSource:
                 digest = _sha256(file, entry.id)
                 image = decode(file, entry.id, max_pixels=self.max_pixels)
         except ImageError as error:
-            return FileSample(entry.id, None, str(error), digest)
-        return FileSample(entry.id, image, "", digest)
+            return FileSample(entry.id, None, str(error), sha256=digest)
+        return FileSample(entry.id, image, sha256=digest)
 
     def __iter__(self) -> Iterator[FileSample]:
         for index in range(len(self)):

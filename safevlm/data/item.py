@@ -1,0 +1,49 @@
+"""Item -> Sample: an encoded image decoded, hashed, and never in the way of the next one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+from PIL import Image
+
+from safevlm.data.image import MAX_PIXELS, decode
+from safevlm.data.source import Item
+from safevlm.errors import ImageError, MissingExtraError
+from safevlm.types import Sample
+
+
+def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> Sample:
+    """Decode an item's bytes. Safe to call from many threads.
+
+    Args:
+        item: one image of a source.
+        max_pixels: the largest width * height that is decoded.
+
+    Returns:
+        A sample with the item's id, number and text. An item without bytes, or with bytes that are
+        no picture, gives a sample with an error; where there are bytes there is a `sha256`.
+
+    Raises:
+        MissingExtraError: imagehash is not installed.
+    """
+    image, error, digest, phash = None, item.error, "", ""
+    if item.data is not None:
+        digest = hashlib.sha256(item.data).hexdigest()
+        try:
+            image = decode(io.BytesIO(item.data), item.id, max_pixels=max_pixels)
+            phash = _phash(image)
+        except ImageError as reason:
+            error = str(reason)
+    if image is None and not error:
+        error = f"{item.id}: the source gave no bytes and no reason; check the source"
+    return Sample(item.id, image, error, number=item.number, text=item.text, sha256=digest, phash=phash)
+
+
+def _phash(image: Image.Image) -> str:
+    """The sign of 64 low frequencies, as 16 hex digits: near-duplicates differ in few bits."""
+    try:
+        import imagehash
+    except ImportError as error:
+        raise MissingExtraError("imagehash", "scan") from error
+    return str(imagehash.phash(image))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 UNFINISHED_NAME = re.compile(r"\.part-\d{5,}\.parquet\.tmp")
 _MARK = b"safevlm"
+BATCH_ROWS = 1024
+"""Rows that `iterate_parts` holds at a time."""
 
 
 class Column(NamedTuple):
@@ -107,6 +109,37 @@ def written_by(path: Path) -> str | None:
         return None
     mark: bytes | None = metadata.get(_MARK)
     return None if mark is None else mark.decode()
+
+
+def iterate_parts(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of every `part-*.parquet` in a folder, in the order of the parts' names.
+
+    A batch of rows is held at a time, whatever the parts' size. A folder without parts, or one that
+    is not there, has no rows.
+
+    Args:
+        folder: where the parts are.
+        columns: which of their columns are read.
+
+    Raises:
+        DataError: a part is broken or lacks one of the columns.
+        MissingExtraError: pyarrow is not installed.
+    """
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as pq
+
+    for path in sorted(folder.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)):
+        try:
+            with pq.ParquetFile(path) as file:
+                missing = [name for name in columns if name not in file.schema_arrow.names]
+                if missing:
+                    raise DataError(
+                        f"{path}: has no column {', '.join(missing)}; scan again with this version"
+                    )
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+                    yield from batch.to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{path}: is not a whole Parquet file ({error}); scan its shard again") from error
 
 
 def _pyarrow() -> Any:

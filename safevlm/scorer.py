@@ -13,6 +13,7 @@ from safevlm import checkpoint
 from safevlm.backbone import (
     HubOptions,
     PromptTable,
+    TowerInputs,
     TowerPass,
     VisionTower,
     load_prompt_table,
@@ -137,10 +138,8 @@ class RiskScorer:
             found: Iterator[RiskAssessment] = iter(())
             if rows:
                 texts = None if prompts is None else [prompts[start + row] for row in rows]
-                passed = self.tower(
-                    self.tower.preprocess([image for image in opened if not isinstance(image, str)])
-                )
-                found = iter(self.assess_pass(passed, texts, heatmap=heatmap, policy=policy))
+                inputs = self.preprocess([image for image in opened if not isinstance(image, str)])
+                found = iter(self.assess_inputs(inputs, texts, heatmap=heatmap, policy=policy))
             results += [
                 (policy or self.policy).assess(Risk(None, reason=image))
                 if isinstance(image, str)
@@ -148,6 +147,21 @@ class RiskScorer:
                 for image in opened
             ]
         return results
+
+    def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
+        """RGB images -> what `assess_inputs` takes, on the CPU; any thread may call it."""
+        return self.tower.preprocess(images)
+
+    def assess_inputs(
+        self,
+        inputs: TowerInputs,
+        prompts: Sequence[str] | None = None,
+        *,
+        heatmap: bool = False,
+        policy: Policy | None = None,
+    ) -> list[RiskAssessment]:
+        """Assess images that are preprocessed; the arguments of `assess`, one assessment per image."""
+        return self.assess_pass(self.tower(inputs), prompts, heatmap=heatmap, policy=policy)
 
     def assess_pass(
         self,

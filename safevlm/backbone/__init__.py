@@ -1,6 +1,6 @@
 """The only room that knows a Hugging Face or timm model."""
 
-from .families import FAMILIES, Family, family_of
+from .families import FAMILIES, Family, TowerInputs, family_of
 from .fingerprint import same_weights
 from .freeze import freeze
 from .load import (
@@ -32,6 +32,7 @@ __all__ = [
     "HubOptions",
     "Inputs",
     "PromptTable",
+    "TowerInputs",
     "TowerPass",
     "Views",
     "VisionTower",

@@ -242,12 +242,14 @@ def _load_config(name: str | Path, hub: HubOptions) -> Any:
 
 
 def _wrap_tower(module: nn.Module, config: Any, family: Family, processor: Any) -> VisionTower:
+    depth, layers = getattr(config.vision_config, "num_hidden_layers", None), family.vision_layers(config)
     return VisionTower(
         module,
         processor.image_processor,
         family=family,
         layer=family.vision_layer(config),
-        depth=getattr(config.vision_config, "num_hidden_layers", None),
+        depth=depth,
+        deepest=max(layers_read(layer, depth) for layer in layers) if depth and layers else None,
         drops_class_token=family.drops_class_token(config),
     )
 

@@ -50,6 +50,7 @@ class VisionTower:
         family: how images reach it and what is read.
         layer: index of the hidden state to read, as the backbone's config has it; None: the tower's own output.
         depth: layers of the whole tower, of which the module may have the first alone.
+        deepest: how many of its layers the backbone's own code reads; None: all.
         drops_class_token: whether its first position is dropped.
     """
 
@@ -61,6 +62,7 @@ class VisionTower:
         family: Family,
         layer: int | None,
         depth: int | None,
+        deepest: int | None,
         drops_class_token: bool,
     ) -> None:
         self.module = module
@@ -68,6 +70,7 @@ class VisionTower:
         self.family = family
         self.layer = layer
         self.depth = depth
+        self.deepest = deepest
         self.drops_class_token = drops_class_token
         # held while the tower runs or replays, so that threads do not see each other's features
         self.lock = RLock()
@@ -111,20 +114,27 @@ class VisionTower:
         return layers_read(self.layer, self.depth)
 
     def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
-        """RGB images -> the tower's inputs, in its dtype and on its device."""
+        """RGB images -> the tower's inputs, in its dtype and on the CPU; any thread may call it."""
         inputs = self.family.prepare(images, self.image_processor)
+        pinned = self.device.type == "cuda"  # so that the copy to the device does not wait
         tensors = {
-            name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+            name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor
             for name, tensor in inputs.tensors.items()
         }
+        return replace(inputs, tensors={n: t.pin_memory() if pinned else t for n, t in tensors.items()})
+
+    def on_device(self, inputs: TowerInputs) -> TowerInputs:
+        """The inputs where the tower is; the copy may still be under way, later work on the device waits for it."""
+        tensors = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.tensors.items()}
         return replace(inputs, tensors=tensors)
 
     @torch.no_grad()
     def __call__(self, inputs: TowerInputs) -> TowerPass:
-        """Run the tower once."""
+        """Run the tower once, on inputs of `preprocess`."""
+        inputs = self.on_device(inputs)
         arguments = dict(self.family.tower_arguments(inputs.tensors, self._config))
         pixels = arguments.pop("pixel_values")
-        with self.lock:
+        with self.lock, self._stopping():
             output = self.module(
                 pixels, **arguments, output_hidden_states=self.layer is not None, return_dict=True
             )
@@ -132,6 +142,28 @@ class VisionTower:
             output, layer=self.layers_read, drops_class_token=self.drops_class_token
         )
         return TowerPass(self._views(inputs, features, pixels), inputs.rows, output)
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Within the context the layers that nothing reads pass on what they get, and cost nothing."""
+        skipped = self._unread_layers()
+        try:
+            for layer in skipped:
+                # its hooks still run, so that the hidden states keep their places
+                layer.forward = lambda hidden_states, *_, **__: hidden_states
+            yield
+        finally:
+            for layer in skipped:
+                vars(layer).pop("forward", None)
+
+    def _unread_layers(self) -> list[nn.Module]:
+        """Layers behind the deepest that is read; none where the module has the first layers alone."""
+        if self.deepest is None:
+            return []
+        stacks = [m for m in self.module.modules() if isinstance(m, nn.ModuleList) and len(m) == self.depth]
+        if len(stacks) != 1 or any("forward" in vars(layer) for layer in stacks[0]):
+            return []  # not a plain stack of layers, or accelerate has put its own forward there
+        return list(stacks[0])[self.deepest :]
 
     def _views(self, inputs: TowerInputs, features: Tensor, pixels: Tensor) -> Views:
         owners = tuple(image for image, boxes in enumerate(inputs.boxes) for _ in boxes)

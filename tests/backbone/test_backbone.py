@@ -193,6 +193,18 @@ def test_the_tower_alone_equals_the_models_own(folder):
     assert own.grid == (4, 4)
 
 
+def test_the_models_own_tower_stops_at_the_layer_that_is_read(folder):
+    backbone = load_backbone(folder)
+    layers = next(m for m in backbone.tower.module.modules() if isinstance(m, torch.nn.ModuleList))
+    ran = []
+    for number, layer in enumerate(layers):
+        layer.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
+    backbone.tower(backbone.tower.preprocess([picture()]))
+    assert ran == list(range(len(layers) - 1))  # the config reads the last but one
+    backbone.model.model.vision_tower(torch.zeros(1, 3, 16, 16))
+    assert ran[len(layers) - 1 :] == list(range(len(layers)))  # and nothing is left behind
+
+
 def test_loading_the_tower_reads_no_tensor_of_the_llm(folder, monkeypatch):
     from safetensors import safe_open
 

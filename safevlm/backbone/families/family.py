@@ -70,6 +70,11 @@ class Family:
         """Index of the hidden state that is read, negative from the end; None: the tower's own output."""
         return None
 
+    def vision_layers(self, config: Any) -> tuple[int, ...] | None:
+        """Every hidden state that the model's own code reads; None: the tower's output."""
+        layer = self.vision_layer(config)
+        return None if layer is None else (layer,)
+
     def drops_class_token(self, config: Any) -> bool:
         """Whether the first position of the tower's output is not a patch that the model uses."""
         return False

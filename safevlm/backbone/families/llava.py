@@ -28,12 +28,16 @@ class Llava(Family):
 
 
 class VipLlava(Family):
-    """`VipLlavaForConditionalGeneration` reads five layers; the guard reads the first that it names, the deepest."""
+    """`VipLlavaForConditionalGeneration` reads five layers; the guard reads the first that it names."""
 
     def vision_layer(self, config: Any) -> int | None:
         """-2 in the published models."""
+        return self.vision_layers(config)[0]
+
+    def vision_layers(self, config: Any) -> tuple[int, ...]:
+        """All that are joined."""
         layers = config.vision_feature_layers
-        return int(layers if isinstance(layers, int) else layers[0])
+        return (layers,) if isinstance(layers, int) else tuple(layers)
 
     def drops_class_token(self, config: Any) -> bool:
         """Always."""

@@ -1,153 +1,198 @@
-"""A folder of pictures on this machine."""
+"""A folder of pictures, on this machine or behind a URL."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, TypeAlias
 
-from safevlm.data.image import MAX_PIXELS, decode, open_regular
+from safevlm.data import storage
+from safevlm.data.image import MAX_PIXELS
+from safevlm.data.item import decode_item
+from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, ImageError
 from safevlm.types import Sample
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 
+FileSample: TypeAlias = Sample
+
 
 @dataclass(frozen=True)
-class FileSample(Sample):
-    """A sample that came from a file.
+class _Listing:
+    """Pictures and unreachable places, sorted by id.
 
     Args:
-        sha256: hash of the file's bytes, 64 hex digits; empty where the file could not be read.
+        names: relative to the folder, as the file system spells them.
+        errors: name -> why there is nothing to open.
+        stamps: name -> fingerprint, of a remote folder only.
     """
 
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One line of the listing: `error` is set where there is nothing to open."""
-
-    id: str
-    path: Path
-    error: str = ""
+    names: list[str]
+    errors: dict[str, str]
+    stamps: dict[str, str]
 
 
 class FolderSource:
     """Every picture below a folder, sorted by its path relative to the folder.
 
     Files count by their names (jpg, jpeg, png, gif, webp, bmp, tif, tiff, in any case). What cannot
-    be opened is a sample with an error, never left out: also a symlink that leaves the folder
+    be opened is an item with an error, never left out: also a symlink that leaves the folder
     (it is not followed) and a subfolder that cannot be listed. A symlink to a folder inside the
     same folder is passed over, since its files have paths of their own.
 
-    The names are listed once, when the object is made; pictures are read when they are asked for.
+    The names are listed once, when they are asked for first; a copy in another process lists again.
 
     Args:
-        root: the folder.
+        root: the folder, or a URL that fsspec reads.
         max_pixels: the largest picture that is decoded, width * height.
-
-    Raises:
-        DataError: no such folder, not a folder, no pictures in it, or two files with one id.
+        files_per_shard: how many files of the sorted listing make a shard.
     """
 
-    def __init__(self, root: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
-        self.root = Path(root)
+    def __init__(
+        self, root: str | Path, *, max_pixels: int = MAX_PIXELS, files_per_shard: int = 1024
+    ) -> None:
+        self.root = storage.canonical(root)
+        self.uri = f"folder:{self.root}"
         self.max_pixels = max_pixels
-        if not self.root.exists():
-            raise DataError(f"{self.root}: no such folder; check the path")
-        if not self.root.is_dir():
-            raise DataError(f"{self.root}: is a file, not a folder; give the folder that holds it")
-        self._entries = sorted(_listing(self.root), key=lambda entry: entry.id)
-        if not self._entries:
+        self.files_per_shard = files_per_shard
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_listing"}
+
+    def shards(self) -> list[Shard]:
+        """Runs of the sorted listing: `files-00000000`, `files-00001024` ...
+
+        Raises:
+            DataError: no such folder, not a folder, no pictures in it, or two files with one id.
+        """
+        starts = range(0, len(self._listing.names), self.files_per_shard)
+        return [self._shard(start) for start in starts]
+
+    def read(self, shard: Shard) -> Iterator[Item]:
+        """The run's pictures; one that cannot be read is an item with an error.
+
+        Raises:
+            ShardError: files were added or removed since the shard was planned.
+        """
+        names = self._run(int(shard.name.rpartition("-")[2]))
+        if shard.signature.partition("-")[0] != storage.digest(names):
+            raise ShardError(f"{self.root}: files were added or removed since the scan began; start it again")
+        for name in names:
+            yield self._item(name)
+
+    def __len__(self) -> int:
+        return len(self._listing.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        return decode_item(self._item(self._listing.names[index]), max_pixels=self.max_pixels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def _item(self, name: str) -> Item:
+        id = _id(name)
+        if name in self._listing.errors:
+            return Item(id, error=self._listing.errors[name])
+        try:
+            return Item(id, data=storage.ImageRoot(self.root).read(name))
+        except ImageError as error:
+            return Item(id, error=str(error))
+
+    def _run(self, start: int) -> Sequence[str]:
+        return self._listing.names[start : start + self.files_per_shard]
+
+    def _shard(self, start: int) -> Shard:
+        names, root = self._run(start), storage.ImageRoot(self.root)
+        stamps = [self._listing.stamps.get(name) or root.stamp(name) for name in names]
+        signature = f"{storage.digest(names)}-{storage.digest(stamps)}"
+        return Shard(f"files-{start:08d}", signature, len(names))
+
+    @cached_property
+    def _listing(self) -> _Listing:
+        listing = self._remote() if storage.is_remote(self.root) else self._local()
+        listing.names.sort(key=_id)
+        if not listing.names:
             known = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
             raise DataError(
                 f"{self.root}: holds no pictures; files ending in {known} are looked for, at any depth"
             )
-        for one, other in zip(self._entries, self._entries[1:], strict=False):
-            if one.id == other.id:
+        for one, other in zip(listing.names, listing.names[1:], strict=False):
+            if _id(one) == _id(other):
                 raise DataError(
-                    f"{self.root}: two files have the id {one.id!r} (undecodable names); rename one"
+                    f"{self.root}: two files have the id {_id(one)!r} (undecodable names); rename one"
                 )
+        return listing
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __getitem__(self, index: int) -> FileSample:
-        """Read the picture at `index`; a picture that cannot be read is a sample with an error."""
-        entry = self._entries[index]
-        if entry.error:
-            return FileSample(entry.id, None, entry.error)
-        digest = ""
+    def _remote(self) -> _Listing:
         try:
-            with open_regular(entry.path) as file:
-                digest = _sha256(file, entry.id)
-                image = decode(file, entry.id, max_pixels=self.max_pixels)
-        except ImageError as error:
-            return FileSample(entry.id, None, str(error), sha256=digest)
-        return FileSample(entry.id, image, sha256=digest)
+            found = storage.stamps_below(self.root)
+        except storage.failures() as error:
+            raise DataError(
+                f"{self.root}: cannot be listed ({storage.reason(error)}); check the URL and your rights"
+            ) from error
+        stamps = {name: stamp for name, stamp in found.items() if is_picture(name)}
+        return _Listing(list(stamps), {}, stamps)
 
-    def __iter__(self) -> Iterator[FileSample]:
-        for index in range(len(self)):
-            yield self[index]
-
-
-def _sha256(file: BinaryIO, name: str) -> str:
-    """Hash the file in pieces and go back to its start."""
-    digest = hashlib.sha256()
-    try:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-        file.seek(0)
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror or error}); check the disk") from error
-    return digest.hexdigest()
+    def _local(self) -> _Listing:
+        root = Path(self.root)
+        if not root.exists():
+            raise DataError(f"{root}: no such folder; check the path")
+        if not root.is_dir():
+            raise DataError(f"{root}: is a file, not a folder; give the folder that holds it")
+        listing = _Listing([], {}, {})
+        for name, error in _walk(root):
+            listing.names.append(name)
+            if error:
+                listing.errors[name] = error
+        return listing
 
 
-def _listing(root: Path) -> Iterator[_Entry]:
-    """Pictures and unreachable places below `root`, in no order."""
+def is_picture(name: str) -> bool:
+    """Whether a file counts as a picture by its name."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _walk(root: Path) -> Iterator[tuple[str, str]]:
+    """Names of pictures and of unreachable places below `root`, in no order, with their errors."""
     inside = os.path.realpath(root)
-    folders = [root]
+    folders = [""]
     while folders:
         folder = folders.pop()
         try:
-            with os.scandir(folder) as found:
+            with os.scandir(root / folder) as found:
                 items = list(found)
         except OSError as error:
-            name = _id(folder, root)
-            yield _Entry(name, folder, f"{name}: cannot be listed ({error.strerror}); check its permissions")
+            name = folder or "."
+            yield name, f"{_id(name)}: cannot be listed ({error.strerror}); check its permissions"
             continue
         for item in items:
-            path = Path(item.path)
+            name = f"{folder}/{item.name}" if folder else item.name
             if item.is_symlink():
-                yield from _symlink(path, root, inside)
+                yield from _symlink(name, item.path, inside)
             elif item.is_dir(follow_symlinks=False):
-                folders.append(path)
-            elif path.suffix.lower() in SUFFIXES:
-                yield _Entry(_id(path, root), path)
+                folders.append(name)
+            elif is_picture(name):
+                yield name, ""
 
 
-def _symlink(path: Path, root: Path, inside: str) -> Iterator[_Entry]:
+def _symlink(name: str, path: str, inside: str) -> Iterator[tuple[str, str]]:
     """The entry of a symlink, if it has one."""
     target = os.path.realpath(path)
-    is_folder, is_picture = os.path.isdir(target), path.suffix.lower() in SUFFIXES
-    if not (is_folder or is_picture):
+    is_folder = os.path.isdir(target)
+    if not (is_folder or is_picture(name)):
         return
-    name = _id(path, root)
     if not Path(target).is_relative_to(inside):
-        yield _Entry(
-            name,
-            path,
-            f"{name}: is a symlink that leaves the folder and was not followed; copy what it names",
-        )
+        error = f"{_id(name)}: is a symlink that leaves the folder and was not followed; copy what it names"
+        yield name, error
     elif not is_folder:
-        yield _Entry(name, Path(target))
+        yield name, ""
 
 
-def _id(path: Path, root: Path) -> str:
-    """The path relative to the root with forward slashes; bytes that are not UTF-8 as \\xNN."""
-    raw = os.fsencode(path.relative_to(root).as_posix())
-    return raw.decode("utf-8", "backslashreplace")
+def _id(name: str) -> str:
+    """The name with bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,85 +17,107 @@ logger = logging.getLogger(__name__)
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 UNFINISHED_NAME = re.compile(r"\.part-\d{5,}\.parquet\.tmp")
 _MARK = b"safevlm"
+GROUP_ROWS = 4096
+"""Rows that a part file collects before it writes them."""
+
 BATCH_ROWS = 1024
 """Rows that `iterate_parts` holds at a time."""
 
 
 class Column(NamedTuple):
-    """A column: `kind` is string, int32, float32, bool, or scores (map of string to float32)."""
+    """A column: `kind` is string, int32, float32, bool, binary, or scores (map of string to float32)."""
 
     name: str
     kind: str
     nullable: bool = True
 
 
-class PartWriter:
-    """Collects rows and writes them as `part-00000.parquet`, `part-00001.parquet` ...
+class PartFile:
+    """One part file in the making: written under a hidden name, synced and renamed when it is complete.
 
-    A part is written under a hidden name, synced and renamed, so a reader never sees half of one.
+    Memory is bounded: rows go to the disk in groups.
 
     Args:
-        folder: where the parts go; made if it is not there.
+        path: what it will be called, `part-00000.parquet` for example; its folder is there.
         columns: the schema; a row has a value for each.
-        rows_per_part: rows in every part but the last.
-        mark: what is being written, kept in each part's metadata (see `written_by`).
+        mark: what is being written, kept in the file's metadata (see `written_by`).
 
     Raises:
+        DataError: the disk does not take it.
         MissingExtraError: pyarrow is not installed.
     """
 
-    def __init__(
-        self, folder: Path, columns: Sequence[Column], *, rows_per_part: int = 4096, mark: str
-    ) -> None:
+    def __init__(self, path: Path, columns: Sequence[Column], *, mark: str) -> None:
         pyarrow = _pyarrow()
+        import pyarrow.parquet as pq
+
         kinds = {
             "string": pyarrow.string(),
             "int32": pyarrow.int32(),
             "float32": pyarrow.float32(),
             "bool": pyarrow.bool_(),
+            "binary": pyarrow.binary(),
             "scores": pyarrow.map_(pyarrow.string(), pyarrow.float32()),
         }
         fields = [pyarrow.field(c.name, kinds[c.kind], nullable=c.nullable) for c in columns]
         self._schema = pyarrow.schema(fields, metadata={_MARK: mark.encode()})
-        self._folder = folder
-        self._rows_per_part = rows_per_part
+        self._path, self._unfinished = path, path.with_name(f".{path.name}.tmp")
         self._rows: list[Mapping[str, Any]] = []
-        self._parts = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        with self._explained():
+            self._file = self._unfinished.open("wb")
+            self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
 
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take rows; full parts are written. Raises DataError where the disk does not take them."""
-        self._rows.extend(rows)
-        while len(self._rows) >= self._rows_per_part:
-            self._write()
-
-    def close(self) -> None:
-        """Write what is left."""
-        while self._rows:
-            self._write()
-
-    def _write(self) -> None:
-        # Interrupted at any point, this writes the same rows under the same number the next time.
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = self._folder / f"part-{self._parts:05d}.parquet"
-        unfinished = path.with_name(f".{path.name}.tmp")
-        rows = self._rows[: self._rows_per_part]
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            with unfinished.open("wb") as file:
-                pq.write_table(pa.Table.from_pylist(rows, schema=self._schema), file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
+            yield
         except OSError as error:
             raise DataError(
-                f"{path}: cannot be written ({error}); free space or choose another folder"
+                f"{self._path}: cannot be written ({error}); free space or choose another folder, and run "
+                "the same command again"
             ) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
-        self._rows, self._parts = self._rows[len(rows) :], self._parts + 1
-        logger.debug("wrote %d rows to %s", len(rows), path)
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take rows."""
+        self._rows.extend(rows)
+        if len(self._rows) >= GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        with self._explained():
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+    def commit(self) -> None:
+        """Put the file in its place, whole; it replaces one that is there."""
+        if self._rows:
+            self._flush()
+        with self._explained():
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._unfinished, self._path)
+            _sync_folder(self._path.parent)
+        logger.debug("wrote %s", self._path)
+
+    def discard(self) -> None:
+        """Leave nothing behind; does nothing after `commit`."""
+        self._file.close()
+        self._unfinished.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file's new name last; nothing where folders cannot be opened (Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def written_by(path: Path) -> str | None:

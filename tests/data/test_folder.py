@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from safevlm.data import FolderSource
+from safevlm.data import FolderSource, ShardError, decode_item
 from safevlm.errors import DataError
+from safevlm.types import Sample
 
 
 def save(path: Path, colour: int = 0) -> Path:
@@ -19,28 +21,54 @@ def save(path: Path, colour: int = 0) -> Path:
     return path
 
 
+def samples_of(source: FolderSource) -> list[Sample]:
+    return [decode_item(item) for shard in source.shards() for item in source.read(shard)]
+
+
 def test_recursive_sorted_relative_ids(tmp_path: Path) -> None:
     for name in ("b.PNG", "a/z.jpeg", "a/b/c.tiff", "a.webp", ".hidden.gif"):
         save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "folder.png").mkdir()
+    samples = samples_of(FolderSource(tmp_path))
+    assert [sample.id for sample in samples] == [".hidden.gif", "a.webp", "a/b/c.tiff", "a/z.jpeg", "b.PNG"]
+    assert all(sample.image is not None and sample.image.size == (3, 2) for sample in samples)
+
+
+def test_shards_are_runs_of_the_sorted_listing(tmp_path: Path) -> None:
+    for number in range(7):
+        save(tmp_path / f"{number}.png")
+    source = FolderSource(tmp_path, files_per_shard=3)
+    shards = source.shards()
+    assert [(shard.name, shard.images) for shard in shards] == [
+        ("files-00000000", 3),
+        ("files-00000003", 3),
+        ("files-00000006", 1),
+    ]
+    assert [item.id for item in source.read(shards[1])] == ["3.png", "4.png", "5.png"]
+    assert FolderSource(tmp_path, files_per_shard=3).shards() == shards
+    save(tmp_path / "4.png", 99)
+    changed = FolderSource(tmp_path, files_per_shard=3).shards()
+    assert [one == other for one, other in zip(shards, changed, strict=True)] == [True, False, True]
+
+
+def test_a_file_added_after_planning_is_noticed_by_a_copy(tmp_path: Path) -> None:
+    save(tmp_path / "b.png")
     source = FolderSource(tmp_path)
-    assert [sample.id for sample in source] == [".hidden.gif", "a.webp", "a/b/c.tiff", "a/z.jpeg", "b.PNG"]
-    assert len(source) == 5
-    assert all(sample.image is not None and sample.image.size == (3, 2) for sample in source)
-
-
-def test_sample_has_the_hash_of_the_file(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png")
-    assert FolderSource(tmp_path)[0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    (shard,) = source.shards()
+    save(tmp_path / "a.png")
+    assert [item.id for item in source.read(shard)] == ["b.png"]
+    with pytest.raises(ShardError, match="added or removed"):
+        list(pickle.loads(pickle.dumps(source)).read(shard))  # noqa: S301
 
 
 def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     gone = save(tmp_path / "b.png")
     source = FolderSource(tmp_path)
+    (shard,) = source.shards()
     gone.unlink()
-    first, second = source
+    first, second = map(decode_item, source.read(shard))
     assert first.image is not None
     assert second.image is None
     assert "no such file" in second.error
@@ -50,7 +78,7 @@ def test_unreadable_files_are_samples_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("hello")
     os.mkfifo(tmp_path / "pipe.jpg")
-    samples = {sample.id: sample for sample in FolderSource(tmp_path)}
+    samples = {sample.id: sample for sample in samples_of(FolderSource(tmp_path))}
     assert all(sample.image is None for sample in samples.values())
     assert "is empty" in samples["empty.jpg"].error
     assert "not an image" in samples["text.jpg"].error
@@ -68,7 +96,7 @@ def test_symlinks(tmp_path: Path) -> None:
     (root / "loop").symlink_to(root)
     (root / "self.png").symlink_to(root / "self.png")
     (root / "readme").symlink_to(outside / "readme.txt")
-    samples = {sample.id: sample for sample in FolderSource(root)}
+    samples = {sample.id: sample for sample in samples_of(FolderSource(root))}
     assert set(samples) == {"real.png", "inner.png", "leaves.png", "leaves-too", "self.png"}
     assert samples["inner.png"].image is not None
     for name in ("leaves.png", "leaves-too"):
@@ -79,21 +107,16 @@ def test_symlinks(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     save(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")))
-    (sample,) = FolderSource(tmp_path)
+    (sample,) = samples_of(FolderSource(tmp_path))
     assert sample.id == "caf\\xe9.png"
     assert sample.image is not None
-
-
-def test_limit_on_pixels(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
-    assert "limit of 5" in FolderSource(tmp_path, max_pixels=5)[0].error
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(DataError, match="no such folder"):
-        FolderSource(tmp_path / "none")
+        FolderSource(tmp_path / "none").shards()
     with pytest.raises(DataError, match="is a file"):
-        FolderSource(tmp_path / "file.txt")
+        FolderSource(tmp_path / "file.txt").shards()
     with pytest.raises(DataError, match=r"holds no pictures.*jpeg"):
-        FolderSource(tmp_path)
+        FolderSource(tmp_path).shards()

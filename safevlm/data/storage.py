@@ -1,0 +1,338 @@
+"""Files on this machine or behind a URL, through fsspec: listing, opening, telling whether they changed.
+
+A URL that the user gives is the user's choice. A name that stands inside the data is hostile: it is
+read through an `ImageRoot`, which reaches nothing outside one folder and follows no URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import os
+import posixpath
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, unquote
+
+from safevlm.data.image import open_regular
+from safevlm.errors import DataError, ImageError, MissingExtraError
+
+MAX_BYTES = 1 << 28
+"""The largest encoded picture that is read, 256 MiB: what is read has to fit into memory several times."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_CLIENTS = (  # what their clients raise beside OSError, for http and the clouds
+    *(("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")),
+    *(("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError")),
+)
+_STAMPS = (  # what file systems call the things that change with a file's content
+    *("mtime", "modified", "LastModified", "last_modified", "Last-Modified", "updated", "generation"),
+    *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "content_md5", "blob_id", "sha256"),
+)
+
+
+def canonical(url: str | os.PathLike[str]) -> str:
+    """A local path made absolute; a URL as it is."""
+    text = os.fspath(url)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    return text if is_remote(text) else os.path.abspath(text)
+
+
+def is_remote(url: str) -> bool:
+    """Whether it has a protocol (`s3://`, `https://`, `memory://`, chains such as `zip://a::s3://b`)."""
+    return "://" in url
+
+
+def failures() -> tuple[type[BaseException], ...]:
+    """What file systems raise where a file cannot be had."""
+    clients = [getattr(sys.modules[module], name) for module, name in _CLIENTS if module in sys.modules]
+    return (OSError, ValueError, EOFError, asyncio.TimeoutError, *clients)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, without the path again."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextmanager
+def open_binary(url: str) -> Iterator[BinaryIO]:
+    """Open a file for reading, seekable where its file system can. Raises one of `failures`."""
+    with ExitStack() as opened:
+        if is_remote(url):
+            file_system, path = _resolve(url)
+            yield opened.enter_context(file_system.open(path, "rb"))
+            return
+        try:
+            file = opened.enter_context(open_regular(url))
+        except ImageError as error:
+            raise OSError(str(error).removeprefix(f"{url}: ")) from error
+        yield file
+
+
+def is_folder(url: str) -> bool:
+    """Whether there is a folder of this name."""
+    if not is_remote(url):
+        return os.path.isdir(url)
+    file_system, path = _resolve(url)
+    return bool(file_system.isdir(path))
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file or folder of this name."""
+    if not is_remote(url):
+        return os.path.exists(url)
+    file_system, path = _resolve(url)
+    return bool(file_system.exists(path))
+
+
+def fingerprint(url: str) -> str:
+    """Changes when the file does: its size with its time, etag or hash; "missing" where there is none."""
+    try:
+        if not is_remote(url):
+            return stamp_of(os.stat(url))
+        file_system, path = _resolve(url)
+        return stamp(file_system.info(path))
+    except failures():
+        return "missing"
+
+
+def stamp(info: Mapping[str, Any]) -> str:
+    """A fingerprint from what a file system tells of a file."""
+    told = [f"{key}={info[key]}" for key in _STAMPS if info.get(key)]
+    return digest([f"size={info.get('size')}", *(told or [f"created={info.get('created')}"])])
+
+
+def stamp_of(found: os.stat_result) -> str:
+    """A fingerprint of a local file."""
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def digest(parts: Iterable[str]) -> str:
+    """32 hex digits that depend on every part and on where one part ends."""
+    joined = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        joined.update(len(raw).to_bytes(8, "big") + raw)
+    return joined.hexdigest()[:32]
+
+
+def matching(url: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """The files that a path, brace pattern, glob or folder means: name -> URL, sorted by name.
+
+    Names are relative to the folder, or to the last folder before the first wildcard. A file that a
+    brace pattern spells out is in it although it may not exist.
+
+    Args:
+        url: `/x/a.tar`, `s3://b/{000..127}.tar`, `/x/part-*.parquet`, or a folder, searched at any depth
+            for visible files.
+        suffixes: what the names of files in a folder end in, lower case.
+
+    Raises:
+        DataError: no such file, nothing that matches, or a folder that cannot be listed.
+    """
+    try:
+        found = _matching(url, suffixes)
+    except failures() as error:
+        raise DataError(
+            f"{url}: cannot be listed ({reason(error)}); check the path and its permissions"
+        ) from error
+    return dict(sorted(found.items()))
+
+
+def _matching(url: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    if is_remote(url) and not _magic(url) and url.partition("?")[0].lower().endswith(suffixes):
+        if exists(url):  # asking http whether this is a folder would download it
+            return {posixpath.basename(url.partition("?")[0]): url}
+    elif exists(url):
+        if not is_folder(url):
+            return {posixpath.basename(url): url}
+        found = {name: join(url, name) for name in files_below(url) if name.lower().endswith(suffixes)}
+        found = {name: path for name, path in found.items() if not _hidden(name)}
+        if not found:
+            raise DataError(f"{url}: holds no files ending in {', '.join(suffixes)}; check the path")
+        return found
+    magic = _magic(url)
+    if magic is None:
+        raise DataError(f"{url}: no such file; check the path")
+    base = url[: magic.start()].rpartition("/")[0]
+    found = {}
+    for pattern in _braces(url):
+        paths = glob(pattern) if _magic(pattern) else [pattern]
+        found |= {path.removeprefix(base).lstrip("/"): path for path in paths}
+    if not any(exists(path) for path in found.values()):
+        raise DataError(f"{url}: matches no file; check the pattern, and quote it in the shell")
+    return found
+
+
+def _magic(url: str) -> re.Match[str] | None:
+    """The first wildcard: a brace, or one of `*?[` (which have other meanings in http)."""
+    return re.search(r"\{" if _is_http(url) else r"[*?\[{]", url)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def _braces(url: str) -> list[str]:
+    try:
+        from braceexpand import braceexpand
+    except ImportError as error:
+        raise MissingExtraError("webdataset", "scan") from error
+    return list(braceexpand(url)) if "{" in url else [url]
+
+
+def glob(url: str) -> list[str]:
+    """The paths that match a pattern, sorted."""
+    file_system, path = _resolve(url)
+    prefix = url[: len(url) - len(path)] if url.endswith(path) else ""
+    return sorted(prefix + _same_root(found, path) for found in file_system.glob(path))
+
+
+def _same_root(found: str, pattern: str) -> str:
+    """Some file systems drop or add the slash at the front."""
+    return "/" + found.lstrip("/") if pattern.startswith("/") else found
+
+
+def files_below(url: str) -> list[str]:
+    """Names of all files below a folder, relative to it; symlinks to folders are not followed."""
+    if is_remote(url):
+        return list(stamps_below(url))
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    names = []
+    for folder, _, files in os.walk(url, onerror=refuse):
+        names += [Path(folder, name).relative_to(url).as_posix() for name in files]
+    return names
+
+
+def stamps_below(url: str) -> dict[str, str]:
+    """Names of all files below a remote folder, relative to it, with their fingerprints."""
+    file_system, root = _resolve(url)
+    found = {}
+    for path, info in file_system.find(root, detail=True).items():
+        name = posixpath.relpath(path.lstrip("/"), root.lstrip("/"))
+        found[unquote(name) if _is_http(url) else name] = stamp(info)
+    return found
+
+
+def join(folder: str, name: str) -> str:
+    """A file in a folder or below a URL."""
+    return f"{folder.rstrip('/')}/{quote(name) if _is_http(folder) else name}"
+
+
+def parent(url: str) -> str:
+    """The folder that a file lies in."""
+    return url.rpartition("/")[0] or "/"
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """A folder whose pictures are read by names that stand in the data, so nothing outside it is.
+
+    Args:
+        url: the folder, local or remote.
+        max_bytes: the largest file that is read.
+    """
+
+    url: str
+    max_bytes: int = MAX_BYTES
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a picture.
+
+        Args:
+            name: relative to the folder, or a picture written out as `data:image/...;base64,...`.
+
+        Raises:
+            ImageError: another URL, a path or symlink that leaves the folder, no such file, not a
+                regular file, larger than `max_bytes`.
+        """
+        if name.startswith("data:"):
+            return _inline(name)
+        try:
+            path = self._inside(name)
+            with open_regular(path) if not is_remote(self.url) else self._open(path) as file:
+                data = file.read(self.max_bytes + 1)
+        except failures() as error:
+            raise ImageError(f"{shown(name)}: cannot be read ({reason(error)}); check the path") from error
+        if len(data) > self.max_bytes:
+            raise ImageError(
+                f"{shown(name)}: has more than {self.max_bytes:,} bytes, the limit; shrink the picture"
+            )
+        return data
+
+    def stamp(self, name: str) -> str:
+        """Changes when a local picture does; empty for a remote one, which would cost a request."""
+        if is_remote(self.url):
+            return ""
+        try:
+            return stamp_of(os.stat(os.path.join(self.url, name)))
+        except (OSError, ValueError):
+            return "missing"
+
+    def _open(self, path: str) -> Any:
+        file_system, root = _resolve(self.url)
+        return file_system.open(join(root, path), "rb")
+
+    def _inside(self, name: str) -> str:
+        """The path to open; of a remote root relative to it."""
+        if not name or "\0" in name:
+            raise ImageError(f"{shown(name)}: is no file name; correct it in the data")
+        if _URL.match(name):
+            raise ImageError(
+                f"{shown(name)}: is a URL, and a scan fetches none that stands in data; "
+                "download the pictures first (img2dataset does) and scan what it wrote"
+            )
+        if is_remote(self.url):
+            path = posixpath.normpath(name)
+            outside = path.startswith(("/", "../")) or path in ("..", ".")
+        else:
+            path = os.path.realpath(os.path.join(self.url, name))
+            outside = not Path(path).is_relative_to(os.path.realpath(self.url))
+        if outside:
+            raise ImageError(
+                f"{shown(name)}: leaves the folder {self.url} and was not read; copy the file into it"
+            )
+        return path
+
+
+def shown(name: str) -> str:
+    """A name from the data for a message: short, and without what would not print or encode."""
+    text = name if len(name) <= 200 else f"{name[:200]}…"
+    return text if text.isprintable() and text else ascii(text)
+
+
+def _inline(url: str) -> bytes:
+    head, _, body = url.partition(",")
+    if not head.endswith(";base64"):
+        raise ImageError(f"{shown(head)}: is a data URL without base64; encode the picture in base64")
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"{shown(head)}: is a data URL with damaged base64 ({error})") from error
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def _resolve(url: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise MissingExtraError("fsspec", "scan") from error
+    try:
+        file_system, path = url_to_fs(url)
+    except ImportError as error:  # s3fs, gcsfs, adlfs ...
+        raise DataError(f"{url}: needs a package that is not installed ({error})") from error
+    return file_system, path

@@ -51,7 +51,7 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
-def failures() -> tuple[type[BaseException], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """What file systems raise where a file cannot be had."""
     clients = [getattr(sys.modules[module], name) for module, name in _CLIENTS if module in sys.modules]
     return (OSError, ValueError, EOFError, asyncio.TimeoutError, *clients)

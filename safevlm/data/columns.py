@@ -1,0 +1,145 @@
+"""A table's columns -> which holds pictures, words and ids; ambiguity is refused with the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safevlm.data.storage import ImageRoot, shown
+from safevlm.data.text import FIELDS, clean, plain
+from safevlm.errors import DataError, ImageError
+
+IDS = ("id", "key", "__key__", "image_id", "uid")
+PATHS = ("image", "images", "image_path", "image_paths", "path", "file_name", "filename", "file", "filepath")
+REASONS = ("status", "error_message")
+"""Where img2dataset tells why there is no picture."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column is what.
+
+    Args:
+        image: pictures: bytes, a path, `{bytes, path}`, or a list of them.
+        text: captions or conversations; None without.
+        id: ids; None where rows are known by their number.
+        reasons: columns that tell why a row has no picture.
+    """
+
+    image: str
+    text: str | None = None
+    id: str | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read, each once."""
+        return list(dict.fromkeys(name for name in (self.image, self.text, self.id, *self.reasons) if name))
+
+    def text_of(self, row: Mapping[str, Any]) -> str:
+        """The row's words; empty without."""
+        return plain(row.get(self.text)) if self.text else ""
+
+    def id_of(self, row: Mapping[str, Any], otherwise: str) -> str:
+        """The row's id; `otherwise` where it has none."""
+        value = row.get(self.id) if self.id else None
+        value = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+        return otherwise if value is None or value == "" else clean(str(value))
+
+    def pictures_of(
+        self, row: Mapping[str, Any], root: ImageRoot, name: str
+    ) -> list[tuple[bytes | None, str]]:
+        """The row's pictures, each as its bytes or the reason that there are none.
+
+        An empty list has no pictures; no value at all is one picture with an error.
+        """
+        value = row.get(self.image)
+        values = value if isinstance(value, list) else [value]
+        return [self._picture(value, row, root, name) for value in values]
+
+    def _picture(
+        self, value: Any, row: Mapping[str, Any], root: ImageRoot, name: str
+    ) -> tuple[bytes | None, str]:
+        data = value.get("bytes") if isinstance(value, Mapping) else value
+        path = value.get("path") if isinstance(value, Mapping) else None
+        if isinstance(data, bytes):
+            if len(data) > root.max_bytes:
+                return None, f"{name}: has {len(data):,} bytes, more than the limit of {root.max_bytes:,}"
+            return data, ""
+        path = data if isinstance(data, str) else path
+        if path is None:
+            told = ", ".join(shown(str(row[column])) for column in self.reasons if row.get(column))
+            return (
+                None,
+                f"{name}: column {self.image!r} is empty{f' ({told})' if told else ''}; fetch it again",
+            )
+        try:
+            return root.read(path), ""
+        except ImageError as error:
+            return None, str(error)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user said of the columns; None where they are to be recognised."""
+
+    image: str | None = None
+    text: str | None = None
+    id: str | None = None
+
+    def columns(self, kinds: Mapping[str, str], types: Mapping[str, str], where: str) -> Columns:
+        """Decide.
+
+        Args:
+            kinds: column -> picture, string, integer, words (lists, turns) or other; a list of pictures or
+                strings as what it is a list of.
+            types: column -> its type, for messages.
+            where: the file, for messages.
+
+        Raises:
+            DataError: a column that is not there or has a wrong type, no pictures, or several.
+        """
+        has = ", ".join(f"{name} ({kind})" for name, kind in types.items())
+        for option, name in (("image", self.image), ("text", self.text), ("id", self.id)):
+            if name is not None and name not in kinds:
+                raise DataError(f"{where}: no column {name!r} for {option}; it has {has}")
+        image = self.image or _only_picture(kinds, where, has)
+        _check(
+            image,
+            kinds,
+            types,
+            ("picture", "string"),
+            f"{where}: pictures are bytes, paths or {{bytes, path}}",
+        )
+        text = self.text or _first(FIELDS, kinds, ("string", "words"), but=image)
+        if text:
+            _check(text, kinds, types, ("string", "words"), f"{where}: words are text, a list or turns")
+        id = self.id or _first(IDS, kinds, ("string", "integer"), but=image)
+        if id:
+            _check(id, kinds, types, ("string", "integer"), f"{where}: ids are text or whole numbers")
+        return Columns(image, text, id, tuple(name for name in REASONS if name in kinds))
+
+
+def _check(
+    name: str, kinds: Mapping[str, str], types: Mapping[str, str], wanted: tuple[str, ...], what: str
+) -> None:
+    if kinds[name] not in wanted:
+        raise DataError(f"{what}; column {name!r} is {types[name]}; choose another")
+
+
+def _only_picture(kinds: Mapping[str, str], where: str, has: str) -> str:
+    found = [name for name, kind in kinds.items() if kind == "picture"]
+    found = found or [name for name, kind in kinds.items() if kind == "string" and name in PATHS]
+    if len(found) > 1:
+        choices = " or ".join(f"?image={name}" for name in found)
+        raise DataError(f"{where}: several columns hold pictures; add {choices} to the source")
+    if not found:
+        raise DataError(f"{where}: no column holds pictures; it has {has}; say which with ?image=NAME")
+    return found[0]
+
+
+def _first(
+    wanted: Iterable[str], kinds: Mapping[str, str], allowed: tuple[str, ...], *, but: str
+) -> str | None:
+    return next((name for name in wanted if name != but and kinds.get(name) in allowed), None)

@@ -1,0 +1,183 @@
+"""WebDataset: tar files in which the members of a sample share a key and follow one another.
+
+Keys and brace patterns are the webdataset library's; the tar is read by Python's tarfile, which the
+library reads with, too. The library's own loop is not used here, because it takes members of any
+size into memory, passes over links, drops the second member of a name, and ends without a word at
+a damaged header.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from lzma import LZMAError
+from typing import BinaryIO
+
+from safevlm.data import storage
+from safevlm.data.folder import is_picture
+from safevlm.data.source import Item, Shard, ShardError
+from safevlm.data.text import clean, json_text
+from safevlm.errors import MissingExtraError
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_HEADER = 1 << 20
+"""Bytes of a long name or pax header; tarfile reads them whole."""
+
+TAR_ERRORS: tuple[type[Exception], ...] = (
+    *(tarfile.TarError, zlib.error, LZMAError, ArithmeticError, LookupError, MemoryError),
+)
+"""What tarfile raises on damaged data, beside what a file system does."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A member of the tar: `data` of a picture or text; `error` where there is none to be had."""
+
+    key: str
+    name: str
+    data: bytes = b""
+    error: str = ""
+
+
+class WebDatasetSource:
+    """Pictures in tar files, one shard per tar; caption from `.txt` or a `.json` with a caption or text.
+
+    Every picture of a sample is an item, numbered in the order of its members (`key.0.jpg`,
+    `key.1.jpg`). Where a key comes again later in the tar, its pictures go on with the numbers.
+
+    Args:
+        url: a tar, a brace pattern, a glob, or a folder that holds tars; local or remote.
+        max_bytes: the largest picture, and the most of one sample's bytes that are held.
+    """
+
+    def __init__(self, url: str, *, max_bytes: int = storage.MAX_BYTES) -> None:
+        self.url = storage.canonical(url)
+        self.uri = f"wds:{self.url}"
+        self.max_bytes = max_bytes
+
+    def shards(self) -> list[Shard]:
+        """One per tar, named by its path below the pattern. Raises DataError where there is none."""
+        return [Shard(name, storage.fingerprint(url)) for name, url in self._files.items()]
+
+    def read(self, shard: Shard) -> Iterator[Item]:
+        """The tar's pictures, read as a stream.
+
+        Raises:
+            ShardError: the tar is missing, damaged, cut off, or holds no picture.
+        """
+        url = self._files.get(shard.name, "")
+        seen: dict[str, int] = {}
+        try:
+            with storage.open_binary(url) as file:
+                for sample in self._samples(file):
+                    for item in _items(sample, seen.get(sample[0].key, 0)):
+                        seen[item.id] = item.number + 1
+                        yield item
+        except (*storage.failures(), *TAR_ERRORS) as error:
+            raise ShardError(
+                f"{shard.name}: the tar breaks off ({storage.reason(error)}); download or write it again"
+            ) from error
+        if not seen:
+            raise ShardError(f"{shard.name}: holds no pictures; members such as 0001.jpg are looked for")
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return storage.matching(self.url, SUFFIXES)
+
+    def _samples(self, file: BinaryIO) -> Iterator[list[_Member]]:
+        """Members of one key that follow one another; what was read stands where the tar breaks off."""
+        sample: list[_Member] = []
+        broken: BaseException | None = None
+        try:
+            for member in self._members(file):
+                if sample and member.key != sample[0].key:
+                    yield sample
+                    sample = []
+                sample.append(member)
+        except (*storage.failures(), *TAR_ERRORS) as error:
+            broken = error
+        if sample:
+            yield sample
+        if broken:
+            raise broken
+
+    def _members(self, file: BinaryIO) -> Iterator[_Member]:
+        """Pictures and texts in their order, at most `max_bytes` of one key."""
+        split = _key_rule()
+        last, held = "", 0
+        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar:
+            for info in tar:
+                tar.members = []  # type: ignore[attr-defined]  # or they pile up
+                name = info.name
+                is_text = name.lower().endswith((".txt", ".json"))
+                if info.isdir() or not (is_text or is_picture(name)):
+                    continue
+                key = clean(split(name))
+                last, held = key, (held if key == last else 0) + info.size
+                error = self._refusal(info, held)
+                if error:
+                    yield _Member(key, name, error=error)
+                    held -= info.size
+                else:
+                    extracted = tar.extractfile(info)
+                    yield _Member(key, name, extracted.read() if extracted else b"")
+
+    def _refusal(self, info: tarfile.TarInfo, held: int) -> str:
+        """Why a member is not read; empty where it is."""
+        name = storage.shown(info.name)
+        if not info.isreg():
+            return f"{name}: is a link or device in the tar, which is not followed; store the file itself"
+        if info.name.startswith("/") or ".." in info.name.split("/"):
+            return f"{name}: its path climbs out of the archive, so it was not read; rename the member"
+        if info.size > self.max_bytes:
+            return f"{name}: has {info.size:,} bytes, more than the limit of {self.max_bytes:,}; shrink it"
+        if held > self.max_bytes:
+            return f"{name}: its sample has more than {self.max_bytes:,} bytes, the limit; split the sample"
+        return ""
+
+
+def _items(sample: list[_Member], first: int) -> Iterator[Item]:
+    """The sample's pictures, numbered from `first`."""
+    texts = [clean(m.data.decode("utf-8", "backslashreplace")) for m in sample if _ends(m, ".txt")]
+    texts += [json_text(m.data) for m in sample if _ends(m, ".json")]
+    text = next((text for text in texts if text), "")
+    pictures = [member for member in sample if is_picture(member.name)]
+    for number, member in enumerate(pictures, first):
+        yield Item(member.key, number, None if member.error else member.data, member.error, text)
+
+
+def _ends(member: _Member, suffix: str) -> bool:
+    return member.name.lower().endswith(suffix)
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; a damaged one is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the zeros that end a whole archive
+                raise
+            raise tarfile.ReadError(f"no end mark at byte {tarfile_.offset:,}: {error}") from error
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        kinds = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"X")
+        if header.type in kinds and header.size > MAX_HEADER:
+            raise tarfile.ReadError(f"an extended header of {header.size:,} bytes")
+        return header
+
+
+def _key_rule() -> Callable[[str], str]:
+    """A member's name -> the key of its sample, as the webdataset library cuts it."""
+    try:
+        from webdataset.tariterators import base_plus_ext
+    except ImportError as error:
+        raise MissingExtraError("webdataset", "scan") from error
+    return lambda name: base_plus_ext(name)[0] or name

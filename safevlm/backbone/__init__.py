@@ -1,29 +1,32 @@
 """The only room that knows a Hugging Face or timm model."""
 
-from .families import FAMILIES, Family, TowerInputs, family_of
+from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
 from .fingerprint import same_weights
 from .freeze import freeze
+from .hub import HubOptions
+from .layer import Layer
 from .load import (
     Backbone,
-    HubOptions,
     load_backbone,
     load_model_type,
     load_prompt_table,
-    load_tower,
     quiet,
     stop_when,
     text_streamer,
     wrap_backbone,
 )
 from .placeholders import fill_placeholders
+from .placement import safety_dtype
 from .prompt_table import PromptTable
 from .prompts import IGNORED, Inputs, encode, last_user_text, make_chat, with_hint
 from .tower import TowerPass, VisionTower
+from .towers import load_tower, wrap_tower
 from .views import WHOLE, Box, Grid, Views
 
 __all__ = [
     "FAMILIES",
     "IGNORED",
+    "TOWERS",
     "WHOLE",
     "Backbone",
     "Box",
@@ -31,6 +34,7 @@ __all__ = [
     "Grid",
     "HubOptions",
     "Inputs",
+    "Layer",
     "PromptTable",
     "TowerInputs",
     "TowerPass",
@@ -47,9 +51,11 @@ __all__ = [
     "load_tower",
     "make_chat",
     "quiet",
+    "safety_dtype",
     "same_weights",
     "stop_when",
     "text_streamer",
     "with_hint",
     "wrap_backbone",
+    "wrap_tower",
 ]

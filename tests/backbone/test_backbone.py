@@ -225,7 +225,7 @@ def test_loading_the_tower_reads_no_tensor_of_the_llm(folder, monkeypatch):
             read.append(key)
             return self.opened.get_tensor(key)
 
-    monkeypatch.setattr("safevlm.backbone.load.safe_open", Spy)
+    monkeypatch.setattr("safevlm.backbone.tower_files.safe_open", Spy)
     load_tower(folder)
     assert read
     assert all("vision_tower" in key for key in read)

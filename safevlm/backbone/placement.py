@@ -1,0 +1,42 @@
+"""Where towers and safety modules are, and in what precision they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def one_device(device_map: Any) -> torch.device:
+    """The device that a `device_map` names; raises ValueError for a split over several."""
+    if device_map == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    value = device_map
+    if isinstance(device_map, Mapping):
+        value = device_map.get("") if set(device_map) == {""} else device_map
+    try:
+        return torch.device("cpu" if device_map is None else value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device_map is {device_map!r}; a vision tower alone stays on one device: give 'cpu', 'cuda:0', 0, "
+            '{"": 0} or "auto"'
+        ) from error
+
+
+def safety_dtype(tower_dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What safety modules compute in: bfloat16 beside a tower of 16 bits on a GPU, else float32."""
+    half = tower_dtype in (torch.bfloat16, torch.float16)
+    return torch.bfloat16 if half and device.type != "cpu" else torch.float32
+
+
+def tower_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
+    """What the tower's tensors are cast to, None for the files' own; half precision crawls on most CPUs."""
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else None
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if dtype != "auto" and not isinstance(found, torch.dtype):
+        raise ValueError(f"dtype is {dtype!r}; give 'auto', a torch.dtype or its name, such as 'bfloat16'")
+    return found if dtype != "auto" else None

@@ -1,0 +1,77 @@
+"""Tensors out of a checkpoint's safetensors files: those asked for, and no others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers.utils.hub import cached_file
+
+from safevlm.errors import BackboneError
+
+from .hub import HubOptions, explain
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def weight_map(name: str | Path, hub: HubOptions) -> Mapping[str, Path]:
+    """Tensor name -> local file that holds it, downloading what is asked of the hub only when opened."""
+    with explain(name):
+        index = cached_file(str(name), INDEX, _raise_exceptions_for_missing_entries=False, **hub.download)
+        if index is None:
+            single = cached_file(str(name), SINGLE, **hub.download)
+            with safe_open(single, framework="pt") as shard:
+                return dict.fromkeys(shard.keys(), Path(str(single)))
+        shards: dict[str, str] = json.loads(Path(index).read_text("utf-8"))["weight_map"]
+    return _LazyShards(str(name), shards, hub)
+
+
+class _LazyShards(dict[str, Path]):
+    """A weight map that fetches a shard when one of its tensors is looked up."""
+
+    def __init__(self, name: str, shards: Mapping[str, str], hub: HubOptions) -> None:
+        super().__init__({key: Path(file) for key, file in shards.items()})
+        self._name, self._hub = name, hub
+
+    def __getitem__(self, key: str) -> Path:
+        with explain(self._name):
+            return Path(str(cached_file(self._name, str(super().__getitem__(key)), **self._hub.download)))
+
+
+def read_tensors(
+    name: str | Path,
+    files: Mapping[str, Path],
+    sources: Mapping[str, str],
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> dict[str, Tensor]:
+    """Copies of tensors, each cast and moved as it is read.
+
+    Args:
+        name: the backbone's, for errors.
+        files: a `weight_map`.
+        sources: name of each tensor wanted -> its name in the files.
+        dtype: of floating-point tensors; None: the files' own.
+    """
+    found: dict[str, Tensor] = {}
+    for target, key in sources.items():
+        # opened anew for each: an open file keeps every page that was read from it in memory
+        with explain(name), safe_open(files[key], framework="pt") as shard:
+            tensor = shard.get_tensor(key)
+            found[target] = tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
+            del tensor  # it is a view of the file
+    return found
+
+
+def check_complete(name: str | Path, wanted: Mapping[str, Tensor], sources: Mapping[str, str]) -> None:
+    """Raise BackboneError where tensors of the vision tower are in no file."""
+    if missing := sorted(set(wanted) - set(sources)):
+        raise BackboneError(
+            f"{name}: {len(missing)} tensors of the vision tower are missing, {missing[0]!r} first; "
+            "the checkpoint is incomplete, download it again"
+        )

@@ -14,6 +14,7 @@ from transformers import AutoModel
 from safevlm.errors import BackboneError
 
 from ..views import WHOLE, Box, Grid
+from .frame import picture_frame
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,13 @@ class Family:
     def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
         """RGB images -> the tower's inputs; here one picture per image, in one call of the processor."""
         pixels = image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return TowerInputs({"pixel_values": pixels}, (1,) * len(images), None, ((WHOLE,),) * len(images))
+        if len(pixels) != len(images):
+            raise BackboneError(
+                f"the image processor made {len(pixels)} pictures of {len(images)} images; "
+                "switch its crops off (Gemma 3: `do_pan_and_scan=False`)"
+            )
+        boxes = tuple((picture_frame(image, image_processor),) for image in images)
+        return TowerInputs({"pixel_values": pixels}, (1,) * len(images), None, boxes)
 
     def tower_arguments(self, tensors: dict[str, Tensor], vision_config: Any) -> dict[str, Tensor]:
         """What the tower's forward gets of the prepared tensors."""

@@ -335,7 +335,8 @@ class SafeVLM(nn.Module, ModelHubMixin):
         chats = [make_chat(p, int(i is not None)) for p, i in zip(prompts, images, strict=True)]
         if hints is not None:
             chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
-        inputs = encode(self.backbone, chats, given, safety_tokens=self.config.num_tokens, answers=answers)
+        tokens = self.config.num_tokens
+        inputs = encode(self.backbone, chats, given, safety_tokens=tokens, answers=answers, passed=passed)
         with self._in_place(inputs, passed, range(len(given)), [1] * len(given)):
             logits = self.language_model(**self.backbone.on_device(inputs.tensors)).logits
         assert inputs.labels is not None  # answers were given
@@ -347,7 +348,8 @@ class SafeVLM(nn.Module, ModelHubMixin):
         found: list[RiskAssessment] = []
         if passed is not None:
             texts = [last_user_text(request.chat) for request in owners]
-            pairs = [self.scorer.assess_pass(passed, read, policy=policy) for read in (None, texts)]
+            views = self.scorer.project(passed.views)
+            pairs = [self.scorer.assess_views(views, read, policy=policy) for read in (None, texts)]
             found = [policy.riskiest(list(pair)) for pair in zip(*pairs, strict=True)]
         for request in requests:
             if request.unreadable:
@@ -371,7 +373,8 @@ class SafeVLM(nn.Module, ModelHubMixin):
         ]
         rows = [row for request in requests for row in request.images]
         count = self.config.num_tokens if self._enabled and self._tokens_enabled else 0
-        inputs = encode(self.backbone, chats, [opened[row] for row in rows], safety_tokens=count)
+        given = [opened[row] for row in rows]
+        inputs = encode(self.backbone, chats, given, safety_tokens=count, passed=passed, rows=rows)
         with self._in_place(inputs, passed, rows, [len(request.images) for request in requests]):
             made = self.language_model.generate(
                 **self.backbone.on_device(inputs.tensors), **generation_kwargs

@@ -15,6 +15,7 @@ from safevlm.backbone import (
     PromptTable,
     TowerInputs,
     TowerPass,
+    Views,
     VisionTower,
     load_prompt_table,
     load_tower,
@@ -171,18 +172,42 @@ class RiskScorer:
         heatmap: bool = False,
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
-        """Assess the images of one tower pass, so that generation can share it."""
-        output = self.score(passed, prompts)
-        maps = output.heatmaps() if heatmap else [None] * len(passed.views)
+        """Assess the images of one tower pass."""
+        return self.assess_views(self.project(passed.views), prompts, heatmap=heatmap, policy=policy)
+
+    def assess_views(
+        self,
+        projected: Views,
+        prompts: Sequence[str] | None = None,
+        *,
+        heatmap: bool = False,
+        policy: Policy | None = None,
+    ) -> list[RiskAssessment]:
+        """Assess views of `project`, so that several readings of an image share its projection."""
+        output = self.pool(projected, prompts)
+        maps = output.heatmaps() if heatmap else [None] * len(projected)
         policy = policy or self.policy
         policy.check_fits(self.config.taxonomy)
         return [policy.assess(risk, map_) for risk, map_ in zip(self.risks(output), maps, strict=True)]
 
     def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> ViewOutput:
         """The folded modules on every view; one prompt per image, "" for none."""
+        return self.pool(self.project(passed.views), prompts)
+
+    def project(self, views: Views) -> Views:
+        """The views with the projector's hidden states for features: what costs most, and knows no prompt."""
+        folded, like = self._fold(), self.safety.projector.last.weight
+        groups = [
+            replace(group, features=folded.hidden(group.features.to(like), group.grid))
+            for group in views.groups
+        ]
+        return replace(views, groups=tuple(groups))
+
+    def pool(self, projected: Views, prompts: Sequence[str] | None = None) -> ViewOutput:
+        """The head on views of `project`; one prompt per image, "" for none."""
         return view_output(
-            self._fold(),
-            passed.views,
+            self._fold().pool,
+            projected,
             like=self.safety.projector.last.weight,
             pool_grid=self.config.pool_grid,
             table=self.prompt_table() if any(prompts or ()) else None,

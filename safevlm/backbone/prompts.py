@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BatchFeature
 
 from safevlm.errors import BackboneError
 
 from .load import Backbone
 from .placeholders import escape_special_tokens, find_placeholders, placeholder_token
+from .tower import TowerPass
 
 IGNORED = -100
 """Label of positions that the loss leaves out, as in PyTorch and transformers."""
@@ -101,6 +104,8 @@ def encode(
     *,
     safety_tokens: int,
     answers: Sequence[str] | None = None,
+    passed: TowerPass | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Inputs:
     """Render, tokenise and pad a batch.
 
@@ -109,6 +114,8 @@ def encode(
         images: the RGB images of all rows, in order; the processor needs their sizes.
         safety_tokens: placeholders to put before each image; 0 for the plain backbone's own inputs.
         answers: what the LLM should say; given in training, where padding is on the right.
+        passed: a tower's pass over the images, so that they are not preprocessed again.
+        rows: which of its images these are; None: all.
 
     Raises:
         ValueError: a prompt longer than the LLM's context.
@@ -120,17 +127,20 @@ def encode(
         opening = family.opening(backbone.processor)
         fill = placeholder_token(tokenizer) * safety_tokens
         texts = [text.replace(opening, fill + opening) for text in texts]
-    rows, vision = _process(backbone, texts, _nested(chats, images))
-    _check_lengths(backbone, rows["input_ids"])
+    pixels = None
+    if passed is not None and images and family.reads_prepared:
+        pixels = passed.pixels if rows is None else passed.pixels[list(rows)]
+    values, vision = _process(backbone, texts, _nested(chats, images), pixels)
+    _check_lengths(backbone, values["input_ids"])
     starts: list[int] | None = None
     if answers is not None:
-        starts = [len(ids) for ids in rows["input_ids"]]
+        starts = [len(ids) for ids in values["input_ids"]]
         for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
             ids = _answer_ids(backbone, chat, answer)
             kinds = {"input_ids": ids, "attention_mask": [1] * len(ids)}
-            for name, values in rows.items():
-                values[row] += kinds.get(name, [family.answer_types.get(name, 0)] * len(ids))
-    tensors = _pad(rows, tokenizer, right=answers is not None)
+            for name, column in values.items():
+                column[row] += kinds.get(name, [family.answer_types.get(name, 0)] * len(ids))
+    tensors = _pad(values, tokenizer, right=answers is not None)
     labels = None if starts is None else _labels(tensors, starts)
     token_mask = None
     if marked:
@@ -187,7 +197,7 @@ def _render(backbone: Backbone, chat: Sequence[Mapping[str, Any]], *, ask: bool 
 
 
 def _process(
-    backbone: Backbone, texts: list[str], images: list[list[Any]]
+    backbone: Backbone, texts: list[str], images: list[list[Any]], pixels: Tensor | None
 ) -> tuple[dict[str, list[list[int]]], dict[str, Any]]:
     """The processor's own rows of per-token values, unpadded, and its vision tensors."""
     flat = [image for row in images for image in row]
@@ -196,7 +206,10 @@ def _process(
         made = backbone.tokenizer(texts, **options)
     else:
         given = images if backbone.family.nested_images else flat
-        made = backbone.processor(text=texts, images=given if flat else None, **options)
+        with nullcontext() if pixels is None else _stand_in(backbone.processor.image_processor, pixels):
+            made = backbone.processor(text=texts, images=given if flat else None, **options)
+        if pixels is not None:
+            made["pixel_values"] = pixels
     made.pop("labels", None)
     kept, size = made["attention_mask"].bool(), made["input_ids"].shape
     rows = {
@@ -205,6 +218,17 @@ def _process(
         if tensor.shape == size
     }
     return rows, {name: tensor for name, tensor in made.items() if name not in rows}
+
+
+@contextmanager
+def _stand_in(image_processor: Any, pixels: Tensor) -> Iterator[None]:
+    """Within the context the image processor gives zeros of the pixels' shape at once: only sizes are read."""
+    zeros = torch.zeros(()).expand(pixels.shape)
+    image_processor.preprocess = lambda *_, **__: BatchFeature({"pixel_values": zeros})
+    try:
+        yield
+    finally:
+        del image_processor.preprocess
 
 
 def _has_bos(backbone: Backbone, texts: Sequence[str]) -> bool:

@@ -29,11 +29,13 @@ class TowerPass:
         views: features of the layer that is read, without class token.
         rows: per image, its rows in the tower's input.
         output: the tower's whole output, hidden states included, for `VisionTower.replay`.
+        pixels: what the tower was given, its rows of all images one after another.
     """
 
     views: Views
     rows: tuple[int, ...]
     output: Any
+    pixels: Tensor
 
 
 def layers_read(layer: int, depth: int) -> int:
@@ -141,7 +143,7 @@ class VisionTower:
         features = self.family.features(
             output, layer=self.layers_read, drops_class_token=self.drops_class_token
         )
-        return TowerPass(self._views(inputs, features, pixels), inputs.rows, output)
+        return TowerPass(self._views(inputs, features, pixels), inputs.rows, output, pixels)
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:

@@ -44,7 +44,6 @@ class FoldedScorer(nn.Module):
         for name, tensor in zip(("patch_keys", "patch_bias", "token_scores"), folded, strict=True):
             self.register_buffer(name, tensor, persistent=False)
 
-    @torch.no_grad()
     def forward(
         self,
         features: Tensor,
@@ -55,12 +54,35 @@ class FoldedScorer(nn.Module):
         feature_mask: Tensor | None = None,
     ) -> HeadOutput:
         """The arguments and the result of `SafetyModules.forward`, equal to 1e-5 in float32."""
+        return self.pool(
+            self.hidden(features, grid),
+            grid,
+            prompt_embeddings=prompt_embeddings,
+            prompt_mask=prompt_mask,
+            feature_mask=feature_mask,
+        )
+
+    @torch.no_grad()
+    def hidden(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What a patch costs and no prompt changes: `SafetyProjector.hidden`."""
+        return self.safety.projector.hidden(features, grid)
+
+    @torch.no_grad()
+    def pool(
+        self,
+        hidden: Tensor,
+        grid: tuple[int, int],
+        *,
+        prompt_embeddings: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        feature_mask: Tensor | None = None,
+    ) -> HeadOutput:
+        """The rest of `forward`, from hidden states (B, M, out_dim) of features on `grid`."""
         head, last, tokens = self.safety.head, self.safety.projector.last, self.safety.tokens.head
-        hidden = self.safety.projector.hidden(features, grid)
         keys, bias, token_scores = self.patch_keys, self.patch_bias, self.token_scores
         if prompt_embeddings is not None or prompt_mask is not None:
             query = head.queries(
-                features.shape[0], prompt_embeddings=prompt_embeddings, prompt_mask=prompt_mask
+                hidden.shape[0], prompt_embeddings=prompt_embeddings, prompt_mask=prompt_mask
             )
             keys, bias, token_scores = _fold_query(query, head.key.weight, last.weight, last.bias, tokens)
         token_weights, patch_weights = attend(

@@ -55,6 +55,8 @@ class Family:
     """Whether the processor wants one list of images per row of text."""
     needs_images: ClassVar[bool] = False
     """Whether the processor refuses text alone, which then goes to the tokenizer."""
+    reads_prepared: ClassVar[bool] = False
+    """Whether the model takes the pixel values of `prepare` as they are, one row an image."""
     answer_types: ClassVar[dict[str, int]] = {}
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
 

@@ -12,6 +12,8 @@ from .family import Family
 class Llava(Family):
     """`LlavaForConditionalGeneration`; LLaVA-1.5 reads the last but one layer of CLIP, without its class token."""
 
+    reads_prepared = True
+
     def vision_layer(self, config: Any) -> int | None:
         """One layer; several at once would need a projector of their joint width."""
         layer = config.vision_feature_layer
@@ -29,6 +31,8 @@ class Llava(Family):
 
 class VipLlava(Family):
     """`VipLlavaForConditionalGeneration` reads five layers; the guard reads the first that it names."""
+
+    reads_prepared = True
 
     def vision_layer(self, config: Any) -> int | None:
         """-2 in the published models."""

@@ -16,6 +16,8 @@ from .llava import Llava
 class LlavaNext(Llava):
     """`LlavaNextForConditionalGeneration`."""
 
+    reads_prepared = False
+
     def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
         """All tiles of every image."""
         outputs = one_by_one(images, image_processor)

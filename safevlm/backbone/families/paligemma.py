@@ -18,4 +18,5 @@ class PaliGemma(Family):
     )
     answer_types: ClassVar[dict[str, int]] = {"token_type_ids": 1}
     nested_images = True
+    reads_prepared = True
     needs_images = True

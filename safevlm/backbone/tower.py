@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from safevlm.errors import BackboneError
 
 from .families import Family, TowerInputs
-from .fingerprint import fingerprint, read_matrices
+from .fingerprint import fingerprint
+from .layer import layers_read
 from .views import Views
 
 
@@ -36,11 +37,6 @@ class TowerPass:
     rows: tuple[int, ...]
     output: Any
     pixels: Tensor
-
-
-def layers_read(layer: int, depth: int) -> int:
-    """How many of `depth` layers the hidden state of an index (from the end where it is negative) depends on."""
-    return layer if layer >= 0 else depth + 1 + layer
 
 
 class VisionTower:
@@ -106,7 +102,7 @@ class VisionTower:
     @property
     def fingerprint(self) -> tuple[float, ...]:
         """What tells one tower from another: a number for each of its matrices up to the layer that is read."""
-        return fingerprint(read_matrices(self.module, self.layers_read))
+        return fingerprint(self.family.matrices(self.module, self.layers_read))
 
     @property
     def layers_read(self) -> int | None:

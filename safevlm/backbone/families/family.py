@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from safevlm.errors import BackboneError
 
+from ..fingerprint import read_matrices
 from ..views import WHOLE, Box, Grid
 from .frame import picture_frame
 
@@ -59,6 +60,8 @@ class Family:
     """Whether the model takes the pixel values of `prepare` as they are, one row an image."""
     answer_types: ClassVar[dict[str, int]] = {}
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
+    alone: ClassVar[bool] = False
+    """Whether it is a vision tower without a language model."""
 
     def find_tower(self, model: nn.Module) -> nn.Module:
         """The vision tower of a loaded model."""
@@ -68,6 +71,18 @@ class Family:
         """A tower of the family's class, from its own part of the config."""
         tower: nn.Module = AutoModel.from_config(vision_config)
         return tower
+
+    def vision_config(self, config: Any) -> Any:
+        """The tower's part of the config."""
+        return config.vision_config
+
+    def matrices(self, tower: nn.Module, layers: int | None) -> Iterable[Tensor]:
+        """What the fingerprint is taken of: see `read_matrices`."""
+        return read_matrices(tower, layers)
+
+    def set_attention(self, tower: Any, name: str) -> None:
+        """Compute attention as transformers' `attn_implementation` of that name; raises ValueError for others."""
+        tower.set_attn_implementation(name)
 
     def vision_layer(self, config: Any) -> int | None:
         """Index of the hidden state that is read, negative from the end; None: the tower's own output."""

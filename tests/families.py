@@ -50,7 +50,7 @@ from transformers import (
 )
 
 from safevlm.backbone import Backbone, wrap_backbone
-from tests.tiny import CHAT_TEMPLATE
+from tests.tiny import CHAT_TEMPLATE, picture
 
 SIZE, PATCH, DIM = 16, 4, 32
 VOCABULARY = 320
@@ -77,6 +77,9 @@ TEXT: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 SQUARE = {"height": SIZE, "width": SIZE}
+GREEDY = {"max_new_tokens": 5, "do_sample": False}
+PROMPTS = ["Hi", "What is on this picture?", "And what are these two?"]
+IMAGES = [picture(1, (20, 24)), picture(2, (40, 18)), [picture(3, (30, 30)), picture(4, (16, 50))]]
 PINPOINTS = [[SIZE, 2 * SIZE], [2 * SIZE, SIZE], [2 * SIZE, 2 * SIZE]]
 
 
@@ -290,3 +293,28 @@ def family_backbone(kind: str, seed: int = 0) -> Backbone:
     model.generation_config.eos_token_id = 2
     model.generation_config.pad_token_id = 0
     return wrap_backbone(model, processor, name=f"tiny-{kind}")
+
+
+def plain_inputs(backbone: Backbone, prompts: list[str], images: list[Any]) -> Any:
+    """What a user of transformers alone would write."""
+    texts, nested = [], []
+    for prompt, entry in zip(prompts, images, strict=True):
+        given = entry if isinstance(entry, list) else [entry]
+        chat = [
+            {
+                "role": "user",
+                "content": [*({"type": "image"} for _ in given), {"type": "text", "text": prompt}],
+            }
+        ]
+        template = backbone.processor.chat_template or backbone.family.chat_template
+        texts.append(
+            backbone.processor.apply_chat_template(
+                chat, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        )
+        nested.append(given)
+    flat = [image for given in nested for image in given]
+    given = nested if backbone.family.nested_images else flat
+    made = backbone.processor(text=texts, images=given, padding=True, return_tensors="pt")
+    made.pop("labels", None)
+    return made

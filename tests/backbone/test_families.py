@@ -6,54 +6,12 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from safevlm import Policy, RiskScorer, SafeVLM
-from safevlm.backbone import FAMILIES, encode, family_of, make_chat
+from safevlm import RiskScorer, SafeVLM
+from safevlm.backbone import encode, family_of, make_chat
 from safevlm.errors import BackboneError
 from safevlm.types import Action
-from tests.families import DIM, family_backbone
+from tests.families import DIM, GREEDY, IMAGES, PROMPTS, plain_inputs
 from tests.tiny import picture, tiny_config
-
-GREEDY = {"max_new_tokens": 5, "do_sample": False}
-PROMPTS = ["Hi", "What is on this picture?", "And what are these two?"]
-IMAGES = [picture(1, (20, 24)), picture(2, (40, 18)), [picture(3, (30, 30)), picture(4, (16, 50))]]
-
-
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
-def guard(request) -> SafeVLM:
-    made = SafeVLM.attach(family_backbone(request.param), tiny_config())
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in made.safety.parameters():
-            parameter.normal_(std=0.3)
-    taxonomy = made.config.taxonomy
-    made.policy = Policy(taxonomy, off=frozenset(taxonomy.risky_categories))
-    return made
-
-
-def plain_inputs(guard, prompts, images):
-    """What a user of transformers alone would write."""
-    backbone = guard.backbone
-    texts, nested = [], []
-    for prompt, entry in zip(prompts, images, strict=True):
-        given = entry if isinstance(entry, list) else [entry]
-        chat = [
-            {
-                "role": "user",
-                "content": [*({"type": "image"} for _ in given), {"type": "text", "text": prompt}],
-            }
-        ]
-        template = backbone.processor.chat_template or backbone.family.chat_template
-        texts.append(
-            backbone.processor.apply_chat_template(
-                chat, chat_template=template, tokenize=False, add_generation_prompt=True
-            )
-        )
-        nested.append(given)
-    flat = [image for given in nested for image in given]
-    given = nested if backbone.family.nested_images else flat
-    made = backbone.processor(text=texts, images=given, padding=True, return_tensors="pt")
-    made.pop("labels", None)
-    return made
 
 
 def towers_runs(guard) -> list[int]:
@@ -69,7 +27,7 @@ def towers_runs(guard) -> list[int]:
 
 
 def test_disabled_equals_the_plain_backbone_bit_for_bit(guard):
-    inputs = plain_inputs(guard, PROMPTS, IMAGES)
+    inputs = plain_inputs(guard.backbone, PROMPTS, IMAGES)
     expected = guard.language_model.generate(
         **inputs, **GREEDY, output_logits=True, return_dict_in_generate=True
     )

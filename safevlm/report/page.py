@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from safevlm.errors import MissingExtraError
+from safevlm.report.document import csp_hash, fact, resource, write_document
 from safevlm.report.overlay import overlay
 from safevlm.types import Action, RiskAssessment, Verdict
 
@@ -90,35 +87,24 @@ def render_page(
 
     Raises:
         MissingExtraError: jinja2 is not installed.
+        DataError: the file cannot be written.
         ValueError: nothing to show.
     """
     if not findings and not comparisons:
         raise ValueError("the report has neither findings nor comparisons; there is nothing to show")
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report") from error
-    source = (files("safevlm.report") / "page.html").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    source = resource("page.html")
     counts = Counter(finding.assessment.verdict for finding in findings)
-    html = environment.from_string(source).render(
-        title=title,
-        style_hash=_style_hash(source),
-        counts={verdict.value: counts[verdict] for verdict in Verdict},
-        total=len(findings),
-        facts=[(str(name), _fact(value)) for name, value in summary.items()],
-        bars=_histogram(finding.assessment for finding in findings),
-        comparisons=[_comparison(number, item) for number, item in enumerate(comparisons)],
-        cards=[_card(number, item) for number, item in enumerate(sorted(findings, key=_order))],
-    )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(html.lstrip(), "utf-8", errors="backslashreplace", newline="\n")
-    os.replace(unfinished, path)
-    return path
+    context = {
+        "title": title,
+        "style_hash": _style_hash(source),
+        "counts": {verdict.value: counts[verdict] for verdict in Verdict},
+        "total": len(findings),
+        "facts": [(str(name), fact(value)) for name, value in summary.items()],
+        "bars": _histogram(finding.assessment for finding in findings),
+        "comparisons": [_comparison(number, item) for number, item in enumerate(comparisons)],
+        "cards": [_card(number, item) for number, item in enumerate(sorted(findings, key=_order))],
+    }
+    return write_document(source, Path(path), context)
 
 
 def _order(finding: Finding) -> tuple[int, float]:
@@ -193,19 +179,6 @@ def _histogram(assessments: Iterable[RiskAssessment]) -> list[dict[str, Any]]:
     ]
 
 
-def _fact(value: Any) -> str:
-    """A value as people read it: four digits of a float, mappings as `name value`, none as a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(item)}" for name, item in value.items()) or "–"
-    return str(value)
-
-
 def _heatmap(image: Image.Image, assessment: RiskAssessment) -> str:
     if assessment.heatmap is None:
         return ""
@@ -228,4 +201,4 @@ def _style_hash(source: str) -> str:
     """CSP hash of the template's one style element, which holds no template tags."""
     styles = _STYLE.findall(source)
     assert len(styles) == 1, "page.html has exactly one style element"
-    return "sha256-" + base64.b64encode(hashlib.sha256(styles[0].encode()).digest()).decode()
+    return csp_hash(styles[0])

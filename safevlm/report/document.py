@@ -1,0 +1,78 @@
+"""A template -> one self-contained HTML file, replaced whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from safevlm.errors import DataError, MissingExtraError
+
+
+def resource(name: str) -> str:
+    """The text of a file of this package."""
+    return (files("safevlm.report") / name).read_text("utf-8")
+
+
+def csp_hash(text: str) -> str:
+    """How a Content-Security-Policy names the one inline script or style that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def inline_json(value: Any) -> str:
+    """ASCII JSON without <, > and &: nothing in it can end its element or start another."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def write_document(template: str, path: Path, context: Mapping[str, Any]) -> Path:
+    """Render a Jinja template, every value escaped, piece by piece into a file.
+
+    Args:
+        template: the template's text.
+        path: the HTML file; replaced whole or not at all.
+        context: the template's values; generators are drawn while writing.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        DataError: the file cannot be written.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report") from error
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pieces = environment.from_string(template.lstrip()).generate(context)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.writelines(pieces)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error}); free space or choose another folder"
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def fact(value: Any) -> str:
+    """A value as people read it: four digits of a float, mappings as `name value`, none as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {fact(item)}" for name, item in value.items()) or "–"
+    return str(value)

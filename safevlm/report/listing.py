@@ -1,0 +1,215 @@
+"""The rows that a page lists, in compact columns, and their thumbnails."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safevlm.data.parts import iterate_parts
+from safevlm.errors import DataError
+from safevlm.report.document import inline_json
+from safevlm.report.duplicates import near_duplicates
+from safevlm.report.overview import RANKS
+from safevlm.taxonomy import Taxonomy
+
+ROWS = 100_000
+"""Most rows that are listed."""
+ROWS_BYTES = 13_000_000
+"""Most that ids, shards and columns take; rows beyond are not listed."""
+ID_LENGTH, CAPTION_LENGTH, REASON_LENGTH = 1000, 300, 300  # characters; longer ones are cut
+CAPTIONS = 20_000
+"""Rows, from the first, that keep caption and reason."""
+CAPTIONS_BYTES = 3_000_000
+ERRORS = 500
+"""Errors in the table."""
+THUMBNAILS = 2_000
+UNDECIDED_THUMBNAILS = 500
+"""Of the thumbnails, the most that go to undecided rows; the flagged get the others, by score."""
+FIXED_BYTES = 72  # of one row in the columns: (4 score + 3 codes + 12 numbers + 32 sha256) * 4/3, rounded up
+NONE = 255  # code of a row without level or category
+
+
+@dataclass
+class Listing:
+    """Columns of the listed rows, in the page's order.
+
+    Args:
+        ids, captions, reasons: texts; captions and reasons of the first rows only.
+        shards: names; `shard` counts in them.
+        levels, categories: names; `level` and `category` (uint8) count in them, 255 is none.
+        score: float32, NaN without one.
+        verdict: uint8, 0 unsafe, 1 undecided, 2 safe.
+        index, group: int32, place in the shard, place in the listing of the near-duplicates' leader.
+        sha256: (n, 32) uint8.
+        errors: id, shard, index and reason of the first errors.
+    """
+
+    ids: list[str]
+    captions: list[str]
+    reasons: list[str]
+    shards: list[str]
+    levels: list[str]
+    categories: list[str]
+    score: np.ndarray
+    level: np.ndarray
+    category: np.ndarray
+    verdict: np.ndarray
+    shard: np.ndarray
+    index: np.ndarray
+    group: np.ndarray
+    sha256: np.ndarray
+    errors: list[dict[str, Any]]
+
+    def columns(self) -> dict[str, str]:
+        """The numbers as base64 of their little-endian bytes."""
+        names = ("score", "level", "category", "verdict", "shard", "index", "group", "sha256")
+        return {name: _base64(getattr(self, name).tobytes()) for name in names}
+
+
+def read_listing(rows_folder: Path, listed: np.ndarray, taxonomy: Taxonomy) -> Listing:
+    """Read the rows with the numbers `listed`, which come in the page's order."""
+    found = _empty(len(listed), taxonomy)
+    hashes: list[int | None] = [None] * len(listed)
+    shards: dict[str, int] = {}
+    order = np.argsort(listed)
+    wanted = iter(zip(listed[order].tolist(), order.tolist(), strict=True))
+    number, place = next(wanted, (-1, -1))
+    columns = ("id", "shard", "index", "sha256", "phash", "score", "level", "category", "verdict")
+    rows = iterate_parts(rows_folder, (*columns, "status", "reason", "text"))
+    for current, row in enumerate(rows):
+        if row["status"] == "error" and len(found.errors) < ERRORS:
+            found.errors.append(
+                {
+                    "id": _cut(row["id"], ID_LENGTH),
+                    "shard": row["shard"],
+                    "index": row["index"],
+                    "reason": _cut(row["reason"], REASON_LENGTH),
+                }
+            )
+        if current == number:
+            _place(found, place, row, shards)
+            hashes[place] = int(row["phash"], 16) if row["phash"] else None
+            number, place = next(wanted, (-1, -1))
+    found.shards = list(shards)
+    found.group = near_duplicates(hashes)
+    return _within_bounds(found)
+
+
+def _empty(n: int, taxonomy: Taxonomy) -> Listing:
+    return Listing(
+        ids=[""] * n,
+        captions=[""] * min(n, CAPTIONS),
+        reasons=[""] * min(n, CAPTIONS),
+        shards=[],
+        levels=list(taxonomy.levels),
+        categories=list(taxonomy.category_names),
+        score=np.full(n, np.nan, "<f4"),
+        level=np.full(n, NONE, np.uint8),
+        category=np.full(n, NONE, np.uint8),
+        verdict=np.zeros(n, np.uint8),
+        shard=np.zeros(n, "<i4"),
+        index=np.zeros(n, "<i4"),
+        group=np.zeros(n, "<i4"),
+        sha256=np.zeros((n, 32), np.uint8),
+        errors=[],
+    )
+
+
+def _place(found: Listing, place: int, row: dict[str, Any], shards: dict[str, int]) -> None:
+    """Put a row into the columns."""
+    found.ids[place] = _cut(row["id"], ID_LENGTH)
+    if place < len(found.captions):
+        found.captions[place] = _cut(row["text"], CAPTION_LENGTH)
+        found.reasons[place] = _cut(row["reason"], REASON_LENGTH)
+    if row["score"] is not None:
+        found.score[place] = row["score"]
+        found.level[place] = _code(found.levels, row["level"])
+        found.category[place] = _code(found.categories, row["category"])
+    found.verdict[place] = RANKS[row["verdict"]]
+    found.shard[place] = shards.setdefault(row["shard"], len(shards))
+    found.index[place] = row["index"]
+    if row["sha256"]:
+        found.sha256[place] = np.frombuffer(bytes.fromhex(row["sha256"]), np.uint8)
+
+
+def _code(names: list[str], name: str | None) -> int:
+    if name is None:
+        return NONE
+    if name not in names:
+        raise DataError(f"the rows hold {name!r}, the taxonomy has {names}; give the taxonomy of the scan")
+    return names.index(name)
+
+
+def _cut(text: str | None, length: int) -> str:
+    text = text or ""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _within_bounds(found: Listing) -> Listing:
+    """Leave out the last rows, and the last captions, where they would take more than their bytes."""
+    rows, used, seen = 0, 0, set()
+    for text, shard in zip(found.ids, found.shard.tolist(), strict=True):
+        name = "" if shard in seen else found.shards[shard]
+        used += FIXED_BYTES + len(inline_json([text, name]))
+        if used > ROWS_BYTES:
+            break
+        seen.add(shard)
+        rows += 1
+    captions, used = 0, 0
+    for caption, reason in zip(found.captions[:rows], found.reasons, strict=False):
+        used += len(inline_json([caption, reason]))
+        if used > CAPTIONS_BYTES:
+            break
+        captions += 1
+    for name in ("ids", "score", "level", "category", "verdict", "shard", "index", "group", "sha256"):
+        setattr(found, name, getattr(found, name)[:rows])
+    found.captions, found.reasons = found.captions[:captions], found.reasons[:captions]
+    kept, found.shard = np.unique(found.shard, return_inverse=True)
+    found.shard = found.shard.astype("<i4")
+    found.shards = [found.shards[shard] for shard in kept]
+    return found
+
+
+def read_thumbnails(folder: Path, listing: Listing, *, budget: int) -> Iterator[list[Any]]:
+    """Thumbnails of the first rows, until they would take more than `budget` bytes.
+
+    Yields:
+        [row, WebP as base64, heatmap as base64, its height, its width], the heatmap empty without one.
+    """
+    places = _pictured(listing)
+    wanted = {(listing.shards[listing.shard[p]], int(listing.index[p])): p for p in places}
+    found: dict[int, list[Any]] = {}
+    columns = ("shard", "index", "thumbnail", "heatmap", "heatmap_height", "heatmap_width")
+    for row in iterate_parts(folder, columns):
+        place = wanted.get((row["shard"], row["index"]))
+        if place is None or not row["thumbnail"]:
+            continue
+        height, width = row["heatmap_height"] or 0, row["heatmap_width"] or 0
+        heatmap = row["heatmap"] or b""
+        if not heatmap or len(heatmap) != height * width:
+            heatmap, height, width = b"", 0, 0
+        found[place] = [place, _base64(row["thumbnail"]), _base64(heatmap), height, width]
+    for place in places:
+        if place in found:
+            item = found.pop(place)
+            budget -= len(item[1]) + len(item[2]) + 40
+            if budget < 0:
+                return
+            yield item
+
+
+def _pictured(listing: Listing) -> Sequence[int]:
+    """Places of the rows that may have a thumbnail, the most important first."""
+    flagged = np.flatnonzero(listing.verdict == RANKS["unsafe"])
+    undecided = np.flatnonzero(listing.verdict == RANKS["undecided"])
+    places: list[int] = np.concatenate([undecided[:UNDECIDED_THUMBNAILS], flagged])[:THUMBNAILS].tolist()
+    return places
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

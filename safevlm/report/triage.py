@@ -1,0 +1,161 @@
+"""The rows of a scan -> one HTML page that a person can work from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from safevlm.errors import DataError
+from safevlm.policy import Policy
+from safevlm.report.document import csp_hash, fact, inline_json, resource, write_document
+from safevlm.report.listing import ROWS, Listing, read_listing, read_thumbnails
+from safevlm.report.overview import Overview, survey
+from safevlm.taxonomy import Taxonomy
+
+PAGE_BYTES = 25_000_000
+"""Most that a page takes; thumbnails get what the rest leaves."""
+FRAME_BYTES = 2_000_000
+"""Set aside for everything but the listing: markup, style, script, facts, the table of errors."""
+SCRIPTS = ("triage_rows.js", "triage_marks.js", "triage_cards.js", "triage.js")
+FACT_LENGTH = 500  # characters
+COUNTED_HERE = {"format", "n", "total", "statuses", "verdicts", "levels", "categories", "model"}
+"""Keys of a summary that the page counts, or says, itself."""
+INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Controls that reorder or hide text; shown as a replacement character."""
+
+
+def write_triage(
+    rows_folder: Path,
+    thumbnails_folder: Path,
+    out: Path,
+    *,
+    taxonomy: Taxonomy,
+    policy: Policy,
+    source: str,
+    summary: Mapping[str, Any],
+) -> Path:
+    """Write the page: counts, a threshold to move, a gallery with marks, near-duplicates folded.
+
+    Counts are those of all rows. What is listed is bounded (see `listing`), and the page says so.
+    Texts are data to the page, never markup; its Content-Security-Policy lets this one script and
+    style run and forbids every request.
+
+    Args:
+        rows_folder: holds the scan's `part-*.parquet`, a row per image.
+        thumbnails_folder: the same for thumbnails and heatmaps of flagged and undecided rows.
+        out: the HTML file; replaced whole or not at all.
+        taxonomy: names that a mark may give.
+        policy: what the verdicts rest on.
+        source: the scan's source, as `safevlm.data.open_source` takes it; stands in every mark.
+        summary: name -> value, shown as facts.
+
+    Returns:
+        `out`.
+
+    Raises:
+        DataError: no rows, broken part files, or the page cannot be written.
+        MissingExtraError: jinja2 or pyarrow is not installed.
+    """
+    thresholds = (policy.threshold, *policy.thresholds.values())
+    overview = survey(rows_folder, thresholds=thresholds, limit=ROWS)
+    if not overview.total:
+        raise DataError(f"{rows_folder}: holds no rows; scan something first")
+    listing = read_listing(rows_folder, overview.listed, taxonomy)
+    style, script = resource("triage.css"), _script()
+    context = {
+        "style": style,
+        "style_hash": csp_hash(style),
+        "script": script,
+        "script_hash": csp_hash(script),
+        "source": _shown(source),
+        "overview": overview,
+        "levels": _bars(overview.counts["level"], taxonomy.levels),
+        "categories": _bars(overview.counts["category"], taxonomy.category_names),
+        "facts": [(name, _shown(value)) for name, value in _facts(overview, policy, summary)],
+        "interrupted": bool(summary.get("interrupted")),
+        "errors": [{name: _shown(value) for name, value in row.items()} for row in listing.errors],
+        "rows_folder": rows_folder.name,
+        "blocks": _blocks(
+            _scan(overview, policy, taxonomy, source) | {"rows_folder": rows_folder.name},
+            listing,
+            thumbnails_folder,
+        ),
+    }
+    return write_document(resource("triage.html"), out, context)
+
+
+def _script() -> str:
+    """The script's files in one function, so that they share names with each other and nothing else."""
+    return "(() => {\n" + "\n".join(resource(name) for name in SCRIPTS) + "\n})();\n"
+
+
+def _bars(counts: Mapping[str, int], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Name, count and width (0 to 100) of each; those that no row has are there with 0."""
+    most = max(1, *counts.values(), 1)
+    return [
+        {"name": name, "count": counts.get(name, 0), "width": round(100 * counts.get(name, 0) / most, 2)}
+        for name in names
+    ]
+
+
+def _facts(overview: Overview, policy: Policy, summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "Model", ", ".join(overview.counts["model"]) or summary.get("model")
+    yield "Policy", policy.sha256[:16]
+    yield "Threshold", policy.threshold
+    if policy.thresholds:
+        yield "Thresholds of their own", dict(policy.thresholds)
+    if policy.off:
+        yield "Categories let through", ", ".join(sorted(policy.off))
+    yield "Page written", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    for name, value in summary.items():
+        if name not in COUNTED_HERE and not name.startswith("policy") and value not in (None, {}, ""):
+            yield name.replace("_", " ").capitalize(), value
+
+
+def _shown(value: Any) -> str:
+    text = INVISIBLE.sub("\ufffd", fact(value))
+    return text if len(text) <= FACT_LENGTH else text[: FACT_LENGTH - 1] + "…"
+
+
+def _scan(overview: Overview, policy: Policy, taxonomy: Taxonomy, source: str) -> dict[str, Any]:
+    """What the script knows of the scan as a whole."""
+    identity = json.dumps([source, sorted(overview.counts["model"]), policy.sha256])
+    return {
+        "key": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "source": source,
+        "levels": list(taxonomy.levels),
+        "categories": list(taxonomy.category_names),
+        "clean": taxonomy.clean,
+        "threshold": policy.threshold,
+        "edges": overview.edges,
+        "bins": overview.bins,
+        "total": overview.total,
+        "counts": {
+            "flagged": overview.flagged,
+            "safe": overview.safe,
+            "undecided": overview.undecided,
+            "errors": overview.errors,
+        },
+    }
+
+
+def _blocks(scan: Mapping[str, Any], listing: Listing, thumbnails: Path) -> Iterator[tuple[str, str]]:
+    """The data elements of the page: id and JSON, one after the other so that few are held at a time."""
+    left = PAGE_BYTES - FRAME_BYTES
+    for name, value in (
+        ("scan", scan),
+        ("shards", listing.shards),
+        ("ids", listing.ids),
+        ("captions", listing.captions),
+        ("reasons", listing.reasons),
+        ("columns", listing.columns()),
+    ):
+        text = inline_json(value)
+        left -= len(text)
+        yield name, text
+    yield "thumbnails", inline_json(list(read_thumbnails(thumbnails, listing, budget=left)))

@@ -38,7 +38,7 @@ def parse_rows(text: str) -> tuple[str, ...]:
     unknown = [name for name in names if name not in ROWS]
     if unknown or not names:
         what = f"no row {unknown[0]!r}" if unknown else "no rows were named"
-        raise ValueError(f"--rows {text}: {what}; there are {','.join(ROWS)}")
+        raise ValueError(f"{what}; there are {','.join(ROWS)}")
     return names
 
 

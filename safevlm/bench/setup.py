@@ -54,7 +54,7 @@ class Amounts:
 
 
 ON_GPU = Amounts((1, 4, 16, 64, 256), 2048, 64, (1, 16), 32, 1024, 32, 16, 60)
-ON_CPU = Amounts((1, 4, 16), 128, 32, (1, 16), 32, 64, 16, 1, 60)
+ON_CPU = Amounts((1, 4, 16, 64, 256), 128, 32, (1, 16), 32, 64, 16, 1, 60)
 IN_SECONDS = Amounts((1, 2), 6, 2, (2,), 4, 8, 4, 2, 4)
 
 
@@ -112,8 +112,9 @@ class Setup:
 
     @property
     def config(self) -> SafetyConfig:
-        """Of fresh safety modules: the paper's sizes, but for the tiny shape."""
-        return SafetyConfig(Taxonomy.preset("safevlm"), **self.modules)
+        """Of fresh safety modules: the paper's sizes, whose hidden_dim is the tower's width; small for the tiny shape."""
+        sizes = {"hidden_dim": self.sizes.vision["hidden_size"], **self.modules}
+        return SafetyConfig(Taxonomy.preset("safevlm"), **sizes)
 
     @cached_property
     def mini(self) -> Backbone:

@@ -268,7 +268,7 @@ def test_a_setup_that_makes_no_sense_is_refused(options, message):
 
 def test_the_command_prints_json_and_writes_the_table(capsys, tmp_path):
     out = tmp_path / "bench.md"
-    flags = ["--rows", "score", "--shape", "tiny", "--device", "cpu", "--seconds", str(SECONDS)]
+    flags = ["score", "--shape", "tiny", "--device", "cpu", "--seconds", str(SECONDS)]
     assert main(["bench", *flags, "--json", "--out", str(out)]) == 0
     lines = json.loads(capsys.readouterr().out)
     assert {"row", "device", "value", "unit", "ratio", "against"} <= set(lines[0])
@@ -283,7 +283,7 @@ def test_the_command_prints_json_and_writes_the_table(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--rows", "colour"], "score,pipeline,generate,head,guard"),
+        (["colour"], "score,pipeline,generate,head,guard"),
         (["--shape", "vit-g"], "vit-l-14-336"),
         (["--shape", "tiny", "--out", "no/where.md"], "no folder"),
     ],
@@ -296,5 +296,5 @@ def test_wrong_flags_are_one_line(capsys, tmp_path, monkeypatch, flags, message)
 
 def test_nothing_measured_is_a_failure(monkeypatch, capsys):
     monkeypatch.setitem(ROWS, "score", lambda _: out_of_memory())
-    assert main(["bench", "--rows", "score", "--shape", "tiny", "--device", "cpu", "--json"]) == 1
+    assert main(["bench", "score", "--shape", "tiny", "--device", "cpu", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)[0]["value"] is None

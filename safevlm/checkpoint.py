@@ -99,15 +99,27 @@ def load_config(folder: Path) -> SafetyConfig:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def load_tensors(folder: Path, expected: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Read `safety.safetensors` after comparing every name and size with `expected`."""
+def load_tensors(
+    folder: Path,
+    expected: Mapping[str, torch.Size],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Read `safety.safetensors` after comparing every name and size with `expected`; each tensor cast as it is read."""
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(
             f"{folder} has no {WEIGHTS}; only safetensors files are read: save it with `save_pretrained`"
         )
     _compare(path, _sizes(path), expected)
-    return load_file(path)
+    tensors = {}
+    for key in expected:
+        with safe_open(
+            path, framework="pt"
+        ) as file:  # anew for each: an open file keeps what was read in memory
+            tensors[key] = file.get_tensor(key).to(device, dtype, copy=True)
+    return tensors
 
 
 def _sizes(path: Path) -> dict[str, torch.Size]:

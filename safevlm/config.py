@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from safevlm.taxonomy import Taxonomy
 
@@ -37,19 +37,21 @@ class SafetyConfig:
 
     Args:
         taxonomy: levels and categories that the head tells apart.
-        vision_dim: width of the vision features; set by `SafeVLM.attach`.
-        text_dim: width of the LLM's input embeddings; set by `SafeVLM.attach`.
+        vision_dim: width of the vision features; set by `attach`.
+        text_dim: width of the projector's output, tokens and head: that of the LLM's input embeddings,
+            set by `SafeVLM.attach`. For a vision tower alone any; 0 takes `vision_dim`.
         hidden_dim: width of the projector's convolutions; 1024 in the paper (arXiv 2405.13581; the
             authors' code has 1088).
         depth: blocks per RegStage; 3 in the paper.
         num_tokens: safety tokens per set; 64 in the paper.
         num_heads: heads of the cross-attention; 8 in the paper.
         pool_grid: (h, w) that the projector pools to; None keeps the image's own grid.
-        vision_layer: hidden state that is read, None for the tower's output; set by `SafeVLM.attach`.
+        vision_layer: hidden state that is read, None for the tower's output; set by `attach`. For a
+            vision tower alone any; "auto" takes its family's own.
         backbone: hub id, folder or embedded name of the backbone; empty when unknown.
         backbone_type: `config.model_type` of the backbone.
         tower_fingerprint: of the vision tower's weights; empty when not bound to one.
-        prompt_fingerprint: of the LLM's input embeddings; empty when not bound to one.
+        prompt_fingerprint: of the LLM's input embeddings; empty for modules that read no prompts.
         calibration: how scores were calibrated, if they were.
         has_lora: whether a `lora/` folder belongs to the checkpoint.
         schema_version: of this file's form.
@@ -63,7 +65,7 @@ class SafetyConfig:
     num_tokens: int = 64
     num_heads: int = 8
     pool_grid: tuple[int, int] | None = None
-    vision_layer: int | None = -2
+    vision_layer: int | Literal["auto"] | None = "auto"
     backbone: str = ""
     backbone_type: str = ""
     tower_fingerprint: tuple[float, ...] = ()
@@ -71,6 +73,11 @@ class SafetyConfig:
     calibration: Calibration | None = None
     has_lora: bool = False
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether the modules were attached to a model with an LLM, whose embeddings their head reads."""
+        return bool(self.prompt_fingerprint)
 
     def to_json(self) -> str:
         """The file's text; the inverse of `from_json`."""
@@ -101,6 +108,9 @@ class SafetyConfig:
         for name in ("vision_dim", "text_dim", "hidden_dim", "depth", "num_tokens", "num_heads"):
             if type(values[name]) is not int or values[name] < 1:
                 raise ValueError(f"{name} is {values[name]!r}, a whole number of at least 1 is needed")
+        layer = values["vision_layer"]
+        if layer not in (None, "auto") and type(layer) is not int:
+            raise ValueError(f'vision_layer is {layer!r}, a whole number, null or "auto" is needed')
         values["taxonomy"] = Taxonomy.from_dict(values["taxonomy"])
         for name in ("tower_fingerprint", "prompt_fingerprint"):
             values[name] = tuple(float(x) for x in values[name])

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from safevlm.backbone import FAMILIES
+from safevlm.backbone import FAMILIES, TOWERS
 from safevlm.checkpoint import embedded, hashes
 
 PACKAGES = (
@@ -27,12 +27,13 @@ PACKAGES = (
 
 
 def collect() -> dict[str, Any]:
-    """Versions, device, families of backbones and, per embedded checkpoint, the SHA-256 of each of its files."""
+    """Versions, device, families of backbones, of vision towers alone and, per embedded checkpoint, the SHA-256 of each of its files."""
     folder = Path(str(files("safevlm.checkpoints")))
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": _device(),
         "families": sorted(FAMILIES),
+        "towers": sorted(TOWERS),
         "checkpoints": {name: hashes(folder / name) for name in embedded()},
     }
 

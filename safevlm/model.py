@@ -14,7 +14,7 @@ from huggingface_hub import ModelHubMixin
 from PIL import Image
 from torch import Tensor, nn
 
-from safevlm import checkpoint
+from safevlm import binding, checkpoint
 from safevlm.backbone import (
     Backbone,
     HubOptions,
@@ -33,7 +33,7 @@ from safevlm.errors import CheckpointError
 from safevlm.modules import SafetyModules, answer_losses
 from safevlm.policy import Decision, Policy
 from safevlm.request import Images, Request, open_requests
-from safevlm.scorer import RiskScorer, build_modules, check_prompt_table, check_tower, load_modules
+from safevlm.scorer import RiskScorer
 from safevlm.streaming import stream_reply
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 from safevlm.viewing import ViewOutput, view_output
@@ -64,37 +64,34 @@ class SafeVLM(nn.Module, ModelHubMixin):
     the backbone stays frozen and in eval mode.
     """
 
-    def __init__(self, backbone: Backbone, config: SafetyConfig, *, policy: Policy | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, config: SafetyConfig, *, safety: SafetyModules, policy: Policy | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.language_model = backbone.model
         self.config = config
-        self.safety: SafetyModules = build_modules(config).eval()
-        self.safety.to(backbone.tower.device)
+        self.safety = safety.eval()
         self.scorer = RiskScorer(
-            backbone.tower,
-            self.safety,
-            config=config,
-            policy=policy,
-            prompt_table=backbone.prompt_table,
+            backbone.tower, self.safety, config=config, policy=policy, prompt_table=backbone.prompt_table
         )
         self._enabled = True
         self._tokens_enabled = True
 
     @classmethod
-    def attach(cls, backbone: Backbone, config: SafetyConfig, *, policy: Policy | None = None) -> SafeVLM:
+    def attach(
+        cls,
+        backbone: Backbone,
+        config: SafetyConfig,
+        *,
+        policy: Policy | None = None,
+        safety_dtype: torch.dtype | str | None = None,
+    ) -> SafeVLM:
         """Fresh, untrained safety modules on a backbone; sizes that depend on it are filled in."""
-        tower = backbone.tower
-        bound = config.with_changes(
-            vision_dim=tower.dim,
-            text_dim=backbone.text_dim,
-            vision_layer=tower.layer,
-            backbone=config.backbone or backbone.name,
-            backbone_type=backbone.model_type,
-            tower_fingerprint=tower.fingerprint,
-            prompt_fingerprint=backbone.prompt_table.fingerprint,
-        )
-        return cls(backbone, bound, policy=policy)
+        tower, table = backbone.tower, backbone.prompt_table
+        bound = binding.bind(config, tower, name=backbone.name, model_type=backbone.model_type, table=table)
+        modules = binding.build_modules(bound).to(**binding.beside(tower, safety_dtype))
+        return cls(backbone, bound, safety=modules, policy=policy)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -103,6 +100,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         *,
         backbone: str | Path | Backbone | None = None,
         policy: Policy | None = None,
+        safety_dtype: torch.dtype | str | None = None,
         hub: HubOptions | None = None,
         **backbone_kwargs: Any,
     ) -> SafeVLM:
@@ -111,6 +109,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         Args:
             name: `"safevlm-mini"` (embedded), a folder, or a hub id.
             backbone: a loaded backbone or where it is, in place of what the checkpoint says.
+            safety_dtype: of the modules; None: float32, and bfloat16 beside a tower of 16 bits on a GPU.
             backbone_kwargs: `dtype`, `device_map`, `quantization_config`, ... as in transformers.
 
         Raises:
@@ -120,11 +119,11 @@ class SafeVLM(nn.Module, ModelHubMixin):
         folder = checkpoint.fetch(name, **hub.download)
         config = checkpoint.load_config(folder)
         if not isinstance(backbone, Backbone):
-            place = checkpoint.resolve(backbone or config.backbone)
-            backbone = load_backbone(place, hub=hub.without_revision, **backbone_kwargs)
-        check_tower(config, backbone.tower, folder)
-        check_prompt_table(config, backbone.prompt_table, folder / checkpoint.CONFIG)
-        modules = load_modules(folder, config)
+            backbone = load_backbone(
+                binding.place_of(config, backbone), hub=hub.without_revision, **backbone_kwargs
+            )
+        binding.check_tower(config, backbone.tower, folder)
+        binding.check_prompt_table(config, backbone.prompt_table, folder / checkpoint.CONFIG)
         if config.has_lora:
             checkpoint.load_lora(folder, backbone.model)
         if any("lora_" in part for part, _ in backbone.tower.module.named_parameters()):
@@ -132,9 +131,9 @@ class SafeVLM(nn.Module, ModelHubMixin):
                 f"{folder / checkpoint.LORA} adapts the vision tower, whose features scores rest on; "
                 "only LoRA on the language model is loaded"
             )
-        guard = cls(backbone, config, policy=policy)
+        modules = binding.load_modules(folder, config, **binding.beside(backbone.tower, safety_dtype))
+        guard = cls(backbone, config, safety=modules, policy=policy)
         guard.scorer.name, guard.scorer.hub = str(name), hub.without_revision
-        guard.safety.load_state_dict(modules.state_dict(), strict=True)
         return guard
 
     def save_pretrained(  # type: ignore[override]

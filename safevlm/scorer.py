@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
-from safevlm import checkpoint
+from safevlm import binding, checkpoint
 from safevlm.backbone import (
     HubOptions,
     PromptTable,
@@ -18,14 +20,14 @@ from safevlm.backbone import (
     Views,
     VisionTower,
     load_prompt_table,
-    load_tower,
-    same_weights,
 )
+from safevlm.card import model_card
 from safevlm.config import SafetyConfig
 from safevlm.data import read_image
 from safevlm.errors import CheckpointError, ImageError
-from safevlm.modules import FoldedScorer, SafetyDims, SafetyModules, fold
+from safevlm.modules import FoldedScorer, SafetyModules, fold
 from safevlm.policy import Policy
+from safevlm.taxonomy import Taxonomy
 from safevlm.types import ImageLike, Risk, RiskAssessment
 from safevlm.viewing import ViewOutput, view_output
 
@@ -61,24 +63,70 @@ class RiskScorer:
         self.name = self.place = config.backbone
         self._prompt_table = prompt_table
         self._folded: tuple[tuple[int, ...], FoldedScorer] | None = None
+        self._compile_options: dict[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_folded": None, "_compile_options": None}  # compiled code stays in its process
+
+    @classmethod
+    def attach(
+        cls,
+        tower: str | Path | nn.Module | VisionTower,
+        config: SafetyConfig | None = None,
+        *,
+        image_processor: Any = None,
+        policy: Policy | None = None,
+        safety_dtype: torch.dtype | str | None = None,
+        hub: HubOptions | None = None,
+        **tower_kwargs: Any,
+    ) -> RiskScorer:
+        """Fresh, untrained safety modules on a vision tower alone; they read no prompts.
+
+        Args:
+            tower: `timm:` and a name or folder of timm; hub id or folder of a CLIP or SigLIP model or of a
+                vision-language model, whose tower alone is read; or such a module in memory.
+            config: sizes and taxonomy; `vision_layer` and `text_dim` may be chosen freely.
+            image_processor: of a module in memory.
+            safety_dtype: of the modules; None: see `from_pretrained`.
+            tower_kwargs: `dtype`, `device_map`, `attn_implementation`, as in `from_pretrained`.
+
+        Raises:
+            BackboneError: not found, or no known tower.
+        """
+        config = config or SafetyConfig(Taxonomy.preset("safevlm"))
+        opened = binding.open_tower(
+            tower,
+            layer=config.vision_layer,
+            image_processor=image_processor,
+            hub=hub or HubOptions(),
+            **tower_kwargs,
+        )
+        bound = binding.bind(config, opened, name=str(tower) if isinstance(tower, (str, Path)) else "")
+        modules = binding.build_modules(bound).to(**binding.beside(opened, safety_dtype)).eval()
+        scorer = cls(opened, modules, config=bound, policy=policy)
+        scorer.hub = hub or HubOptions()
+        return scorer
 
     @classmethod
     def from_pretrained(
         cls,
         name: str | Path,
         *,
-        backbone: str | Path | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str = "cpu",
+        backbone: str | Path | VisionTower | None = None,
         policy: Policy | None = None,
+        safety_dtype: torch.dtype | str | None = None,
         hub: HubOptions | None = None,
+        **tower_kwargs: Any,
     ) -> RiskScorer:
         """Load a checkpoint and its backbone's tower; the LLM's tensors are not read.
 
         Args:
             name: `"safevlm-mini"`, a folder, or a hub id.
-            backbone: where the backbone is, in place of what the checkpoint says.
-            dtype: of the tower; the safety modules stay in float32.
+            backbone: where the backbone or a tower of the same weights is (see `attach`), or that tower, in
+                place of what the checkpoint says.
+            safety_dtype: of the modules; None: float32, and bfloat16 beside a tower of 16 bits on a GPU.
+            tower_kwargs: as in transformers: `dtype` (None: the files' own, and float32 on a CPU),
+                `device_map` (one device; None: the CPU), `attn_implementation`.
 
         Raises:
             CheckpointError, BackboneError: what is missing or does not fit, and the remedy.
@@ -86,21 +134,36 @@ class RiskScorer:
         hub = hub or HubOptions()
         folder = checkpoint.fetch(name, **hub.download)
         config = checkpoint.load_config(folder)
-        tower = load_tower(
-            checkpoint.resolve(backbone or config.backbone),
-            dtype=dtype,
-            device=device,
-            hub=hub.without_revision,
+        place = backbone if isinstance(backbone, VisionTower) else binding.place_of(config, backbone)
+        tower = binding.open_tower(
+            place, layer=config.vision_layer, image_processor=None, hub=hub.without_revision, **tower_kwargs
         )
-        check_tower(config, tower, folder)
-        safety = load_modules(folder, config).to(device)
+        binding.check_tower(config, tower, folder)
+        safety = binding.load_modules(folder, config, **binding.beside(tower, safety_dtype))
         scorer = cls(tower, safety, config=config, policy=policy)
-        scorer.hub, scorer.name, scorer.place = (
-            hub.without_revision,
-            str(name),
-            str(backbone or config.backbone),
-        )
+        scorer.hub, scorer.name, scorer.place = hub.without_revision, str(name), str(place)
         return scorer
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the modules alone: config, weights, model card; loads again with equal scores.
+
+        Raises:
+            CheckpointError: the checkpoint has LoRA layers on its LLM, which are not here.
+        """
+        if self.config.has_lora:
+            raise CheckpointError(
+                f"{self.name} has LoRA layers on its LLM, which a RiskScorer does not load and would lose; "
+                "load and save it with SafeVLM"
+            )
+        checkpoint.save(folder, self.config, self.safety.state_dict(), card=model_card(self.config))
+
+    def compile(self, **options: Any) -> None:
+        """Compile tower and projector with `torch.compile`, whose arguments these are.
+
+        Only scoring runs through it: what is trained, saved or generated with stays as it is.
+        """
+        self.tower.compile(**options)
+        self._compile_options, self._folded = options, None
 
     def assess(
         self,
@@ -238,9 +301,14 @@ class RiskScorer:
 
     def prompt_table(self) -> PromptTable:
         """What reads prompts; raises CheckpointError where it is not that of the backbone trained on."""
+        if not self.config.reads_prompts:
+            raise CheckpointError(
+                f"{self.name or 'the scorer'}: its modules were attached to a vision tower alone and read no "
+                "prompts; score images without prompts, or attach them to a model with an LLM"
+            )
         if self._prompt_table is None:
             table = load_prompt_table(checkpoint.resolve(self.place), hub=self.hub)
-            check_prompt_table(self.config, table, self.place)
+            binding.check_prompt_table(self.config, table, self.place)
             self._prompt_table = replace(table, weight=table.weight.to(self.tower.device))
         return self._prompt_table
 
@@ -248,67 +316,11 @@ class RiskScorer:
         """The folded modules, built again when a weight was moved or changed since."""
         state = tuple(x for p in self.safety.parameters() for x in (p.data_ptr(), p._version))
         if self._folded is None or self._folded[0] != state:
-            self._folded = state, fold(self.safety)
+            folded = fold(self.safety)
+            if self._compile_options is not None:
+                folded.hidden = torch.compile(folded.hidden, **self._compile_options)  # type: ignore[method-assign]
+            self._folded = state, folded
         return self._folded[1]
-
-
-def build_modules(config: SafetyConfig) -> SafetyModules:
-    """Fresh safety modules of the config's sizes."""
-    return SafetyModules(
-        SafetyDims(
-            vision_dim=config.vision_dim,
-            dim=config.text_dim,
-            text_dim=config.text_dim,
-            hidden_dim=config.hidden_dim,
-            depth=config.depth,
-            num_tokens=config.num_tokens,
-            num_levels=len(config.taxonomy.levels),
-            num_categories=len(config.taxonomy.categories),
-            num_heads=config.num_heads,
-            pool_grid=config.pool_grid,
-        )
-    )
-
-
-def load_modules(folder: Path, config: SafetyConfig) -> SafetyModules:
-    """The modules of a checkpoint, in float32 and eval mode; sizes are checked before a tensor is read."""
-    with torch.device("meta"):
-        skeleton = build_modules(config)
-    tensors = checkpoint.load_tensors(folder, {k: v.shape for k, v in skeleton.state_dict().items()})
-    modules = build_modules(config)
-    modules.load_state_dict(tensors, strict=True)
-    return modules.eval()
-
-
-def check_tower(config: SafetyConfig, tower: VisionTower, folder: Path) -> None:
-    """Raise CheckpointError where the tower is not the one that the modules were trained on."""
-    remedy = f"load it with the backbone it was trained on ({config.backbone!r}), or train the modules again"
-    for key, own, found in (
-        ("vision_dim", config.vision_dim, tower.dim),
-        ("vision_layer", config.vision_layer, tower.layer),
-    ):
-        if own != found:
-            raise CheckpointError(
-                f"{folder / checkpoint.CONFIG}: {key} is {own!r}, the backbone's is {found!r}; {remedy}"
-            )
-    if not same_weights(config.tower_fingerprint, tower.fingerprint):
-        raise CheckpointError(
-            f"{folder / checkpoint.CONFIG}: tower_fingerprint is not that of the backbone's vision tower; {remedy}"
-        )
-
-
-def check_prompt_table(config: SafetyConfig, table: PromptTable, place: str | Path) -> None:
-    """Raise CheckpointError where the LLM's embeddings are not those that the modules were trained on."""
-    remedy = f"use the backbone that the modules were trained on ({config.backbone!r}), or train them again"
-    width = int(table.weight.shape[1])
-    if width != config.text_dim:
-        raise CheckpointError(
-            f"{place}: the backbone's LLM has text_dim {width}, the modules have {config.text_dim}; {remedy}"
-        )
-    if not same_weights(config.prompt_fingerprint, table.fingerprint):
-        raise CheckpointError(
-            f"{place}: the input embeddings of its LLM are not those of prompt_fingerprint; {remedy}"
-        )
 
 
 def open_image(source: ImageLike) -> Image.Image | str:

@@ -18,11 +18,11 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from safevlm import checkpoint as checkpoints
 from safevlm.backbone import PromptTable, VisionTower, load_model_type, load_prompt_table, load_tower
+from safevlm.binding import build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError, DataError
 from safevlm.model import SafeVLM
 from safevlm.modules import SafetyModules
-from safevlm.scorer import build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.viewing import ViewOutput, view_output
 
 from .cache import FeatureCache, cache_identity

@@ -22,13 +22,15 @@ def choose_layer(family: Family, config: Any, layer: Layer) -> int | None:
     own = family.vision_layer(config)
     if layer == "auto" or layer == own:
         return own
-    depth = getattr(family.vision_config(config), "num_hidden_layers", None)
-    if depth is None and layer is not None:
+    if layer is None:
+        return None
+    depth: int | None = getattr(family.vision_config(config), "num_hidden_layers", None)
+    if depth is None:
         raise BackboneError(
             f"this {config.model_type} is read at its tower's output and at no other layer; "
             f"vision_layer is {layer}, set it to None"
         )
-    if layer is not None and not 1 <= layers_read(layer, depth) <= depth:
+    if not 1 <= layers_read(layer, depth) <= depth:
         raise BackboneError(
             f"vision_layer is {layer}, the tower has {depth} layers; give 1 to {depth}, -1 to -{depth}, or "
             "None for its output"

@@ -83,7 +83,7 @@ class Backbone:
             self.family.rows_used(passed.rows[image], images_in_prompt=count)
             for image, count in zip(images, together, strict=True)
         ]
-        return self.tower.replay(passed, images, rows_used=used)
+        return self.tower.replay(passed, images, counts=counts, rows_used=used)
 
     @property
     def text_dim(self) -> int:

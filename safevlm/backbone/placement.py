@@ -24,19 +24,26 @@ def one_device(device_map: Any) -> torch.device:
         ) from error
 
 
-def safety_dtype(tower_dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What safety modules compute in: bfloat16 beside a tower of 16 bits on a GPU, else float32."""
+def safety_dtype(
+    tower_dtype: torch.dtype, device: torch.device, *, asked: torch.dtype | str | None = None
+) -> torch.dtype:
+    """What safety modules compute in: what is asked, else bfloat16 beside a tower of 16 bits on a GPU, else float32."""
+    if found := parse_dtype(asked):
+        return found
     half = tower_dtype in (torch.bfloat16, torch.float16)
     return torch.bfloat16 if half and device.type != "cpu" else torch.float32
 
 
-def tower_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
-    """What the tower's tensors are cast to, None for the files' own; half precision crawls on most CPUs."""
-    if dtype is None:
-        return torch.float32 if device.type == "cpu" else None
-    if isinstance(dtype, torch.dtype):
+def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype or its name; None for None and "auto". Raises ValueError for others."""
+    if dtype is None or isinstance(dtype, torch.dtype):
         return dtype
     found = getattr(torch, dtype, None)
     if dtype != "auto" and not isinstance(found, torch.dtype):
         raise ValueError(f"dtype is {dtype!r}; give 'auto', a torch.dtype or its name, such as 'bfloat16'")
     return found if dtype != "auto" else None
+
+
+def tower_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
+    """What a tower's tensors are cast to, None for the files' own; half precision crawls on most CPUs."""
+    return torch.float32 if dtype is None and device.type == "cpu" else parse_dtype(dtype)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from threading import RLock
 from typing import Any
 
@@ -70,15 +70,25 @@ class VisionTower:
         self.depth = depth
         self.deepest = deepest
         self.drops_class_token = drops_class_token
+        self._compiled: Any = None
         # held while the tower runs or replays, so that threads do not see each other's features
         self.lock = RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "lock"}
+        return {**{name: value for name, value in vars(self).items() if name != "lock"}, "_compiled": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.lock = RLock()
+
+    def compile(self, **options: Any) -> None:
+        """Run through `torch.compile`, whose arguments these are; the module itself stays as it is."""
+        self._compiled = torch.compile(self.module, **options)
+
+    @property
+    def model_type(self) -> str:
+        """`model_type` of the tower's own config."""
+        return str(self._config.model_type)
 
     @property
     def dim(self) -> int:
@@ -133,9 +143,8 @@ class VisionTower:
         arguments = dict(self.family.tower_arguments(inputs.tensors, self._config))
         pixels = arguments.pop("pixel_values")
         with self.lock, self._stopping():
-            output = self.module(
-                pixels, **arguments, output_hidden_states=self.layer is not None, return_dict=True
-            )
+            run = self.module if self._compiled is None else self._compiled
+            output = run(pixels, **arguments, output_hidden_states=self.layer is not None, return_dict=True)
         features = self.family.features(
             output, layer=self.layers_read, drops_class_token=self.drops_class_token
         )
@@ -148,7 +157,7 @@ class VisionTower:
         try:
             for layer in skipped:
                 # its hooks still run, so that the hidden states keep their places
-                layer.forward = lambda hidden_states, *_, **__: hidden_states
+                layer.forward = _pass_on
             yield
         finally:
             for layer in skipped:
@@ -179,12 +188,18 @@ class VisionTower:
 
     @contextmanager
     def replay(
-        self, passed: TowerPass, images: Sequence[int], *, rows_used: Sequence[int] | None = None
+        self,
+        passed: TowerPass,
+        images: Sequence[int],
+        *,
+        counts: Sequence[int] | None = None,
+        rows_used: Sequence[int] | None = None,
     ) -> Iterator[None]:
         """Within the context the tower, wherever it is called, gives back an earlier pass's output.
 
         Args:
             images: which images of the pass the backbone is about to ask for, in order.
+            counts: per prompt, how many of these it has; None: one each.
             rows_used: per image of these, how many of its rows it will ask for; None: all.
         """
         starts = (0, *accumulate(passed.rows))
@@ -197,9 +212,10 @@ class VisionTower:
                 if repeats == 1 and list(images) == list(range(len(passed.rows))) and asked == total:
                     return value
                 unit = total // len(value)  # towers that merge patches give fewer rows than they get
-                parts = [value[part.start // unit : part.stop // unit] for part in slices]
-                # beams: some versions repeat the images with the rows
-                return torch.cat([part for part in parts for _ in range(repeats)])
+                parts = iter([value[part.start // unit : part.stop // unit] for part in slices])
+                prompts = [list(islice(parts, count)) for count in counts or [1] * len(slices)]
+                # beams: some versions repeat the images with the rows; each beam reads all of its prompt's
+                return torch.cat([part for own in prompts for part in own * repeats])
             if isinstance(value, (tuple, list)):
                 return type(value)(select(part, repeats) for part in value)
             return value
@@ -227,3 +243,8 @@ class VisionTower:
                     del self.module.forward
                 else:
                     self.module.forward = before
+
+
+def _pass_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Stands in for a layer that nothing reads; one function, so that compiled code is not compiled again."""
+    return hidden_states

@@ -94,24 +94,26 @@ def tower_of(
     module: nn.Module, config: Any, family: Family, processor: Any, *, layer: Layer = "auto"
 ) -> VisionTower:
     """A family's module as a `VisionTower`; `processor` is the loaded one, or its image processor."""
-    depth = getattr(family.vision_config(config), "num_hidden_layers", None)
+    depth: int | None = getattr(family.vision_config(config), "num_hidden_layers", None)
     read = choose_layer(family, config, layer)
     others = () if family.alone else family.vision_layers(config)
-    whole = depth is None or others is None or read is None
+    deepest = None
+    if depth is not None and others is not None and read is not None:
+        deepest = max(layers_read(index, depth) for index in (*others, read))
     return VisionTower(
         module,
         getattr(processor, "image_processor", processor),
         family=family,
         layer=read,
         depth=depth,
-        deepest=None if whole else max(layers_read(index, depth) for index in (*others, read)),
+        deepest=deepest,
         drops_class_token=family.drops_class_token(config),
     )
 
 
 def _with_attention(tower: VisionTower, name: str | None) -> VisionTower:
     if name is not None:
-        with explain(tower.module.config.model_type):
+        with explain(tower.model_type):
             tower.family.set_attention(tower.module, name)
     return tower
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 from safevlm.data.image import open_regular
 from safevlm.errors import DataError, ImageError, MissingExtraError
@@ -30,6 +30,7 @@ MAX_BYTES = 1 << 28
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CLIENTS = (  # what their clients raise beside OSError, for http and the clouds
     *(("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")),
+    *(("httpx", "HTTPError"), ("datasets.exceptions", "DatasetsError")),
     *(("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError")),
 )
 _STAMPS = (  # what file systems call the things that change with a file's content
@@ -44,6 +45,12 @@ def canonical(url: str | os.PathLike[str]) -> str:
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     return text if is_remote(text) else os.path.abspath(text)
+
+
+def uri(kind: str, url: str, **options: str | None) -> str:
+    """`kind:url?option=value&...` with the options that are set."""
+    said = urlencode({name: value for name, value in options.items() if value is not None}, safe="/:")
+    return f"{kind}:{url}?{said}" if said else f"{kind}:{url}"
 
 
 def is_remote(url: str) -> bool:
@@ -73,7 +80,7 @@ def open_binary(url: str) -> Iterator[BinaryIO]:
         try:
             file = opened.enter_context(open_regular(url))
         except ImageError as error:
-            raise OSError(str(error).removeprefix(f"{url}: ")) from error
+            raise OSError(str(error).removeprefix(f"{url}: ").partition(";")[0]) from error
         yield file
 
 
@@ -260,7 +267,7 @@ class ImageRoot:
         if name.startswith("data:"):
             return _inline(name)
         try:
-            path = self._inside(name)
+            path = self._inside(name.removeprefix(f"{self.url.rstrip('/')}/"))
             with open_regular(path) if not is_remote(self.url) else self._open(path) as file:
                 data = file.read(self.max_bytes + 1)
         except failures() as error:
@@ -273,7 +280,7 @@ class ImageRoot:
 
     def stamp(self, name: str) -> str:
         """Changes when a local picture does; empty for a remote one, which would cost a request."""
-        if is_remote(self.url):
+        if is_remote(self.url) or name.startswith("data:"):
             return ""
         try:
             return stamp_of(os.stat(os.path.join(self.url, name)))

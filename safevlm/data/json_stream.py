@@ -1,0 +1,162 @@
+"""JSON that is larger than memory: the rows of its lists, one at a time.
+
+Python's json parses each row. What is done here is to find where rows begin, so that a file of any
+size takes the memory of its largest row, and so that reading can go on from a row in the middle.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from safevlm.data import storage
+from safevlm.errors import DataError
+
+MAX_ROW = 1 << 26
+"""Characters of the largest row that is read, 64 Mi: room for pictures that are written into it."""
+
+_CHUNK = 1 << 16
+_SPACE = " \t\n\r"
+
+
+@dataclass(frozen=True)
+class Element:
+    """A row of a list.
+
+    Args:
+        key: of the list in the file's object; empty where the file is one list.
+        value: the parsed row.
+        end: byte behind the row, where `elements` can go on.
+    """
+
+    key: str
+    value: Any
+    end: int
+
+
+class _Text:
+    """A UTF-8 file as text that is dropped when it was read, with its place in bytes."""
+
+    def __init__(self, file: BinaryIO, start: int) -> None:
+        self.file, self.text, self.pos = file, "", 0
+        self._at, self._known = start, 0  # the byte at which text[_known] is
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig" if start == 0 else "utf-8")()
+        self.ended = False
+        if start:
+            file.seek(start)
+        elif file.read(3) == codecs.BOM_UTF8:
+            self._at = 3
+        else:
+            file.seek(0)
+
+    def more(self, size: int = _CHUNK) -> bool:
+        """Read on, dropping what was consumed; False at the end."""
+        self.place()
+        self.text, self.pos, self._known = self.text[self.pos :], 0, 0
+        raw = b"" if self.ended else self.file.read(size)
+        self.ended = not raw
+        self.text += self._decoder.decode(raw, final=self.ended)
+        return not self.ended
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            while self.pos < len(self.text) and self.text[self.pos] in _SPACE:
+                self.pos += 1
+            if self.pos < len(self.text) or not self.more():
+                return self.text[self.pos : self.pos + 1]
+
+    def take(self, expected: str) -> str:
+        """Read one of the characters in `expected`."""
+        found = self.peek()
+        if not found:
+            raise DataError(f"ends at byte {self.place():,}, in the middle; download or write it again")
+        if found not in expected:
+            raise DataError(
+                f"has {found!r} at byte {self.place():,} where one of {expected!r} belongs; correct it"
+            )
+        self.pos += 1
+        return found
+
+    def value(self) -> Any:
+        """Parse the next value."""
+        self.peek()
+        size = _CHUNK
+        while True:
+            try:
+                value, end = json.JSONDecoder().raw_decode(self.text, self.pos)
+                if end < len(self.text) or self.ended:  # a number may go on behind what was read
+                    self.pos = end
+                    return value
+            except (ValueError, RecursionError) as error:
+                if self.ended or len(self.text) - self.pos > MAX_ROW or isinstance(error, RecursionError):
+                    raise DataError(
+                        f"is damaged in the row at byte {self.place():,} ({error}); correct it"
+                    ) from error
+            self.more(size)
+            size *= 2
+
+    def place(self) -> int:
+        """Where the next character is, in bytes."""
+        self._at += len(self.text[self._known : self.pos].encode())
+        self._known = self.pos
+        return self._at
+
+
+def elements(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
+    """Rows of a list, or of every list in an object, in the order of the file.
+
+    Args:
+        file: the JSON text, UTF-8; seekable where `start` is given.
+        start: the `end` of a row of a file that is one list, to go on behind it.
+
+    Raises:
+        DataError: no JSON, cut off, or a row of more than `MAX_ROW` characters; without the file's name.
+    """
+    text = _Text(file, start)
+    try:
+        if start:
+            yield from _rows(text, "", first=False)
+        elif text.take("[{") == "[":
+            yield from _rows(text, "", first=True)
+        else:
+            yield from _lists(text)
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def _rows(text: _Text, key: str, *, first: bool) -> Iterator[Element]:
+    """The rows of a list up to its end; `first` right behind its bracket."""
+    if first and text.peek() == "]":
+        text.take("]")
+        return
+    while first or text.take(",]") == ",":
+        first = False
+        value = text.value()
+        yield Element(key, value, text.place())
+
+
+def _lists(text: _Text) -> Iterator[Element]:
+    """The rows of each list in an object; its other values are passed over."""
+    if text.peek() == "}":
+        return
+    while True:
+        text.peek()
+        key = text.value()
+        text.take(":")
+        if text.peek() == "[":
+            text.take("[")
+            yield from _rows(text, str(key), first=True)
+        else:
+            text.value()
+        if text.take(",}") == "}":
+            return
+
+
+def first_character(url: str) -> str:
+    """The first character of a file that is no space."""
+    with storage.open_binary(url) as file:
+        return file.read(_CHUNK).decode("utf-8-sig", "replace").lstrip()[:1]

@@ -1,0 +1,27 @@
+"""LLaVA's JSON: a list of conversations, each about one picture, several, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from safevlm.data import storage
+from safevlm.data.json_stream import elements
+from safevlm.data.rows import Row, RowSource, row_of
+from safevlm.errors import DataError
+
+
+class LlavaSource(RowSource):
+    """`[{"id": ..., "image": name or list of names, "conversations": [...]}, ...]`.
+
+    The text of a picture is what the human turns say. A row without `image` is text only.
+    """
+
+    kind = "llava"
+
+    def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
+        """See `RowSource.rows`; a place is a byte."""
+        with storage.open_binary(self.url) as file:
+            for number, element in enumerate(elements(file, start=start), first):
+                if element.key:
+                    raise DataError("is an object, not LLaVA's list; is it COCO? then write coco:")
+                yield row_of(element.value, f"{self.name}:{number}"), element.end

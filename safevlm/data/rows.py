@@ -1,0 +1,224 @@
+"""What LLaVA, COCO and jsonl files share: rows of text that name their pictures, cut into shards."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, ClassVar
+
+from safevlm.data import storage
+from safevlm.data.source import Item, Shard, ShardError
+from safevlm.data.text import clean, text_of
+from safevlm.errors import DataError, ImageError
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_SHARD = 1024
+_LOOKED_AT = 100
+"""Rows that are looked at to find the folder of the pictures."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the file.
+
+    Args:
+        id: as the row says, or the file's name with the row's number.
+        images: names of its pictures; none where it has text only.
+        text: caption or the questions of its conversation.
+        error: why the row cannot be read, which makes it one item.
+    """
+
+    id: str
+    images: tuple[str, ...] = ()
+    text: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Rows that follow one another: where to begin, the number of the first, and what it comes to."""
+
+    start: int
+    first: int
+    rows: int
+    shard: Shard
+
+
+@dataclass(frozen=True)
+class _Plan:
+    runs: Mapping[str, _Run]
+    stamp: str
+
+
+class RowSource(ABC):
+    """A file of rows. A row without a picture gives no item; a picture that is missing, one with an error.
+
+    Args:
+        url: the file, local or remote.
+        images: the folder that pictures are named in; if left out, the file's own, or `images` beside
+            the file where the first pictures lie there.
+        rows_per_shard: how many rows make a shard.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, url: str, *, images: str | None = None, rows_per_shard: int = ROWS_PER_SHARD) -> None:
+        self.url = storage.canonical(url)
+        self.images = storage.canonical(images) if images else None
+        self.uri = storage.uri(self.kind, self.url, images=self.images)
+        self.name = self.url.rpartition("/")[2]
+        self.rows_per_shard = rows_per_shard
+
+    @abstractmethod
+    def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
+        """Rows with the place behind each, from a place on (0 is the beginning).
+
+        Args:
+            start: the place behind an earlier row.
+            first: number of the first row, for those without an id.
+
+        Raises:
+            DataError: the file breaks off; without its name.
+        """
+
+    def shards(self) -> list[Shard]:
+        """Runs of rows, `rows-00000000`, `rows-00001024` ...; runs without pictures are left out.
+
+        Raises:
+            DataError: no such file, not such a file, or no row that names a picture.
+        """
+        shards = [run.shard for run in self._plan.runs.values()]
+        if not shards:
+            raise DataError(f"{self.url}: names no pictures; check that it is of the kind {self.kind}")
+        return shards
+
+    def read(self, shard: Shard) -> Iterator[Item]:
+        """The rows' pictures.
+
+        Raises:
+            ShardError: the file breaks off, or has changed since it was planned.
+        """
+        run = self._plan.runs.get(shard.name)
+        if run is None or storage.fingerprint(self.url) != self._plan.stamp:
+            raise ShardError(f"{self.url}: has changed since the scan began; start it again")
+        count = 0
+        try:
+            for row, _ in islice(self.rows(run.start, run.first), run.rows):
+                count += 1
+                yield from self._items(row)
+            if count < run.rows:
+                raise DataError(f"ends after {count} of {run.rows} rows; start the scan again")
+        except _failures() as error:
+            raise ShardError(f"{self.url}: {_told(error)}") from error
+
+    @cached_property
+    def root(self) -> storage.ImageRoot:
+        """Where the pictures are."""
+        if self.images:
+            return storage.ImageRoot(self.images)
+        beside = storage.parent(self.url)
+        try:
+            names = [name for row, _ in islice(self.rows(0, 0), _LOOKED_AT) for name in row.images]
+        except _failures():
+            names = []  # planning says what is wrong
+        for folder in (beside, storage.join(beside, "images")):
+            if any(_readable(storage.ImageRoot(folder), name) for name in names):
+                return storage.ImageRoot(folder)
+        return storage.ImageRoot(beside)
+
+    def _items(self, row: Row) -> Iterator[Item]:
+        if row.error:
+            yield Item(row.id, error=row.error, text=row.text)
+        for number, name in enumerate(row.images):
+            try:
+                yield Item(row.id, number, self.root.read(name), text=row.text)
+            except ImageError as error:
+                yield Item(row.id, number, error=str(error), text=row.text)
+
+    @cached_property
+    def _plan(self) -> _Plan:
+        stamp = storage.fingerprint(self.url)
+        runs: dict[str, _Run] = {}
+        run = _Draft(0, 0)
+        textual = 0
+        try:
+            for row, behind in self.rows(0, 0):
+                run.add(row, self.root)
+                textual += not (row.images or row.error)
+                if run.rows == self.rows_per_shard:
+                    self._close(run, runs)
+                    run = _Draft(behind, run.first + run.rows)
+        except _failures() as error:
+            if not runs and not run.rows:
+                raise DataError(f"{self.url}: {_told(error)}") from error
+            run.rows, run.images = run.rows + 1, None  # the row that is not there makes reading fail, too
+        self._close(run, runs)
+        if textual:
+            logger.info("%s: %d rows have no picture and are passed over", self.url, textual)
+        return _Plan(runs, stamp)
+
+    def _close(self, run: _Draft, runs: dict[str, _Run]) -> None:
+        if run.images == 0:
+            return
+        name = f"rows-{run.first:08d}"
+        shard = Shard(name, storage.digest([self.root.url, *run.told]), run.images)
+        runs[name] = _Run(run.start, run.first, run.rows, shard)
+
+
+class _Draft:
+    """A run while it is counted."""
+
+    def __init__(self, start: int, first: int) -> None:
+        self.start, self.first, self.rows = start, first, 0
+        self.images: int | None = 0
+        self.told: list[str] = []
+
+    def add(self, row: Row, root: storage.ImageRoot) -> None:
+        self.rows += 1
+        self.images = (self.images or 0) + (1 if row.error else len(row.images))
+        words = [row.id, row.text, row.error, *row.images]
+        self.told.append(storage.digest([*words, *(root.stamp(name) for name in row.images)]))
+
+
+def row_of(value: Any, otherwise: str, pictures: Sequence[str] = ("image", "images")) -> Row:
+    """A JSON object as a row; `otherwise` is its id where it has none."""
+    if not isinstance(value, Mapping):
+        return Row(
+            otherwise, error=f"{otherwise}: is {_type(value)} where an object belongs; correct the row"
+        )
+    told = value.get("id")
+    id = clean(str(told)) if isinstance(told, str | int) and told != "" else otherwise
+    text = text_of(value)
+    found: Any = next((value[name] for name in pictures if value.get(name) not in (None, "", [])), [])
+    names = [found] if isinstance(found, str) else found
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return Row(id, text=text, error=f"{id}: names its picture by {_type(found)}; a path belongs there")
+    return Row(id, tuple(names), text)
+
+
+def _type(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What reading a file of rows raises where it cannot be read, or not further."""
+    return (DataError, *storage.failures())
+
+
+def _told(error: Exception) -> str:
+    """A DataError has its remedy."""
+    what = storage.reason(error)
+    return what if isinstance(error, DataError) else f"cannot be read ({what}); check the path"
+
+
+def _readable(root: storage.ImageRoot, name: str) -> bool:
+    try:
+        root.read(name)
+    except ImageError:
+        return False
+    return True

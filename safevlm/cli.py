@@ -12,7 +12,7 @@ from typing import Any
 from docstring_parser import parse as docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from safevlm.commands import assess, bench, chat, demo, eval_mini, info, scan, train
+from safevlm.commands import assess, bench, chat, demo, eval_mini, export, info, merge, scan, train
 from safevlm.commands.options import check_device
 from safevlm.errors import SafeVLMError
 
@@ -27,6 +27,8 @@ def _command(
     if positional:
         name, nargs, text = positional
         options: dict[str, Any] = {"nargs": nargs} if nargs else {}
+        if nargs == "?":
+            options["default"] = signature(function).parameters[name].default
         parser.add_argument(name, type=str, help=text, **options)
         skip.add(name)
     texts = {entry.arg_name: entry.description for entry in docstring(function.__doc__ or "").params}
@@ -56,9 +58,14 @@ COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
     "info": (info, None),
     "assess": (assess, ("images", "+", "image files")),
     "chat": (chat, ("image", "", "image file")),
-    "scan": (scan, ("folder", "", "folder of images, searched with all its subfolders")),
+    "scan": (scan, ("source", "", "folder, file or URI")),
+    "merge": (merge, ("scans", "+", "folders of scans")),
+    "export": (export, ("folder", "", "folder of a scan")),
     "demo": (demo, None),
-    "bench": (bench, None),
+    "bench": (
+        bench,
+        ("rows", "?", "score, pipeline, generate, head, guard; several with commas between; all without it"),
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from safevlm.evals import GuardResponder, OnProgress, Responder, Table, evaluate
 from safevlm.model import SafeVLM
 from safevlm.policy import Policy
 from safevlm.report import Comparison, Finding, render_page
-from safevlm.scan import ScanCounts, ScanSummary, scan
+from safevlm.scan import Loaded, ScanCounts, ScanSummary, scan
 
 MINI, STAGE1 = "safevlm-mini", "safevlm-mini-stage1"
 PICTURE_SIZE = 256  # px, for people; the model's own processor shrinks them to its 64
@@ -54,7 +54,7 @@ def run_demo(
     _render(pictures, images, seed)
     guard = SafeVLM.from_pretrained(MINI)
     source = FolderSource(pictures)
-    summary = scan(source, guard.scorer, folder / "scan", on_progress=on_progress, fresh=True)
+    summary = scan(source, Loaded(guard.scorer), folder / "scan", on_progress=on_progress, fresh=True)
     samples = [sample for sample in source if sample.image is not None]
     found = guard.assess([sample.image for sample in samples if sample.image is not None], heatmap=True)
     comparisons = dict(_compare(guard, kind, seed) for kind in PAIRS)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COLOURS = {Verdict.SAFE: "green", Verdict.UNSAFE: "red", Verdict.UNDECIDED: "yellow"}
 ACTION_COLOURS = {Action.ALLOW: "green", Action.HINT: "yellow", Action.REFUSE: "red"}
 BAR = 10
+SHOWN_FAILURES = 5
 
 console = Console()
 
@@ -141,8 +142,8 @@ def eval_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
 
 
-def show_summary(summary: ScanSummary, out: Path) -> None:
-    """Counts of a scan and where its files are."""
+def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) -> None:
+    """Counts of a scan, what went wrong, and where its files are."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for heading in ("level", "images", "", "category", "images"):
         table.add_column(heading, justify="right" if heading == "images" else "left")
@@ -157,14 +158,22 @@ def show_summary(summary: ScanSummary, out: Path) -> None:
     console.print(table)
     unsafe = summary.verdicts.get("unsafe", 0)
     undecided, errors = summary.statuses.get("undecided", 0), summary.statuses.get("error", 0)
+    seen = summary.duplicates and f", {summary.duplicates} with the bytes of another"
+    skipped = summary.skipped and f", {summary.skipped} left out by the sample"
     console.print(
-        f"{summary.n} images, [red]{unsafe} unsafe[/], [yellow]{undecided} undecided[/], {errors} errors, "
-        f"{summary.images_per_second:.0f} images/s",
+        f"{summary.n} images, [red]{unsafe} unsafe[/], [yellow]{undecided} undecided[/], {errors} errors"
+        f"{seen or ''}{skipped or ''}, {summary.images_per_second:.0f} images/s",
         highlight=False,
     )
-    console.print(
-        Text(f"rows: {out / 'rows'}   summary: {out / 'summary.json'}", style="dim"), soft_wrap=True
-    )
+    for name, reason in list(summary.failures.items())[:SHOWN_FAILURES]:
+        console.print(shown(f"{name} broke off: {reason}"), style="yellow")
+    if len(summary.failures) > SHOWN_FAILURES:
+        console.print(f"{summary.shards['failed']} shards broke off, see the summary", style="yellow")
+    if summary.stopped:
+        console.print(shown(f"stopped: {summary.stopped}"), style="yellow")
+    places = {"rows": out / "rows", "summary": out / "summary.json", "report": report}
+    lines = [f"{name}: {place}" for name, place in places.items() if place is not None]
+    console.print(Text("   ".join(lines), style="dim"), soft_wrap=True)
 
 
 def show_demo(result: DemoResult) -> None:

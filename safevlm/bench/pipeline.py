@@ -10,7 +10,7 @@ import torch
 from safevlm.backbone.shapes import random_tower
 from safevlm.data import FolderSource
 from safevlm.errors import SafeVLMError
-from safevlm.scan import scan
+from safevlm.scan import Loaded, ScanOptions, scan
 
 from .machine import cores
 from .measure import measure
@@ -24,20 +24,21 @@ def pipeline(setup: Setup) -> list[Result]:
     """The row: both see the same number of images in batches of the same size."""
     images, batch = setup.amounts.pipeline_images, setup.amounts.pipeline_batch
     tower = random_tower(setup.sizes, device=setup.device, dtype=setup.dtype)
-    scorer = setup.guard().scorer
+    model, workers = Loaded(setup.guard().scorer), cores()
+    options = ScanOptions(batch_size=batch, workers=workers)
     side = setup.sizes.image_size
     pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
     with TemporaryDirectory(prefix="safevlm-bench-") as name:
         folder = Path(name)
         files = write_jpegs(folder / "images", images)
-        source, workers = FolderSource(folder / "images"), cores()
+        source = FolderSource(folder / "images")
 
         def from_tensors() -> None:
             for start in range(0, images, batch):
                 tower(pixels[: images - start])
 
         def from_files() -> None:
-            summary = scan(source, scorer, folder / "scan", batch_size=batch, workers=workers, fresh=True)
+            summary = scan(source, model, folder / "scan", options, fresh=True)
             if summary.statuses.get("ok", 0) != images:
                 raise SafeVLMError(
                     f"the scan scored {dict(summary.statuses)} of {images} drawn pictures, so its speed says "

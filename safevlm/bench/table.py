@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safevlm.scan.output import versions
+from safevlm.scan import versions
 
 from .machine import cores, device_name, processor
 from .results import Result

@@ -5,8 +5,10 @@ from .bench import bench
 from .chat import chat
 from .demo import demo
 from .evaluate import eval_mini
+from .export import export
 from .info import info
+from .merge import merge
 from .scan import scan
 from .train import train
 
-__all__ = ["assess", "bench", "chat", "demo", "eval_mini", "info", "scan", "train"]
+__all__ = ["assess", "bench", "chat", "demo", "eval_mini", "export", "info", "merge", "scan", "train"]

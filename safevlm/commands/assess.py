@@ -39,7 +39,7 @@ def assess(
     if heatmap is not None and len(images) != 1:
         raise ValueError(f"--heatmap is for a single image, {len(images)} were given; call it once per image")
     scorer = RiskScorer.from_pretrained(
-        model, backbone=backbone, device=device, policy=read_policy(policy, model)
+        model, backbone=backbone, device_map=device, policy=read_policy(policy, model)
     )
     prompts = None if prompt is None else [prompt] * len(images)
     found = scorer.assess(images, prompts, heatmap=heatmap is not None)

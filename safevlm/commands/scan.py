@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from .options import MINI, read_policy
 
 
 def scan(
-    folder: str,
+    source: str,
     *,
     out: str,
     model: str = MINI,
@@ -17,44 +24,74 @@ def scan(
     batch_size: int = 32,
     workers: int = 2,
     limit: int | None = None,
+    sample: float | None = None,
+    with_text: bool = False,
+    max_error_share: float | None = None,
+    resume: bool = False,
     fresh: bool = False,
+    engine: str = "local",
+    ray_address: str | None = None,
     device: str = "cpu",
 ) -> int:
-    """Score every image below a folder: Parquet rows, a summary, and a table at the end.
+    """Score every image of a source: Parquet rows, a summary, a report, and a table at the end.
 
     Args:
-        folder: searched with all its subfolders.
-        out: folder for rows/ and summary.json; must be new or empty.
+        source: folder, file or URI.
+        out: folder for the results; where it holds a part of this scan, the rest is scanned.
         model: embedded name, folder or hub id of the safety modules.
         backbone: folder or hub id of the backbone, in place of what the model says.
         policy: YAML file with thresholds and actions.
         batch_size: images per pass of the vision tower.
-        workers: threads that decode images.
+        workers: threads that decode images; with the engine ray, models that score at the same time.
         limit: scan only the first so many images.
+        sample: scan only this share of the images, such as 0.01; the same ones in every run.
+        with_text: score each image together with its caption or conversation.
+        max_error_share: stop once more than this share of the rows are errors, such as 0.2.
+        resume: insist on an earlier scan in `out`; without it one is continued or begun.
         fresh: replace an earlier scan in `out`.
+        engine: local or ray.
+        ray_address: of a running Ray cluster, in place of starting one here.
         device: torch device, such as cpu or cuda:0.
 
-    Exit code 1 where no image could be scored.
+    Exit code 1 where a shard broke off, the scan stopped itself, or no image could be scored; 130
+    where it was interrupted.
     """
     from safevlm import terminal
-    from safevlm.data import FolderSource
+    from safevlm.data import open_source
+    from safevlm.scan import LEDGER, Checkpoint, ScanOptions, write_report
     from safevlm.scan import scan as run_scan
-    from safevlm.scorer import RiskScorer
 
-    source = FolderSource(folder)
-    scorer = RiskScorer.from_pretrained(
-        model, backbone=backbone, device=device, policy=read_policy(policy, model)
-    )
-    with terminal.scan_progress() as advance:
-        summary = run_scan(
-            source,
-            scorer,
-            Path(out),
-            batch_size=batch_size,
-            workers=workers,
-            limit=limit,
-            on_progress=advance,
-            fresh=fresh,
-        )
-    terminal.show_summary(summary, Path(out))
-    return int(summary.statuses.get("ok", 0) == 0)
+    options = ScanOptions(batch_size, workers, limit, sample, with_text, max_error_share, engine, ray_address)
+    if resume and fresh:
+        raise ValueError("--resume continues a scan, --fresh replaces it; give one of them")
+    if resume and not (Path(out) / LEDGER).exists():
+        raise ValueError(f"--resume: {out} holds no scan; check the folder, or leave the flag out")
+    chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
+    opened, folder = open_source(source), Path(out)
+    try:
+        with _terminable(), terminal.scan_progress() as advance:
+            summary = run_scan(opened, chosen, folder, options, fresh=fresh, on_progress=advance)
+            report = write_report(folder, summary)
+    except KeyboardInterrupt:
+        again = shlex.join(["safevlm", *(part for part in sys.argv[1:] if part != "--fresh")])
+        print(f"interrupted; finished shards are kept. Go on with:\n  {again}", file=sys.stderr)
+        return 130
+    terminal.show_summary(summary, folder, report)
+    return int(not summary.complete)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the context SIGTERM ends the scan as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -165,6 +165,24 @@ def iterate_parts(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, An
             raise DataError(f"{path}: is not a whole Parquet file ({error}); scan its shard again") from error
 
 
+def read_column(path: Path, column: str, *, where: tuple[str, str] | None = None) -> list[Any]:
+    """One column of a Parquet file, of all rows or of those where another column has a value.
+
+    Raises:
+        DataError: no such file, no Parquet file, or no such column.
+        MissingExtraError: pyarrow is not installed.
+    """
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as pq
+
+    filters = None if where is None else [(where[0], "=", where[1])]
+    try:
+        values: list[Any] = pq.read_table(path, columns=[column], filters=filters)[column].to_pylist()
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error}); export it again") from error
+    return values
+
+
 def _pyarrow() -> Any:
     try:
         import pyarrow

@@ -1,7 +1,31 @@
-"""Scans: every picture of a source gets a row."""
+"""Scans: every image of a source gets a row."""
 
-from safevlm.scan.local import ScanCounts, scan
-from safevlm.scan.output import COLUMNS, ScanSummary
-from safevlm.scan.worker import ScanWorker, Scorer
+from safevlm.scan.export import export
+from safevlm.scan.ledger import LEDGER
+from safevlm.scan.merge import merge
+from safevlm.scan.model import Checkpoint, Loaded, Model, Scorer
+from safevlm.scan.options import ScanOptions
+from safevlm.scan.output import COLUMNS, THUMBNAIL_COLUMNS
+from safevlm.scan.run import scan
+from safevlm.scan.summary import ScanCounts, ScanSummary, versions
+from safevlm.scan.triage import write_report
+from safevlm.scan.view import View
 
-__all__ = ["COLUMNS", "ScanCounts", "ScanSummary", "ScanWorker", "Scorer", "scan"]
+__all__ = [
+    "COLUMNS",
+    "LEDGER",
+    "THUMBNAIL_COLUMNS",
+    "Checkpoint",
+    "Loaded",
+    "Model",
+    "ScanCounts",
+    "ScanOptions",
+    "ScanSummary",
+    "Scorer",
+    "View",
+    "export",
+    "merge",
+    "scan",
+    "versions",
+    "write_report",
+]

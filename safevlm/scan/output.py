@@ -1,29 +1,27 @@
-"""What a scan leaves behind: `rows/part-*.parquet` and `summary.json`."""
+"""What a scan leaves behind: rows/ and thumbnails/ in part files, the ledger, summary.json, report.html."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+import sqlite3
 from pathlib import Path
-from typing import Any
 
 from safevlm.data.parts import PART_NAME, UNFINISHED_NAME, Column, written_by
 from safevlm.errors import DataError
-from safevlm.scan.worker import Row
+from safevlm.scan.ledger import FORMAT, LEDGER
 
-FORMAT = "safevlm-scan/1"
-ROWS, SUMMARY = "rows", "summary.json"
+ROWS, THUMBNAILS, SUMMARY, REPORT = "rows", "thumbnails", "summary.json", "report.html"
 
 COLUMNS = (
-    Column("id", "string", nullable=False),
+    Column("id", "string", nullable=False),  # the sample's, as the source names it
+    Column("shard", "string", nullable=False),
+    Column("index", "int32", nullable=False),  # position in the shard
+    Column("number", "int32", nullable=False),  # which of the sample's images
     Column("width", "int32"),  # pixels, of the upright picture
     Column("height", "int32"),
-    Column("sha256", "string"),  # of the file's bytes; null where they could not be read
+    Column("sha256", "string"),  # of the encoded bytes; null where there are none
+    Column("phash", "string"),  # 16 hex digits; null where it could not be read
     Column("score", "float32"),  # P(unsafe) in [0, 1]; null unless status is ok
     Column("level", "string"),
     Column("category", "string"),
@@ -33,103 +31,63 @@ COLUMNS = (
     Column("level_probabilities", "scores", nullable=False),
     Column("category_probabilities", "scores", nullable=False),
     Column("calibrated", "bool", nullable=False),
+    Column("text", "string", nullable=False),  # caption or conversation, its first 1,000 characters
+    Column("model", "string", nullable=False),  # hash of the modules and the tower
+    Column("policy", "string", nullable=False),  # hash of thresholds and actions
+)
+
+THUMBNAIL_COLUMNS = (
+    Column("shard", "string", nullable=False),
+    Column("index", "int32", nullable=False),
+    Column("thumbnail", "binary", nullable=False),  # WebP
+    Column("heatmap", "binary"),  # uint8, row by row; null without one
+    Column("heatmap_height", "int32"),
+    Column("heatmap_width", "int32"),
 )
 
 
-@dataclass(frozen=True)
-class ScanSummary:
-    """A scan in numbers; they are those of the rows.
-
-    Args:
-        n: rows written.
-        total: rows that a complete scan writes.
-        statuses, verdicts: value -> rows.
-        levels, categories: value -> rows; rows without a score are in none.
-        seconds: wall time; images_per_second = n / seconds.
-        model: the scorer's name; None where it has none.
-        policy_sha256: hash of the scorer's policy; None where it has none.
-        versions: package -> version.
-        interrupted: whether the scan ended before `total`.
-    """
-
-    n: int
-    total: int
-    statuses: Mapping[str, int]
-    verdicts: Mapping[str, int]
-    levels: Mapping[str, int]
-    categories: Mapping[str, int]
-    seconds: float
-    images_per_second: float
-    model: str | None
-    policy_sha256: str | None
-    versions: Mapping[str, str]
-    interrupted: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in summary.json."""
-        return {"format": FORMAT, **asdict(self)}
-
-    def write(self, out: Path) -> None:
-        """Write `out/summary.json`, whole or not at all."""
-        unfinished = out / f".{SUMMARY}.tmp"
-        unfinished.write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
-        os.replace(unfinished, out / SUMMARY)
+def part_name(number: int) -> str:
+    """The file of a shard, by its number in the plan."""
+    return f"part-{number:05d}.parquet"
 
 
-@dataclass
-class Tally:
-    """Counts of the rows seen so far."""
-
-    n: int = 0
-    columns: dict[str, Counter[str]] = field(
-        default_factory=lambda: {name: Counter() for name in ("status", "verdict", "level", "category")}
-    )
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Count rows in."""
-        for row in rows:
-            self.n += 1
-            for name, counts in self.columns.items():
-                if row[name] is not None:
-                    counts[row[name]] += 1
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that a scan's numbers depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in ("safevlm", "torch", "transformers", "timm", "pillow", "pyarrow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def prepare(out: Path, *, fresh: bool) -> Path:
-    """Make `out/rows/` ready for a new scan and return it.
+def prepare(out: Path, *, fresh: bool) -> None:
+    """Make `out` ready for a scan; what a killed run left unfinished goes.
 
     Raises:
-        DataError: `out` is a file, holds an earlier scan (unless `fresh`), or holds files in its
-            place that no scan wrote; nothing has been removed then.
+        DataError: `out` is a file, cannot be written, or holds files in a scan's place that none
+            wrote; nothing has been removed then.
     """
-    rows, summary = out / ROWS, out / SUMMARY
-    for folder in (out, rows):
+    for folder in (out, out / ROWS, out / THUMBNAILS):
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder}: is a file; choose another folder for the scan")
-    parts = sorted(rows.iterdir()) if rows.is_dir() else []
-    present = [*parts, summary] if os.path.lexists(summary) else parts
-    if present and not fresh:
-        raise DataError(f"{out}: already holds a scan; choose another folder, or --fresh to replace its rows")
-    for path in present:
-        if not (_own_summary(path) if path == summary else _own_part(path)):
-            raise DataError(f"{path}: was not written by a scan, so it is not removed; choose another folder")
-    for path in present:
-        path.unlink()
+    parts = [path for name in (ROWS, THUMBNAILS) if (out / name).is_dir() for path in (out / name).iterdir()]
+    foreign = [path for path in parts if not _own_part(path)]
+    if os.path.lexists(out / SUMMARY) and not _own_summary(out / SUMMARY):
+        foreign.append(out / SUMMARY)
+    own = _own_ledger(out / LEDGER)
+    if os.path.lexists(out / LEDGER) and not own:
+        foreign.append(out / LEDGER)
+    if os.path.lexists(out / REPORT) and not own:
+        foreign.append(out / REPORT)
+    if foreign:
+        raise DataError(f"{min(foreign)}: was not written by a scan, so it stays; choose another folder")
+    finished = [path for path in parts if PART_NAME.fullmatch(path.name)]
+    if finished and not own and not fresh:
+        raise DataError(
+            f"{out}: holds rows, but no {LEDGER} that knows them; choose another folder, or --fresh to replace them"
+        )
     try:
-        rows.mkdir(parents=True, exist_ok=True)
+        for path in parts:
+            if fresh or UNFINISHED_NAME.fullmatch(path.name):
+                path.unlink()
+        if fresh:
+            for name in (LEDGER, f"{LEDGER}-journal", SUMMARY, REPORT):
+                (out / name).unlink(missing_ok=True)
+        for name in (ROWS, THUMBNAILS):
+            (out / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{rows}: cannot be made ({error.strerror}); choose another folder") from error
-    return rows
+        raise DataError(f"{out}: cannot be written ({error}); choose another folder") from error
 
 
 def _own_part(path: Path) -> bool:
@@ -147,4 +105,23 @@ def _own_summary(path: Path) -> bool:
         content = json.loads(path.read_text("utf-8"))
     except ValueError:
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    return isinstance(content, dict) and str(content.get("format", "")).startswith("safevlm-scan/")
+
+
+def _own_ledger(path: Path) -> bool:
+    """Whether a file is a ledger of this format, or one that a killed run had just begun."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        database = sqlite3.connect(path)
+        try:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
+                return path.stat().st_size == 0
+            found = database.execute("SELECT value FROM settings WHERE name = 'format'").fetchone()
+        finally:
+            database.close()
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)  # opening it says so, with the remedy
+    except sqlite3.DatabaseError:
+        return False
+    return bool(found == (FORMAT,))

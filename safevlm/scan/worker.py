@@ -1,18 +1,22 @@
-"""Samples -> rows. The same picklable callable serves every runner."""
+"""Batches -> rows, in three steps that every runner calls: decode on a CPU, score, draw the flagged ones."""
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
+import numpy as np
 from PIL import Image
 
-from safevlm.data import FileSample
+from safevlm.data import Item, decode_item
 from safevlm.errors import SafeVLMError
-from safevlm.types import RiskAssessment, Sample, Verdict
+from safevlm.scan.model import Preprocessor, Scorer
+from safevlm.scan.reader import Batch, Entry
+from safevlm.types import RiskAssessment, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -24,46 +28,154 @@ OK, UNDECIDED, ERROR = "ok", "undecided", "error"
 SCORER_ERRORS = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError, SafeVLMError)
 """What one picture may do to a scorer: out of memory (torch's is a RuntimeError), sizes, a broken model."""
 
+MAX_HELD_PIXELS = 2**26
+"""Decoded pixels that one thread holds before it preprocesses them: 2^26 * 3 bytes = 192 MiB."""
 
-class Scorer(Protocol):
-    """What scores pictures, `RiskScorer` or `SafeVLM` for example."""
-
-    def assess(self, images: Sequence[Image.Image], /) -> Sequence[RiskAssessment]:
-        """One assessment per image, in order."""
-        ...
+THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 192, 70
+TEXT_LENGTH = 1000
 
 
 @dataclass(frozen=True)
-class ScanWorker:
-    """Turns samples into rows, one each and in order, whatever the scorer does.
+class Group:
+    """Images that pass the tower together: their positions in the batch, and its inputs; None where they failed."""
 
-    A scorer that fails on a batch is asked again for each picture by itself; one that fails then,
+    positions: tuple[int, ...]
+    inputs: Any
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A batch that only the tower has to see: a row for each entry, without a score yet, and the groups."""
+
+    batch: Batch
+    rows: tuple[Row, ...]
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A picture that a person should see: its position in the batch, its bytes, and where the head looked."""
+
+    position: int
+    item: Item
+    heatmap: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch with its rows.
+
+    Args:
+        batch: without the images' bytes.
+        rows: one per entry; those of known entries have no score yet.
+        flagged: what thumbnails are made of; empty once they are.
+        thumbnails: rows of the thumbnails file.
+    """
+
+    batch: Batch
+    rows: tuple[Row, ...]
+    flagged: tuple[Flagged, ...] = ()
+    thumbnails: tuple[Row, ...] = ()
+
+
+def prepare(batch: Batch, scorer: Preprocessor) -> Ready:
+    """Decode and preprocess a batch's images, those of known entries excepted; any thread may call it."""
+    rows = tuple(_row(entry) for entry in batch.entries)
+    groups: list[Group] = []
+    positions: list[int] = []
+    images: list[Image.Image] = []
+    for position, entry in enumerate(batch.entries):
+        image = None if entry.known else _decode(entry, rows[position])
+        if image is not None:
+            positions.append(position)
+            images.append(image)
+        if sum(image.width * image.height for image in images) >= MAX_HELD_PIXELS:
+            groups.append(_group(positions, images, scorer))
+            positions, images = [], []
+    if images:
+        groups.append(_group(positions, images, scorer))
+    return Ready(batch, rows, tuple(groups))
+
+
+def _row(entry: Entry) -> Row:
+    return {
+        "id": entry.item.id,
+        "index": entry.index,
+        "number": entry.item.number,
+        "sha256": entry.sha256 or None,
+        "text": entry.item.text[:TEXT_LENGTH],
+        "width": None,
+        "height": None,
+        "phash": None,
+    }
+
+
+def _decode(entry: Entry, row: Row) -> Image.Image | None:
+    """The picture, its size and hash noted in the row; without one the row is an error."""
+    sample = decode_item(entry.item)
+    if sample.image is None:
+        row.update(_outcome(RiskAssessment(score=None, reason=sample.error), ERROR))
+        return None
+    row.update(width=sample.image.width, height=sample.image.height, phash=sample.phash)
+    return sample.image
+
+
+def _group(positions: Sequence[int], images: Sequence[Image.Image], scorer: Preprocessor) -> Group:
+    try:
+        return Group(tuple(positions), scorer.preprocess(images))
+    except SCORER_ERRORS as error:
+        logger.warning("%d images could not be preprocessed together (%s)", len(images), error)
+        return Group(tuple(positions), None)
+
+
+def score(ready: Ready, scorer: Scorer, *, with_text: bool) -> Scored:
+    """Run the tower and fill in the rows, whatever the scorer does.
+
+    A scorer that fails on a group is asked again for each picture by itself; one that fails then,
     too, leaves the picture undecided with the reason. Errors that only a mistake in code raises
     (TypeError, AttributeError) are not caught.
     """
+    entries, flagged = ready.batch.entries, []
+    for group in ready.groups:
+        found = _assess(group, entries, scorer, with_text)
+        for position, assessment in zip(group.positions, found, strict=True):
+            status = UNDECIDED if assessment.score is None else OK
+            ready.rows[position].update(_outcome(assessment, status))
+            if assessment.verdict is not Verdict.SAFE:
+                flagged.append(Flagged(position, entries[position].item, assessment.heatmap))
+    slim = tuple(replace(entry, item=replace(entry.item, data=None, text="")) for entry in entries)
+    return Scored(replace(ready.batch, entries=slim), ready.rows, tuple(flagged))
 
-    scorer: Scorer
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Row]:
-        """Rows with the columns of `safevlm.scan.COLUMNS`."""
-        images = [sample.image for sample in samples if sample.image is not None]
-        found = iter(self._assess(images))
-        return [_row(sample, None if sample.image is None else next(found)) for sample in samples]
+def _assess(group: Group, entries: Sequence[Entry], scorer: Scorer, with_text: bool) -> list[RiskAssessment]:
+    prompts = [entries[position].item.text for position in group.positions] if with_text else None
+    try:
+        if group.inputs is None:
+            raise ValueError("its images could not be preprocessed")
+        found = list(scorer.assess_inputs(group.inputs, prompts, heatmap=True))
+        if len(found) != len(group.positions):
+            raise ValueError(
+                f"the scorer returned {len(found)} assessments for {len(group.positions)} images"
+            )
+    except SCORER_ERRORS as error:
+        logger.warning("%d images failed together (%s); trying one by one", len(group.positions), error)
+        found = [_assess_one(entries[position].item, scorer, with_text) for position in group.positions]
+    return [_checked(assessment) for assessment in found]
 
-    def _assess(self, images: Sequence[Image.Image]) -> list[RiskAssessment]:
-        if not images:
-            return []
-        try:
-            found = list(self.scorer.assess(images))
-            if len(found) != len(images):
-                raise ValueError(f"the scorer returned {len(found)} assessments for {len(images)} images")
-        except SCORER_ERRORS as error:
-            if len(images) > 1:
-                logger.warning("a batch of %d failed (%s); trying its images one by one", len(images), error)
-                return [self._assess([image])[0] for image in images]
-            reason = f"the scorer failed: {type(error).__name__}: {error}"
-            return [RiskAssessment(score=None, reason=reason)]
-        return [_checked(assessment) for assessment in found]
+
+def _assess_one(item: Item, scorer: Scorer, with_text: bool) -> RiskAssessment:
+    image = decode_item(item).image
+    try:
+        if image is None:
+            raise ValueError("the image cannot be decoded a second time")
+        found = scorer.assess_inputs(
+            scorer.preprocess([image]), [item.text] if with_text else None, heatmap=True
+        )
+        if len(found) != 1:
+            raise ValueError(f"the scorer returned {len(found)} assessments for 1 image")
+    except SCORER_ERRORS as error:
+        return RiskAssessment(score=None, reason=f"the scorer failed: {type(error).__name__}: {error}")
+    return found[0]
 
 
 def _checked(found: RiskAssessment) -> RiskAssessment:
@@ -77,18 +189,8 @@ def _checked(found: RiskAssessment) -> RiskAssessment:
     return found
 
 
-def _row(sample: Sample, found: RiskAssessment | None) -> Row:
-    """One row; an assessment that is None means that the picture could not be read."""
-    if found is None:
-        found = RiskAssessment(score=None, reason=sample.error or "no image")
-        status = ERROR
-    else:
-        status = UNDECIDED if found.score is None else OK
+def _outcome(found: RiskAssessment, status: str) -> Row:
     return {
-        "id": sample.id,
-        "width": sample.image.width if sample.image else None,
-        "height": sample.image.height if sample.image else None,
-        "sha256": (sample.sha256 or None) if isinstance(sample, FileSample) else None,
         "score": found.score,
         "level": found.level,
         "category": found.category,
@@ -99,3 +201,24 @@ def _row(sample: Sample, found: RiskAssessment | None) -> Row:
         "category_probabilities": dict(found.category_probabilities),
         "calibrated": found.calibrated,
     }
+
+
+def illustrate(scored: Scored) -> Scored:
+    """Make the thumbnails of what is flagged, from its bytes; any thread may call it."""
+    made = (_thumbnail(flagged, scored.rows[flagged.position]) for flagged in scored.flagged)
+    return replace(scored, flagged=(), thumbnails=tuple(row for row in made if row is not None))
+
+
+def _thumbnail(flagged: Flagged, row: Row) -> Row | None:
+    image = decode_item(flagged.item).image
+    if image is None:
+        return None
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=THUMBNAIL_QUALITY)
+    found: Row = {"index": row["index"], "thumbnail": file.getvalue()}
+    if flagged.heatmap is None:
+        return found | {"heatmap": None, "heatmap_height": None, "heatmap_width": None}
+    height, width = flagged.heatmap.shape
+    grey = (flagged.heatmap * 255).round().clip(0, 255).astype(np.uint8)
+    return found | {"heatmap": grey.tobytes(), "heatmap_height": height, "heatmap_width": width}

@@ -1,0 +1,143 @@
+"""A scan on Ray: shards are read and decoded by tasks, scored by actors, and recorded by the driver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from safevlm.errors import MissingExtraError, SafeVLMError
+from safevlm.scan.job import Job
+from safevlm.scan.model import Model, Preprocessor
+from safevlm.scan.reader import Batch, ShardReader
+from safevlm.scan.worker import Scored, illustrate, prepare, score
+
+Column: TypeAlias = dict[str, np.ndarray]
+"""A block of Ray Data: `work` -> (n,) object."""
+
+
+def run_on_ray(job: Job) -> Generator[Scored, None, None]:
+    """Every batch of the job, scored; shards as they are finished, the batches of each in order.
+
+    Raises:
+        MissingExtraError: ray is not installed.
+        SafeVLMError: the cluster cannot be reached, or lost what it cannot bring back.
+    """
+    with _cluster(job.options.ray_address) as ray:
+        # Ray Data streams batches, not shards, from tasks to actors, so that a model never waits for a
+        # whole shard; a shard stays atomic because its batches are collected here and recorded at once.
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        shards = [{"work": planned} for planned in job.todo]
+        blocks = (
+            ray.data.from_items(shards, override_num_blocks=len(shards))
+            .map_batches(
+                _decode,
+                fn_args=(job.reader, job.model.preprocessor()),
+                batch_size=1,
+                max_retries=-1,
+            )
+            .map_batches(
+                _Score,
+                fn_constructor_args=(job.model, job.options.with_text),
+                batch_size=1,
+                num_cpus=1,
+                num_gpus=int(job.model.device.startswith("cuda")),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=job.options.workers),
+                # a lost actor starts again, and with it its tasks; lost blocks are made again from their shard
+                max_restarts=-1,
+                max_task_retries=-1,
+            )
+            .map_batches(_illustrate, batch_size=1, max_retries=-1)
+        )
+        try:
+            yield from by_shard(
+                scored
+                for block in blocks.iter_batches(batch_size=None, batch_format="numpy")
+                for scored in block["work"]
+            )
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+            raise SafeVLMError(
+                f"Ray could not finish: {type(cause).__name__}: {reason}; finished shards are kept, run the "
+                "same command again"
+            ) from error
+
+
+def _column(*items: object) -> Column:
+    column = np.empty(len(items), dtype=object)
+    column[:] = items
+    return {"work": column}
+
+
+def _decode(block: Column, reader: ShardReader, preprocessor: Preprocessor) -> Iterator[Column]:
+    """Planned shards -> batches that only the tower has to see."""
+    for planned in block["work"]:
+        given: set[bytes] = set()
+        for batch in reader(planned):
+            yield _column(prepare(_marked(batch, given), preprocessor))
+
+
+def _marked(batch: Batch, given: set[bytes]) -> Batch:
+    """The batch with its entries known where equal bytes came before in the shard; tasks see no other shard."""
+    entries = []
+    for entry in batch.entries:
+        entries.append(replace(entry, known=bool(entry.key) and entry.key in given))
+        given.add(entry.key)
+    return replace(batch, entries=tuple(entries))
+
+
+class _Score:
+    """An actor with the model."""
+
+    def __init__(self, model: Model, with_text: bool) -> None:
+        self._scorer, self._with_text = model.load(), with_text
+
+    def __call__(self, block: Column) -> Column:
+        return _column(*(score(ready, self._scorer, with_text=self._with_text) for ready in block["work"]))
+
+
+def _illustrate(block: Column) -> Column:
+    return _column(*(illustrate(scored) for scored in block["work"]))
+
+
+def by_shard(found: Iterable[Scored]) -> Iterator[Scored]:
+    """Batches in any order -> the batches of each shard in order, once all of them are there."""
+    shards: dict[int, dict[int, Scored]] = {}
+    for scored in found:
+        batches = shards.setdefault(scored.batch.shard, {})
+        batches[scored.batch.number] = scored
+        if any(part.batch.last for part in batches.values()) and len(batches) == 1 + max(batches):
+            yield from (batches[number] for number in sorted(shards.pop(scored.batch.shard)))
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """A connection to Ray; one that was not there before is closed again."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("ray", "ray") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False)
+        else:  # one core for the model, one for decoding, also where there is but one
+            cores = max(2, os.cpu_count() or 1)
+            ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SafeVLMError(
+            f"no Ray cluster at {address or 'this machine'} ({error}); check the address"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

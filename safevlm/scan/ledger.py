@@ -1,0 +1,317 @@
+"""The memory of a scan: what it reads, which shards are finished, and the scores of every image seen.
+
+One SQLite file in the scan's folder. A shard's entry and the scores of its images become visible in
+one transaction, after its part file is in place; whatever a killed run left unfinished is gone when
+the file is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safevlm.data import Shard
+from safevlm.errors import DataError
+from safevlm.policy import Policy
+from safevlm.scan.plan import Plan, PlannedShard
+
+FORMAT = "safevlm-scan/2"
+LEDGER = "ledger.sqlite"
+DONE, FAILED = "done", "failed"
+
+_TABLES = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE shards (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, signature TEXT NOT NULL, images INTEGER,
+    take INTEGER, status TEXT, reason TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 0,
+    counts TEXT, seconds REAL NOT NULL DEFAULT 0
+);
+CREATE TABLE seen (
+    key BLOB PRIMARY KEY, width INTEGER, height INTEGER, phash TEXT, score REAL, level TEXT, category TEXT,
+    verdict TEXT, status TEXT, reason TEXT, calibrated INTEGER, levels BLOB, categories BLOB
+) WITHOUT ROWID;
+"""
+_PLAIN = (
+    "width", "height", "phash", "score", "level", "category", "verdict", "status", "reason", "calibrated",
+)  # fmt: skip
+_SEEN = ("key", *_PLAIN, "levels", "categories")
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """A shard as the ledger knows it: `status` is done, failed, or None where it is still to be read."""
+
+    planned: PlannedShard
+    status: str | None
+    reason: str
+    attempts: int
+    counts: dict[str, Any]
+    seconds: float
+
+
+class Ledger:
+    """An open ledger; one process at a time holds it.
+
+    Args:
+        path: the file; made if it is not there.
+
+    Raises:
+        DataError: no ledger, of another version, held by another scan, or the disk does not take it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._explained():
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=1)
+            # kept for as long as the process lives, so that two scans never share a folder
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("BEGIN EXCLUSIVE")
+            if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in _TABLES.split(";"):
+                    self._db.execute(statement)
+                self._db.execute("INSERT INTO settings VALUES ('format', ?)", (FORMAT,))
+            self._db.execute("COMMIT")
+            found = self._settings().get("format")
+        if found != FORMAT:
+            self.close()
+            raise DataError(f"{path}: has the format {found!r}, {FORMAT!r} is read; choose another folder")
+
+    def close(self) -> None:
+        """Let go of the file; what was not committed is gone."""
+        self._db.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            cause = str(error)
+            remedy = "check the disk and its permissions, or choose another folder"
+            if "locked" in cause:
+                remedy = "another scan is writing there; wait for it, or choose another folder"
+            elif "not a database" in cause or "malformed" in cause:
+                remedy = "it is no ledger of a scan, or a damaged one; choose another folder, or --fresh"
+            elif "full" in cause:
+                remedy = "free space and run the same command again; finished shards are kept"
+            raise DataError(f"{self.path}: {cause}; {remedy}") from error
+
+    def _settings(self) -> dict[str, str]:
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
+            return {}
+        return dict(self._db.execute("SELECT name, value FROM settings"))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the rows depend on; empty before `begin`."""
+        with self._explained():
+            return {name: value for name, value in self._settings().items() if name != "format"}
+
+    def begin(self, plan: Plan, *, model: str, policy: Policy) -> None:
+        """Record a new scan's plan in one transaction.
+
+        Args:
+            plan: what it reads.
+            model: the model's name.
+            policy: what the verdicts rest on; its taxonomy names the stored probabilities.
+        """
+        rows = ((p.number, p.shard.name, p.shard.signature, p.shard.images, p.take) for p in plan.shards)
+        about = {"model": model, "policy": json.dumps(policy.to_dict())}
+        with self.transaction():
+            self._db.executemany("INSERT INTO settings VALUES (?, ?)", plan.settings.items())
+            self._db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+            self._db.executemany(
+                "INSERT INTO shards (number, name, signature, images, take) VALUES (?, ?, ?, ?, ?)", rows
+            )
+
+    def _about(self, name: str) -> str:
+        with self._explained():
+            found = self._db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            raise DataError(f"{self.path}: holds no plan yet; scan something first")
+        return str(found[0])
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._about("model")
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What the verdicts rest on."""
+        return Policy.from_dict(json.loads(self._about("policy")))
+
+    @property
+    def _names(self) -> tuple[Sequence[str], Sequence[str]]:
+        taxonomy = self.policy.taxonomy
+        return taxonomy.levels, taxonomy.category_names
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that the block writes, or nothing of it."""
+        with self._explained():
+            self._db.execute("BEGIN")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                self.rollback()
+
+    def rollback(self) -> None:
+        """Forget what was written since the last commit."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def check(self, settings: Mapping[str, str], shards: Sequence[Shard]) -> None:
+        """Raise DataError, naming each difference, where a folder holds the scan of something else.
+
+        A shard that is not finished may have changed; its new signature is noted.
+        """
+        own = self.settings
+        differences = [
+            f"{name} was {_short(own.get(name))}, is {_short(value)}"
+            for name, value in settings.items()
+            if own.get(name) != value
+        ]
+        if "source" not in " ".join(differences):
+            differences += self._changed(shards)
+        if differences:
+            shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
+            raise DataError(
+                f"{self.path.parent}: holds another scan: {shown}. Choose another folder, or --fresh to replace it"
+            )
+
+    def _changed(self, shards: Sequence[Shard]) -> Iterator[str]:
+        found = {shard.name: shard for shard in shards}
+        with self.transaction():
+            for state in list(self.shards()):
+                shard = found.pop(state.planned.shard.name, None)
+                if shard is None:
+                    yield f"the shard {state.planned.shard.name} is gone"
+                elif shard.signature != state.planned.shard.signature:
+                    if state.status == DONE:
+                        yield f"the shard {shard.name} changed since it was scanned"
+                    self._db.execute(
+                        "UPDATE shards SET signature = ?, images = ? WHERE number = ? AND status IS NOT ?",
+                        (shard.signature, shard.images, state.planned.number, DONE),
+                    )
+        for name in found:
+            yield f"the shard {name} is new"
+
+    def shards(self) -> Iterator[ShardState]:
+        """Every shard, in the plan's order."""
+        columns = "number, name, signature, images, take, status, reason, attempts, counts, seconds"
+        with self._explained():
+            for row in self._db.execute(f"SELECT {columns} FROM shards ORDER BY number"):
+                number, name, signature, images, take, status, reason, attempts, counts, seconds = row
+                yield ShardState(
+                    PlannedShard(number, Shard(name, signature, images), take),
+                    status,
+                    reason,
+                    attempts,
+                    json.loads(counts) if counts else {},
+                    seconds,
+                )
+
+    def todo(self) -> list[PlannedShard]:
+        """The shards that are not done and of which something is taken."""
+        return [s.planned for s in self.shards() if s.status != DONE and s.planned.take != 0]
+
+    def known(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of the keys whose scores are here."""
+        marks = ", ".join("?" * len(keys))
+        with self._explained():
+            return {
+                key
+                for (key,) in self._db.execute(f"SELECT key FROM seen WHERE key IN ({marks})", tuple(keys))
+            }
+
+    def remember(self, found: Iterable[tuple[bytes, Mapping[str, Any]]]) -> None:
+        """Keep the scores of images by key; they last once their shard is finished."""
+        names_of_levels, names_of_categories = self._names
+        rows = [
+            (
+                key,
+                *(row[name] for name in _PLAIN),
+                _packed(row["level_probabilities"], names_of_levels),
+                _packed(row["category_probabilities"], names_of_categories),
+            )
+            for key, row in found
+        ]
+        with self._explained():
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
+            self._db.executemany(
+                f"INSERT OR IGNORE INTO seen ({', '.join(_SEEN)}) VALUES ({', '.join('?' * len(_SEEN))})",
+                rows,
+            )
+
+    def recall(self, key: bytes) -> dict[str, Any]:
+        """What was found for an image with this key, as columns of its row; raises KeyError without one."""
+        with self._explained():
+            found = self._db.execute(
+                f"SELECT {', '.join(_SEEN[1:])} FROM seen WHERE key = ?", (key,)
+            ).fetchone()
+        if found is None:
+            raise KeyError(f"no scores for the key {key.hex()}")
+        *plain, levels, categories = found
+        names_of_levels, names_of_categories = self._names
+        row = dict(zip(_PLAIN, plain, strict=True))
+        return row | {
+            "calibrated": bool(row["calibrated"]),
+            "level_probabilities": _unpacked(levels, names_of_levels),
+            "category_probabilities": _unpacked(categories, names_of_categories),
+        }
+
+    def finish(self, number: int, *, counts: Mapping[str, Any], seconds: float, failure: str = "") -> None:
+        """Note that a shard ended, with everything remembered of it; `failure` is why it broke off."""
+        with self._explained():
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
+            self._db.execute(
+                "UPDATE shards SET status = ?, reason = ?, attempts = attempts + 1, counts = ?, "
+                "seconds = seconds + ? WHERE number = ?",
+                (FAILED if failure else DONE, failure, json.dumps(counts), seconds, number),
+            )
+            self._db.execute("COMMIT")
+
+    def absorb(self, other: Path, numbers: Mapping[int, int]) -> None:
+        """Take over the finished shards and the scores of another ledger; `numbers`: its numbers -> ours."""
+        columns = "name, signature, images, take, status, reason, attempts, counts, seconds"
+        with self._explained():
+            self._db.execute("ATTACH ? AS other", (str(other),))
+            try:
+                with self.transaction():
+                    for old, new in numbers.items():
+                        self._db.execute(
+                            f"INSERT INTO shards (number, {columns}) SELECT ?, {columns} FROM other.shards "
+                            "WHERE number = ?",
+                            (new, old),
+                        )
+                    self._db.execute("INSERT OR IGNORE INTO seen SELECT * FROM other.seen")
+            finally:
+                self._db.execute("DETACH other")
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "not recorded"
+    return f"{value[:12]}.." if len(value) == 64 and value.isalnum() else value
+
+
+def _packed(found: Mapping[str, float], names: Sequence[str]) -> bytes:
+    return array("f", [found[name] for name in names]).tobytes() if found else b""
+
+
+def _unpacked(packed: bytes, names: Sequence[str]) -> dict[str, float]:
+    values = array("f")
+    values.frombytes(packed)
+    return dict(zip(names, values, strict=True)) if packed else {}

@@ -1,0 +1,110 @@
+"""Scans of disjoint parts of a source -> one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from safevlm.errors import DataError
+from safevlm.scan.ledger import LEDGER, Ledger
+from safevlm.scan.output import ROWS, THUMBNAILS, part_name, prepare
+from safevlm.scan.plan import Plan
+from safevlm.scan.summary import ScanSummary, summarise
+
+
+def merge(scans: Sequence[str | Path], out: str | Path) -> ScanSummary:
+    """Join finished scans of different shards, made with the same model, policy and choices.
+
+    The scans stay as they are; their part files are copied, renumbered in the order given.
+
+    Args:
+        scans: folders of scans.
+        out: a new folder.
+
+    Returns:
+        The summary of all of them.
+
+    Raises:
+        DataError: a folder holds no scan or one that is not finished; they differ, or share a shard;
+            `out` holds something, or cannot be written.
+    """
+    folders, out = [Path(folder) for folder in scans], Path(out)
+    if len(folders) < 2:
+        raise DataError("merge joins two scans or more; give their folders")
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"{out}: is not empty; choose a new folder")
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(_opened(folder)) for folder in folders]
+        settings = _common(ledgers)
+        copies = _renumbered(ledgers)
+        prepare(out, fresh=False)
+        _copy(copies, folders, out)
+        merged = stack.enter_context(closing(Ledger(out / LEDGER)))
+        merged.begin(Plan(settings, ()), model=ledgers[0].model, policy=ledgers[0].policy)
+        for ledger in ledgers:  # let go of, so that the merged one can read it
+            ledger.close()
+        for folder, numbers in zip(folders, copies, strict=True):
+            merged.absorb(folder / LEDGER, numbers)
+        summary = summarise(merged)
+    summary.write(out)
+    return summary
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Ledger]:
+    if not (folder / LEDGER).is_file():
+        raise DataError(f"{folder}: holds no scan ({LEDGER} is missing); check the folder")
+    with closing(Ledger(folder / LEDGER)) as ledger:
+        left = sum(1 for state in ledger.shards() if state.status is None and state.planned.take != 0)
+        if left:
+            raise DataError(f"{folder}: {left} shards are not scanned yet; run its command again first")
+        yield ledger
+
+
+def _common(ledgers: Sequence[Ledger]) -> dict[str, str]:
+    """The settings of all of them, with every source."""
+    first = ledgers[0].settings
+    sources = [ledger.settings["source"] for ledger in ledgers]
+    for ledger in ledgers[1:]:
+        for name, value in ledger.settings.items():
+            if name != "source" and value != first.get(name):
+                raise DataError(
+                    f"{ledger.path.parent}: its {name} is {value}, that of {ledgers[0].path.parent} is "
+                    f"{first.get(name)}; scan both alike"
+                )
+    return first | {"source": " + ".join(dict.fromkeys(sources))}
+
+
+def _renumbered(ledgers: Sequence[Ledger]) -> list[dict[int, int]]:
+    """For each scan its shards' numbers -> those in the merged one; shards that a limit left out have none."""
+    owners: dict[str, Path] = {}
+    copies = []
+    for ledger in ledgers:
+        numbers = {}
+        for state in ledger.shards():
+            if state.status is None:
+                continue
+            name = state.planned.shard.name
+            if name in owners:
+                raise DataError(
+                    f"the shard {name} is in {owners[name]} and in {ledger.path.parent}; merge scans of "
+                    "different shards"
+                )
+            numbers[state.planned.number] = len(owners)
+            owners[name] = ledger.path.parent
+        copies.append(numbers)
+    return copies
+
+
+def _copy(copies: Sequence[dict[int, int]], folders: Sequence[Path], out: Path) -> None:
+    try:
+        for folder, numbers in zip(folders, copies, strict=True):
+            for old, new in numbers.items():
+                shutil.copyfile(folder / ROWS / part_name(old), out / ROWS / part_name(new))
+                pictures = folder / THUMBNAILS / part_name(old)
+                if pictures.is_file():
+                    shutil.copyfile(pictures, out / THUMBNAILS / part_name(new))
+    except OSError as error:
+        raise DataError(f"{out}: cannot be merged into ({error}); remove it and try again") from error

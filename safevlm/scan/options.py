@@ -1,0 +1,51 @@
+"""How a scan runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """The choices of one scan. `limit`, `sample` and `with_text` decide its rows, the others only its course.
+
+    Args:
+        batch_size: images per pass of the tower.
+        workers: threads that decode and preprocess; on Ray, models that score at the same time.
+        limit: only the first so many images of the source.
+        sample: only this share of the images, in (0, 1), the same ones in every run.
+        with_text: score each image together with its text.
+        max_error_share: stop once more than this share of the rows are errors, in (0, 1]; None: never.
+        engine: local or ray.
+        ray_address: of a running cluster; None starts Ray on this machine.
+
+    Raises:
+        ValueError: a number out of its range, or an engine that there is none of.
+    """
+
+    batch_size: int = 32
+    workers: int = 2
+    limit: int | None = None
+    sample: float | None = None
+    with_text: bool = False
+    max_error_share: float | None = None
+    engine: str = "local"
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        counts = {"batch_size": self.batch_size, "workers": self.workers, "limit": self.limit}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ValueError(f"scan: {name} is {count}; it must be at least 1")
+        if self.sample is not None and not 0 < self.sample < 1:
+            raise ValueError(f"scan: sample is {self.sample}; it is a share between 0 and 1, such as 0.1")
+        if self.max_error_share is not None and not 0 < self.max_error_share <= 1:
+            raise ValueError(
+                f"scan: max_error_share is {self.max_error_share}; it is a share above 0 and up to 1"
+            )
+        if self.engine not in ENGINES:
+            raise ValueError(f"scan: there is no engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError("scan: ray_address is for the engine ray; set engine to ray, or leave it out")

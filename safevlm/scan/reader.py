@@ -1,0 +1,130 @@
+"""A shard -> batches of encoded images, the same ones in every run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from safevlm.data import Item, Source
+from safevlm.errors import DataError
+from safevlm.scan.plan import PlannedShard, sampled
+
+logger = logging.getLogger(__name__)
+
+RETRIES, PAUSE = 2, 0.2
+"""How often a shard that breaks off is read again, and the seconds before the first time."""
+
+MAX_BATCH_BYTES = 2**26
+"""Encoded bytes after which a batch is closed early, 64 MiB."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a batch.
+
+    Args:
+        index: its position in the shard.
+        item: its bytes, ids and text.
+        sha256: of the bytes, 64 hex digits; empty without bytes.
+        key: equal keys give equal scores: of the bytes, and of the text where it is scored with them.
+        known: whether an earlier entry has the same key, so that nothing needs scoring.
+    """
+
+    index: int
+    item: Item
+    sha256: str = ""
+    key: bytes = b""
+    known: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of one shard, in order.
+
+    Args:
+        shard: the shard's number in the plan.
+        number: of the batch in its shard, from 0.
+        entries: the images; none in a shard's last batch, which only ends it.
+        last: whether the shard ends here.
+        skipped: in the last batch, how many images the sample left out.
+        error: in the last batch, why the shard broke off; empty where it did not.
+    """
+
+    shard: int
+    number: int
+    entries: tuple[Entry, ...] = ()
+    last: bool = False
+    skipped: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """Reads shards. Picklable; what it yields depends on the shard and these values alone.
+
+    Args:
+        source: where the shards are.
+        batch_size: images per batch, fewer where they are large.
+        sample: the share of images that is taken; None: all.
+        with_text: whether the text belongs to an image's key.
+    """
+
+    source: Source
+    batch_size: int
+    sample: float | None = None
+    with_text: bool = False
+
+    def __call__(self, planned: PlannedShard) -> Iterator[Batch]:
+        """The shard's batches and the one that ends it; what breaks a shard is in the latter."""
+        name, number, skipped, held, error = planned.shard.name, 0, 0, 0, ""
+        entries: list[Entry] = []
+        items = self._items(planned)
+        while True:
+            try:
+                index, item = next(items)
+            except StopIteration:
+                break
+            except (DataError, OSError) as reason:
+                error = str(reason) or type(reason).__name__
+                break
+            if not sampled(name, index, self.sample):
+                skipped += 1
+                continue
+            entries.append(self._entry(index, item))
+            held += len(item.data or b"")
+            if len(entries) == self.batch_size or held >= MAX_BATCH_BYTES:
+                yield Batch(planned.number, number, tuple(entries))
+                entries, number, held = [], number + 1, 0
+        if entries:
+            yield Batch(planned.number, number, tuple(entries))
+            number += 1
+        yield Batch(planned.number, number, last=True, skipped=skipped, error=error)
+
+    def _items(self, planned: PlannedShard) -> Iterator[tuple[int, Item]]:
+        """Items with their positions; a shard that breaks off is read again, past what was given."""
+        given = 0
+        for attempt in range(RETRIES + 1):
+            try:
+                for item in islice(self.source.read(planned.shard), given, planned.take):
+                    yield given, item
+                    given += 1
+            except (DataError, OSError) as error:
+                if attempt == RETRIES:
+                    raise
+                logger.warning("%s broke off (%s); reading it again", planned.shard.name, error)
+                time.sleep(PAUSE * 2**attempt)
+            else:
+                return
+
+    def _entry(self, index: int, item: Item) -> Entry:
+        if item.data is None:
+            return Entry(index, item)
+        digest = hashlib.sha256(item.data)
+        key = digest.digest()
+        if self.with_text and item.text:
+            key = hashlib.sha256(key + item.text.encode("utf-8", "surrogatepass")).digest()
+        return Entry(index, item, digest.hexdigest(), key)

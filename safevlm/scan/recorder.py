@@ -1,0 +1,167 @@
+"""Scored batches -> part files and ledger, a shard at a time."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from safevlm.data.parts import PartFile
+from safevlm.scan.ledger import FORMAT, Ledger
+from safevlm.scan.output import COLUMNS, ROWS, THUMBNAIL_COLUMNS, THUMBNAILS, part_name
+from safevlm.scan.reader import Batch
+from safevlm.scan.summary import Tally
+from safevlm.scan.worker import ERROR, Row, Scored
+from safevlm.types import Verdict
+
+MAX_UNSAFE, MAX_UNDECIDED = 160, 40
+"""Thumbnails per shard, 200 together: those of the highest scores, and the first undecided ones."""
+
+
+class Recorder:
+    """Writes what runners score.
+
+    Batches come in the shards' order; those of one shard follow each other. The part files of a
+    shard are renamed into place, then the ledger takes its entry and its scores in one
+    transaction, so that a run that is killed leaves either the whole shard or nothing.
+
+    Args:
+        out: the scan's folder.
+        ledger: of the folder, with its plan.
+        constants: columns that are equal in every row.
+    """
+
+    def __init__(self, out: Path, ledger: Ledger, constants: Row) -> None:
+        self.total = Tally()
+        for state in ledger.shards():
+            if state.status == "done":
+                self.total.merge(state.counts)
+        self._out, self._ledger, self._constants = out, ledger, constants
+        self._names = {p.number: p.shard.name for p in ledger.todo()}
+        self._expected: set[bytes] = set()
+        self._current: _OpenShard | None = None
+        self._since = time.perf_counter()
+
+    def mark(self, batch: Batch) -> Batch:
+        """The batch with its entries known where equal bytes were given out or scored before."""
+        keys = [entry.key for entry in batch.entries if entry.key]
+        known = self._ledger.known(keys) if keys else set()
+        entries = []
+        for entry in batch.entries:
+            is_known = bool(entry.key) and (entry.key in known or entry.key in self._expected)
+            if entry.key and not is_known:
+                self._expected.add(entry.key)
+            entries.append(replace(entry, known=is_known))
+        return replace(batch, entries=tuple(entries))
+
+    def add(self, scored: Scored) -> None:
+        """Write a batch; the last one of a shard finishes it.
+
+        Raises:
+            DataError: the disk does not take it; finished shards are kept.
+        """
+        batch = scored.batch
+        shard = self._current or self._open(batch.shard)
+        new = [
+            (entry.key, row)
+            for entry, row in zip(batch.entries, scored.rows, strict=True)
+            if entry.key and not entry.known
+        ]
+        self._ledger.remember((key, row | {"reason": _nameless(row)}) for key, row in new)
+        self._expected.difference_update(key for key, _ in new)
+        for entry, row in zip(batch.entries, scored.rows, strict=True):
+            if entry.known:
+                row.update(self._ledger.recall(entry.key))
+                if row["status"] == ERROR:
+                    row["reason"] = f"{row['id']}: {row['reason']}"
+                shard.tally.duplicates += 1
+            row.update(self._constants, shard=shard.name)
+        shard.add(scored)
+        self.total.add(scored.rows)
+        if batch.last:
+            shard.tally.skipped += batch.skipped
+            self._finish(batch.error)
+
+    def _open(self, number: int) -> _OpenShard:
+        self._current = _OpenShard(self._out, number, self._names[number])
+        return self._current
+
+    def _finish(self, failure: str) -> None:
+        shard, now = self._current, time.perf_counter()
+        if shard is None:
+            return
+        shard.commit()
+        self._ledger.finish(
+            shard.number,
+            counts=shard.tally.to_dict(),
+            seconds=now - self._since,
+            failure=failure,
+        )
+        self.total.skipped += shard.tally.skipped
+        self.total.duplicates += shard.tally.duplicates
+        self._current, self._since = None, now
+
+    def stop(self, reason: str) -> None:
+        """Keep the shard that is being written as one that broke off; the next run reads it again."""
+        self._finish(reason)
+
+    def discard(self) -> None:
+        """Drop the shard that is being written."""
+        if self._current is not None:
+            self._current.discard()
+            self._current = None
+        self._ledger.rollback()
+
+
+def _nameless(row: Row) -> str:
+    """A row's reason without the image's id, since other images may have the same bytes."""
+    return str(row["reason"]).removeprefix(f"{row['id']}: ")
+
+
+class _OpenShard:
+    """A shard whose rows are being written."""
+
+    def __init__(self, out: Path, number: int, name: str) -> None:
+        self.number, self.name, self.tally = number, name, Tally()
+        self.path = out / ROWS / part_name(number)
+        self._pictures = out / THUMBNAILS / self.path.name
+        self._rows = PartFile(self.path, COLUMNS, mark=FORMAT)
+        self._best: dict[str, list[tuple[float, int, Row]]] = {"unsafe": [], "undecided": []}
+
+    def add(self, scored: Scored) -> None:
+        self._rows.add(scored.rows)
+        self.tally.add(scored.rows)
+        by_index = {row["index"]: row for row in scored.rows}
+        for thumbnail in scored.thumbnails:
+            row = by_index[thumbnail["index"]]
+            unsafe = row["verdict"] == Verdict.UNSAFE.value
+            heap, most = self._best[row["verdict"]], MAX_UNSAFE if unsafe else MAX_UNDECIDED
+            # of equal scores the first image stays, whatever the order they come in
+            entry = (row["score"] if unsafe else 0.0, -row["index"], thumbnail | {"shard": self.name})
+            if len(heap) < most:
+                heapq.heappush(heap, entry)
+            else:
+                heapq.heappushpop(heap, entry)
+
+    def commit(self) -> None:
+        """Put the files in their places, the rows last."""
+        kept = sorted(
+            (thumbnail for heap in self._best.values() for *_, thumbnail in heap), key=lambda t: t["index"]
+        )
+        try:
+            if kept:
+                pictures = PartFile(self._pictures, THUMBNAIL_COLUMNS, mark=FORMAT)
+                try:
+                    pictures.add(kept)
+                    pictures.commit()
+                finally:
+                    pictures.discard()
+            else:
+                self._pictures.unlink(missing_ok=True)  # of an attempt that broke off
+            self._rows.commit()
+        finally:
+            self._rows.discard()
+
+    def discard(self) -> None:
+        self._rows.discard()

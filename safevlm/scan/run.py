@@ -1,0 +1,118 @@
+"""A whole scan: plan, run, record, sum up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+
+from safevlm.data import Source
+from safevlm.scan.job import Job
+from safevlm.scan.ledger import LEDGER, Ledger
+from safevlm.scan.local import Mark, run_local
+from safevlm.scan.model import Model
+from safevlm.scan.options import ScanOptions
+from safevlm.scan.output import prepare
+from safevlm.scan.plan import Plan, plan_shards, settings
+from safevlm.scan.reader import ShardReader
+from safevlm.scan.recorder import Recorder
+from safevlm.scan.summary import ScanCounts, ScanSummary, Tally, images_of, summarise
+from safevlm.scan.worker import ERROR, Scored
+
+FEWEST_FOR_SHARE = 100
+"""Rows before a share of errors says anything."""
+
+OnProgress = Callable[[ScanCounts], None]
+
+
+def scan(
+    source: Source,
+    model: Model,
+    out: str | Path,
+    options: ScanOptions | None = None,
+    *,
+    fresh: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ScanSummary:
+    """Score every image of a source and write one row each; where `out` holds a part of this scan, the rest.
+
+    Rows go to `out/rows/part-<shard>.parquet` (`COLUMNS`), pictures of flagged ones to
+    `out/thumbnails/`, the summary to `out/summary.json`. An image that cannot be read is a row with
+    status error, one that the scorer cannot score a row with status undecided. A shard that breaks
+    off is read again twice, then its rows so far are kept, the summary has the reason, and the next
+    run tries it again. The model is loaded only where something is left to score.
+
+    A run that ends at any moment, however, leaves whole shards: the same call continues after
+    them, and ends with the same rows as a run that was not interrupted.
+
+    Args:
+        source: what to scan; never written to.
+        model: what scores, `Checkpoint("safevlm-mini")` or `Loaded(scorer)`.
+        out: a folder for this scan alone.
+        options: how it runs.
+        fresh: replace an earlier scan in `out`; only files that a scan wrote are removed.
+        on_progress: called after each batch, in the calling thread.
+
+    Raises:
+        DataError: nothing to scan; `out` holds the scan of something else (the difference is named),
+            files that no scan wrote, or cannot be written. Finished shards are kept.
+        MissingExtraError: a package is not installed.
+    """
+    out, options = Path(out), options or ScanOptions()
+    shards = source.shards()
+    chosen = settings(source.uri, model.sha256, model.policy.sha256, options)
+    prepare(out, fresh=fresh)
+    with closing(Ledger(out / LEDGER)) as ledger:
+        if ledger.settings:
+            ledger.check(chosen, shards)
+        else:
+            plan = Plan(chosen, plan_shards(source, shards, options.limit))
+            ledger.begin(plan, model=model.name, policy=model.policy)
+        reader = ShardReader(source, options.batch_size, options.sample, options.with_text)
+        job = Job(tuple(ledger.todo()), reader, model, options)
+        stopped = ""
+        try:
+            if job.todo:
+                stopped = _run(job, out, ledger, on_progress)
+        finally:
+            summary = summarise(ledger, stopped=stopped)
+            summary.write(out)
+    return summary
+
+
+def _run(job: Job, out: Path, ledger: Ledger, on_progress: OnProgress | None) -> str:
+    """Scan what is left; returns why the scan stopped itself, or nothing."""
+    constants = {"model": job.model.sha256, "policy": job.model.policy.sha256}
+    recorder = Recorder(out, ledger, constants)
+    images = [images_of(state) for state in ledger.shards() if state.planned.take != 0]
+    total = None if None in images else sum(count or 0 for count in images)
+    try:
+        with closing(_engine(job, recorder.mark)) as batches:
+            for scored in batches:
+                recorder.add(scored)
+                if on_progress is not None:
+                    on_progress(recorder.total.counts(total))
+                if reason := _too_many_errors(recorder.total, job.options.max_error_share):
+                    recorder.stop(reason)
+                    return reason
+    finally:
+        recorder.discard()
+    return ""
+
+
+def _engine(job: Job, mark: Mark) -> Generator[Scored, None, None]:
+    if job.options.engine == "ray":
+        from safevlm.scan.cluster import run_on_ray
+
+        return run_on_ray(job)
+    return run_local(job, mark)
+
+
+def _too_many_errors(tally: Tally, most: float | None) -> str:
+    errors = tally.columns["status"][ERROR]
+    if most is None or tally.n < FEWEST_FOR_SHARE or errors <= most * tally.n:
+        return ""
+    return (
+        f"{errors} of {tally.n} rows are errors, more than a share of {most:g}; "
+        "see the column reason, then run again with a higher max_error_share"
+    )

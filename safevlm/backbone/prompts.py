@@ -200,24 +200,59 @@ def _process(
     backbone: Backbone, texts: list[str], images: list[list[Any]], pixels: Tensor | None
 ) -> tuple[dict[str, list[list[int]]], dict[str, Any]]:
     """The processor's own rows of per-token values, unpadded, and its vision tensors."""
-    flat = [image for row in images for image in row]
-    options = {"padding": True, "return_tensors": "pt", "add_special_tokens": not _has_bos(backbone, texts)}
-    if not flat and backbone.family.needs_images:
-        made = backbone.tokenizer(texts, **options)
-    else:
-        given = images if backbone.family.nested_images else flat
-        with nullcontext() if pixels is None else _stand_in(backbone.processor.image_processor, pixels):
-            made = backbone.processor(text=texts, images=given if flat else None, **options)
-        if pixels is not None:
-            made["pixel_values"] = pixels
-    made.pop("labels", None)
-    kept, size = made["attention_mask"].bool(), made["input_ids"].shape
-    rows = {
-        name: [values[mask].tolist() for values, mask in zip(tensor, kept, strict=True)]
-        for name, tensor in made.items()
-        if tensor.shape == size
+    family, tokenizer = backbone.family, backbone.tokenizer
+    alone = {
+        row: text
+        for row, own in enumerate(images)
+        if not own and (text := family.text_alone(texts[row], tokenizer)) is not None
     }
-    return rows, {name: tensor for name, tensor in made.items() if name not in rows}
+    together = [row for row in range(len(texts)) if row not in alone]
+    options = {"padding": True, "return_tensors": "pt"}
+    found: dict[int, dict[str, list[int]]] = {}
+    vision: dict[str, Any] = {}
+    if together:
+        made = _run_processor(
+            backbone, [texts[row] for row in together], [images[row] for row in together], pixels, options
+        )
+        vision = {name: tensor for name, tensor in made.items() if tensor.shape != made["input_ids"].shape}
+        found |= zip(together, _unpadded(made), strict=True)
+    if alone:
+        made = tokenizer(
+            list(alone.values()), add_special_tokens=False, return_token_type_ids=True, **options
+        )
+        found |= zip(alone, _unpadded(made), strict=True)
+    return {name: [found[row][name] for row in range(len(texts))] for name in found[0]}, vision
+
+
+def _run_processor(
+    backbone: Backbone,
+    texts: list[str],
+    images: list[list[Any]],
+    pixels: Tensor | None,
+    options: Mapping[str, Any],
+) -> Any:
+    flat = [image for row in images for image in row]
+    given = images if backbone.family.nested_images else flat
+    with nullcontext() if pixels is None else _stand_in(backbone.processor.image_processor, pixels):
+        made = backbone.processor(
+            text=texts,
+            images=given if flat else None,
+            add_special_tokens=not _has_bos(backbone, texts),
+            **options,
+        )
+    if pixels is not None:
+        made["pixel_values"] = pixels
+    made.pop("labels", None)
+    return made
+
+
+def _unpadded(made: Mapping[str, Tensor]) -> list[dict[str, list[int]]]:
+    """Each row's per-token values."""
+    size = made["input_ids"].shape
+    return [
+        {name: tensor[row][mask].tolist() for name, tensor in made.items() if tensor.shape == size}
+        for row, mask in enumerate(made["attention_mask"].bool())
+    ]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from safevlm import RiskScorer, SafeVLM
 from safevlm.backbone import encode, family_of, make_chat
 from safevlm.errors import BackboneError
 from safevlm.types import Action
-from tests.families import DIM, GREEDY, IMAGES, PROMPTS, plain_inputs
+from tests.families import DIM, GREEDY, IMAGES, PROMPTS, family_backbone, plain_inputs
 from tests.tiny import picture, tiny_config
 
 
@@ -100,6 +100,33 @@ def test_tokens_change_the_answer_and_text_alone_passes(guard):
     reply = guard.generate([None], ["Hello"], **GREEDY)[0]
     assert reply.assessment is None
     assert reply.action is Action.ALLOW
+
+
+def test_rows_of_text_alone_are_the_same_in_any_batch(guard):
+    images, prompts = (
+        [None, IMAGES[0], IMAGES[2], None],
+        ["Hello", *PROMPTS[:1], PROMPTS[2], "And what else?"],
+    )
+    together = [reply.text for reply in guard.generate(images, prompts, **GREEDY)]
+    alone = [guard.generate([i], [p], **GREEDY)[0].text for i, p in zip(images, prompts, strict=True)]
+    assert together == alone
+    chats = [make_chat("Hello", 0), make_chat("Hi", 1)]
+    mixed = encode(guard.backbone, chats, [IMAGES[0]], safety_tokens=0, answers=["Yes", "No"]).tensors
+    own = encode(guard.backbone, chats[:1], [], safety_tokens=0, answers=["Yes"]).tensors
+    kept = mixed["attention_mask"][0].bool()
+    for name, tensor in own.items():
+        assert torch.equal(mixed[name][0][kept], tensor[0]), name
+
+
+def test_text_alone_is_written_as_after_an_image():
+    backbone = family_backbone("paligemma")
+    chats = [make_chat("Hello", 0), make_chat("Hello", 1)]
+    tensors = encode(backbone, chats, [IMAGES[0]], safety_tokens=0).tensors
+    text, both = (
+        [token for token, kept in zip(ids.tolist(), mask.tolist(), strict=True) if kept]
+        for ids, mask in zip(tensors["input_ids"], tensors["attention_mask"], strict=True)
+    )
+    assert text == [token for token in both if token != backbone.model.config.image_token_id]
 
 
 def test_one_tower_pass(guard):

@@ -54,8 +54,6 @@ class Family:
     """For processors that have none."""
     nested_images: ClassVar[bool] = False
     """Whether the processor wants one list of images per row of text."""
-    needs_images: ClassVar[bool] = False
-    """Whether the processor refuses text alone, which then goes to the tokenizer."""
     reads_prepared: ClassVar[bool] = False
     """Whether the model takes the pixel values of `prepare` as they are, one row an image."""
     answer_types: ClassVar[dict[str, int]] = {}
@@ -130,6 +128,10 @@ class Family:
     def rows_used(self, rows: int, *, images_in_prompt: int) -> int:
         """How many of an image's rows the LLM reads, from the first on."""
         return rows
+
+    def text_alone(self, text: str, tokenizer: Any) -> str | None:
+        """What the tokenizer gets for a row without images; None: the processor takes such rows."""
+        return None
 
     def opening(self, processor: Any) -> str:
         """What stands in the rendered prompt where an image begins: safety tokens go directly before it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .family import Family
 
@@ -19,4 +19,7 @@ class PaliGemma(Family):
     answer_types: ClassVar[dict[str, int]] = {"token_type_ids": 1}
     nested_images = True
     reads_prepared = True
-    needs_images = True
+
+    def text_alone(self, text: str, tokenizer: Any) -> str | None:
+        """As the processor writes the text after images; without any it misplaces the first token, or refuses."""
+        return f"{tokenizer.bos_token}{text}\n"

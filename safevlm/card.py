@@ -19,11 +19,7 @@ A safety projector, safety tokens and a safety head for a frozen `{backbone_type
 is here; the backbone is loaded from where it lives.
 
 ```python
-from safevlm import SafeVLM
-
-guard = SafeVLM.from_pretrained("path/to/this/folder")
-reply = guard.generate(["photo.jpg"], ["What is shown here?"], max_new_tokens=64)[0]
-print(reply.text, reply.assessment.score, reply.action)
+{example}
 ```
 
 | | |
@@ -40,6 +36,16 @@ Scores are P(unsafe) = 1 - P(level "{safe}"). A score says what the training dat
 on your own images before you rely on it.
 """
 
+ANSWERING = """from safevlm import SafeVLM
+
+guard = SafeVLM.from_pretrained("path/to/this/folder")
+reply = guard.generate(["photo.jpg"], ["What is shown here?"], max_new_tokens=64)[0]
+print(reply.text, reply.assessment.score, reply.action)"""
+SCORING = """from safevlm import RiskScorer
+
+scorer = RiskScorer.from_pretrained("path/to/this/folder")
+print(scorer.assess(["photo.jpg"])[0].score)"""
+
 
 def model_card(config: SafetyConfig) -> str:
     """Markdown with the metadata block that the hub reads."""
@@ -47,6 +53,7 @@ def model_card(config: SafetyConfig) -> str:
     # a folder of this machine says nothing to others, and the hub refuses it
     backbone = Path(config.backbone).name if Path(config.backbone).is_absolute() else config.backbone
     return TEMPLATE.format(
+        example=ANSWERING if config.reads_prompts else SCORING,
         backbone=backbone or "unknown",
         backbone_type=config.backbone_type or "vision-language",
         levels=", ".join(config.taxonomy.levels),

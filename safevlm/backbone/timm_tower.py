@@ -9,7 +9,7 @@ from typing import Any
 import timm
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
-from timm.data import resolve_model_data_config
+from timm.data import resolve_data_config
 from torch import nn
 from transformers import CLIPImageProcessor
 
@@ -78,7 +78,8 @@ def wrap_timm_tower(module: nn.Module, image_processor: Any = None, *, layer: La
 
 def timm_image_processor(model: Any) -> Any:
     """The preprocessing of timm's data config as the image processor that the other towers have."""
-    data = resolve_model_data_config(model)
+    size = model.patch_embed.img_size  # the model's own, where it was made in another size than its weights'
+    data = resolve_data_config({"input_size": (3, *size)} if size else {}, model=model)
     _, height, width = data["input_size"]
     squash = data["crop_mode"] == "squash"
     known = data["interpolation"] in RESAMPLING and (squash or data["crop_mode"] == "center")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ import numpy as np
 from safevlm.errors import MissingExtraError, SafeVLMError
 from safevlm.scan.job import Job
 from safevlm.scan.model import Model, Preprocessor
+from safevlm.scan.plan import PlannedShard
 from safevlm.scan.reader import Batch, ShardReader
 from safevlm.scan.worker import Scored, illustrate, prepare, score
 
@@ -30,15 +32,16 @@ def run_on_ray(job: Job) -> Generator[Scored, None, None]:
     with _cluster(job.options.ray_address) as ray:
         # Ray Data streams batches, not shards, from tasks to actors, so that a model never waits for a
         # whole shard; a shard stays atomic because its batches are collected here and recorded at once.
+        # Ray starts a lost actor again, and with it its tasks; lost blocks it makes again from their shard.
         ray.data.DataContext.get_current().enable_progress_bars = False
-        shards = [{"work": planned} for planned in job.todo]
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        shards = {planned.number: planned for planned in job.todo}
         blocks = (
-            ray.data.from_items(shards, override_num_blocks=len(shards))
+            ray.data.from_items([{"shard": number} for number in shards], override_num_blocks=len(shards))
             .map_batches(
                 _decode,
-                fn_args=(job.reader, job.model.preprocessor()),
+                fn_args=(shards, job.reader, job.model.preprocessor()),
                 batch_size=1,
-                max_retries=-1,
             )
             .map_batches(
                 _Score,
@@ -47,11 +50,8 @@ def run_on_ray(job: Job) -> Generator[Scored, None, None]:
                 num_cpus=1,
                 num_gpus=int(job.model.device.startswith("cuda")),
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=job.options.workers),
-                # a lost actor starts again, and with it its tasks; lost blocks are made again from their shard
-                max_restarts=-1,
-                max_task_retries=-1,
             )
-            .map_batches(_illustrate, batch_size=1, max_retries=-1)
+            .map_batches(_illustrate, batch_size=1)
         )
         try:
             yield from by_shard(
@@ -74,11 +74,13 @@ def _column(*items: object) -> Column:
     return {"work": column}
 
 
-def _decode(block: Column, reader: ShardReader, preprocessor: Preprocessor) -> Iterator[Column]:
-    """Planned shards -> batches that only the tower has to see."""
-    for planned in block["work"]:
+def _decode(
+    block: Column, shards: Mapping[int, PlannedShard], reader: ShardReader, preprocessor: Preprocessor
+) -> Iterator[Column]:
+    """Numbers of shards -> batches that only the tower has to see."""
+    for number in block["shard"]:
         given: set[bytes] = set()
-        for batch in reader(planned):
+        for batch in reader(shards[int(number)]):
             yield _column(prepare(_marked(batch, given), preprocessor))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ DISTANCE = 6
 BANDS = tuple(range(0, 64, 16))
 # Six differing bits fall into four bands of 16, so one band has at most one of them.
 PROBES = (0, *(1 << bit for bit in range(16)))
-BUCKET = 256
+CHAIN = 256
 """Leaders looked at under one key: bounds the time where a hostile data set has one key for everything."""
 
 
@@ -29,29 +30,42 @@ def near_duplicates(hashes: Sequence[int | None]) -> np.ndarray:
     """
     leaders = np.arange(len(hashes), dtype=np.int32)
     groups: dict[int, int] = {}  # hash -> place of its leader
-    tables: list[dict[int, list[tuple[int, int]]]] = [{} for _ in BANDS]
+    index = _Index(hashes)
     for place, value in enumerate(hashes):
         if value is None:
             continue
         if value not in groups:
-            found = _first_within(value, tables)
+            found = index.first_within(value)
             groups[value] = place if found is None else found
             if found is None:
-                for shift, table in zip(BANDS, tables, strict=True):
-                    bucket = table.setdefault(value >> shift & 0xFFFF, [])
-                    if len(bucket) < BUCKET:
-                        bucket.append((place, value))
+                index.add(place, value)
         leaders[place] = groups[value]
     return leaders
 
 
-def _first_within(value: int, tables: Sequence[dict[int, list[tuple[int, int]]]]) -> int | None:
-    """The earliest leader within the distance."""
-    first: int | None = None
-    for shift, table in zip(BANDS, tables, strict=True):
-        band = value >> shift & 0xFFFF
-        for probe in PROBES:
-            for place, leader in table.get(band ^ probe, ()):
-                if (first is None or place < first) and (leader ^ value).bit_count() <= DISTANCE:
-                    first = place
-    return first
+class _Index:
+    """Leaders by each band of their hash: the newest of a band's value, and from each to the one before."""
+
+    def __init__(self, hashes: Sequence[int | None]) -> None:
+        self.hashes = array("Q", (value or 0 for value in hashes))
+        self.newest = [array("i", [-1]) * (1 << 16) for _ in BANDS]
+        self.before = [array("i", [-1]) * len(hashes) for _ in BANDS]
+
+    def add(self, place: int, value: int) -> None:
+        for shift, newest, before in zip(BANDS, self.newest, self.before, strict=True):
+            band = value >> shift & 0xFFFF
+            before[place], newest[band] = newest[band], place
+
+    def first_within(self, value: int) -> int | None:
+        """The earliest leader within the distance."""
+        first: int | None = None
+        for shift, newest, before in zip(BANDS, self.newest, self.before, strict=True):
+            band = value >> shift & 0xFFFF
+            for probe in PROBES:
+                place, seen = newest[band ^ probe], 0
+                while place >= 0 and seen < CHAIN:
+                    near = (self.hashes[place] ^ value).bit_count() <= DISTANCE
+                    if near and (first is None or place < first):
+                        first = place
+                    place, seen = before[place], seen + 1
+        return first

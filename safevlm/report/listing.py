@@ -183,7 +183,7 @@ def read_thumbnails(folder: Path, listing: Listing, *, budget: int) -> Iterator[
     """
     places = _pictured(listing)
     wanted = {(listing.shards[listing.shard[p]], int(listing.index[p])): p for p in places}
-    found: dict[int, list[Any]] = {}
+    found: dict[int, tuple[bytes, bytes, int, int]] = {}
     columns = ("shard", "index", "thumbnail", "heatmap", "heatmap_height", "heatmap_width")
     for row in iterate_parts(folder, columns):
         place = wanted.get((row["shard"], row["index"]))
@@ -193,10 +193,11 @@ def read_thumbnails(folder: Path, listing: Listing, *, budget: int) -> Iterator[
         heatmap = row["heatmap"] or b""
         if not heatmap or len(heatmap) != height * width:
             heatmap, height, width = b"", 0, 0
-        found[place] = [place, _base64(row["thumbnail"]), _base64(heatmap), height, width]
+        found[place] = (row["thumbnail"], heatmap, height, width)
     for place in places:
         if place in found:
-            item = found.pop(place)
+            webp, heatmap, height, width = found.pop(place)
+            item = [place, _base64(webp), _base64(heatmap), height, width]
             budget -= len(item[1]) + len(item[2]) + 40
             if budget < 0:
                 return

@@ -99,7 +99,7 @@ class _First:
         return np.array(self.rows, np.int64)
 
     def _cut(self) -> None:
-        order = np.lexsort((self.rows, -np.array(self.scores), self.ranks))[: self.limit]
+        order = np.lexsort((np.array(self.rows), -np.array(self.scores), np.array(self.ranks)))[: self.limit]
         self.ranks = array("b", np.array(self.ranks)[order])
         self.scores = array("d", np.array(self.scores)[order])
         self.rows = array("q", np.array(self.rows)[order])

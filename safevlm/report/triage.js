@@ -68,7 +68,7 @@ function moveThreshold(step) {
 // --- the gallery ---
 
 function count(tab, value) {
-  all('[role="tab"][data-tab="' + tab + '"] i').forEach((place) => (place.textContent = number.format(value)));
+  all('[data-tab="' + tab + '"] i').forEach((place) => (place.textContent = number.format(value)));
 }
 
 function restart() {
@@ -110,7 +110,7 @@ function showFound(rows) {
 }
 
 function showChoices() {
-  all("[data-tab]").forEach((button) => button.setAttribute(button.matches(".tile") ? "aria-pressed" : "aria-selected", String(button.dataset.tab === state.tab)));
+  all("[data-tab]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.tab === state.tab)));
   all("[data-filter]").forEach((button) => button.setAttribute("aria-pressed", String(state[button.dataset.filter] === button.dataset.value)));
   for (const name of ["level", "category"]) $(name).value = state[name];
   $("marked").value = state.mark;
@@ -220,8 +220,10 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   if (event.key === "Escape" && event.target === $("search")) return place(true);
-  if (event.target.closest("input, select, textarea, summary")) return;
-  if (event.key === "Enter" && event.target.closest("button")) return;
+  // A control keeps the keys that it understands itself.
+  if (event.target.closest("input:not([type=checkbox], [type=range]), select")) return;
+  if (event.target.closest("input") && event.key.startsWith("Arrow")) return;
+  if (event.key === "Enter" && event.target.closest("button, summary, input")) return;
   const action = KEYS[event.key];
   if (!action) return;
   event.preventDefault();

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ PAGE_BYTES = 25_000_000
 """Most that a page takes; thumbnails get what the rest leaves."""
 FRAME_BYTES = 2_000_000
 """Set aside for everything but the listing: markup, style, script, facts, the table of errors."""
+BLOCK = 200  # thumbnails in one data element
 SCRIPTS = ("triage_rows.js", "triage_marks.js", "triage_cards.js", "triage.js")
 FACT_LENGTH = 500  # characters
 COUNTED_HERE = {"format", "n", "total", "statuses", "verdicts", "levels", "categories", "model"}
@@ -158,4 +160,9 @@ def _blocks(scan: Mapping[str, Any], listing: Listing, thumbnails: Path) -> Iter
         text = inline_json(value)
         left -= len(text)
         yield name, text
-    yield "thumbnails", inline_json(list(read_thumbnails(thumbnails, listing, budget=left)))
+    pictures = read_thumbnails(thumbnails, listing, budget=left)
+    for block in count():
+        items = list(islice(pictures, BLOCK))
+        yield f"thumbnails-{block}", inline_json(items)
+        if not items:
+            return

@@ -38,7 +38,10 @@ const ROWS = (() => {
   };
 })();
 const LISTED = ROWS.ids.length;
-const THUMBNAILS = new Map(data("thumbnails").map(([row, ...picture]) => [row, picture]));
+const THUMBNAILS = new Map();
+document.querySelectorAll('[id^="data-thumbnails-"]').forEach((element) => {
+  data(element.id.slice(5)).forEach(([row, ...picture]) => THUMBNAILS.set(row, picture));
+});
 
 // Rows by falling score; those without one are not in it.
 const BY_SCORE = Array.from({ length: LISTED }, (_, row) => row)

@@ -134,7 +134,7 @@ def write_scan(
         (folder / name).mkdir(parents=True)
         for part, start in enumerate(range(0, len(values), 40_000)):
             table = pa.Table.from_pylist(values[start : start + 40_000], schema=schema)
-            pq.write_table(table, folder / name / f"part-{part:05d}.parquet")
+            pq.write_table(table, folder / name / f"part-{part:05d}.parquet", row_group_size=4096)
 
 
 def report(folder: Path, made: list[dict[str, Any]] | None = None, **changes: Any) -> Path:

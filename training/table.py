@@ -9,7 +9,8 @@
 
 Paths are relative to the table's folder and stay inside it. The authors' JSON
 (`safe_type` 0-6, `safe_level` 0-3, `image`, `conversations`) and folders of classes
-(`root[/<split>]/<category>[/<level>]/file`) are read as they are.
+(`root[/<split>]/<category>[/<level>]/file`) are read as they are, and so are the marks that a scan's
+report exports.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from safevlm.errors import DataError, ImageError
 from safevlm.taxonomy import Taxonomy
 
 from .formats import SPLITS, BadRowError, RawRow, read_rows
+from .marks import with_marked_images
 
 LOGGER = logging.getLogger(__name__)
 IGNORED = -100
@@ -92,7 +94,7 @@ def read_table(
     check = _Checker(path if path.is_dir() else path.parent, taxonomy, needs or Needs())
     rows: list[Row] = []
     bad: list[str] = []
-    for checked in _in_order(check, read_rows(path, taxonomy)):
+    for checked in _in_order(check, with_marked_images(read_rows(path, taxonomy))):
         if isinstance(checked, Row):
             rows.append(checked)
         else:

@@ -315,6 +315,6 @@ def plain_inputs(backbone: Backbone, prompts: list[str], images: list[Any]) -> A
         nested.append(given)
     flat = [image for given in nested for image in given]
     given = nested if backbone.family.nested_images else flat
-    made = backbone.processor(text=texts, images=given, padding=True, return_tensors="pt")
+    made = backbone.processor(text=texts, images=given if flat else None, padding=True, return_tensors="pt")
     made.pop("labels", None)
     return made

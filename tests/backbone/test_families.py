@@ -102,6 +102,25 @@ def test_tokens_change_the_answer_and_text_alone_passes(guard):
     assert reply.action is Action.ALLOW
 
 
+def test_text_alone_equals_the_plain_backbone(guard):
+    if guard.backbone.model_type == "paligemma":
+        pytest.skip("its processor refuses text without an image")
+    prompts, images = ["Hello", "And what else?"], [[], []]
+    inputs = plain_inputs(guard.backbone, prompts, images)
+    made = guard.language_model.generate(**inputs, **GREEDY)[:, inputs["input_ids"].shape[1] :]
+    expected = guard.backbone.tokenizer.batch_decode(made, skip_special_tokens=True)
+    with guard.disabled():
+        off = guard.generate(images, prompts, **GREEDY)
+    on = guard.generate(None, prompts, **GREEDY)
+    assert (
+        [reply.text for reply in off] == [text.strip() for text in expected] == [reply.text for reply in on]
+    )
+    encoded = encode(guard.backbone, [make_chat(p, 0) for p in prompts], [], safety_tokens=3).tensors
+    with torch.no_grad():
+        own, plain = (guard.language_model(**tensors).logits for tensors in (encoded, dict(inputs)))
+    assert torch.equal(own, plain)
+
+
 def test_rows_of_text_alone_are_the_same_in_any_batch(guard):
     images, prompts = (
         [None, IMAGES[0], IMAGES[2], None],

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..views import WHOLE, Box
+from ..views import Box
 
 
 def picture_frame(image: Image.Image, image_processor: Any) -> Box:
@@ -21,8 +21,6 @@ def picture_frame(image: Image.Image, image_processor: Any) -> Box:
     if getattr(image_processor, "do_center_crop", False):
         crop, (across, down) = image_processor.crop_size, _resized(wide, high, image_processor)
         seen_wide, seen_high = wide * crop["width"] / across, high * crop["height"] / down
-    if (seen_wide, seen_high) == image.size:
-        return WHOLE
     x, y = seen_wide / image.width / 2, seen_high / image.height / 2
     return 0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y
 

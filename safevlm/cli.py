@@ -64,7 +64,11 @@ COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
     "demo": (demo, None),
     "bench": (
         bench,
-        ("rows", "?", "score, pipeline, generate, head, guard; several with commas between; all without it"),
+        (
+            "rows",
+            "?",
+            "score, pipeline, generate, head, guard, scan; several with commas between; all without it",
+        ),
     ),
 }
 

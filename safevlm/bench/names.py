@@ -10,6 +10,10 @@ FOLDED = "tower + modules, folded"
 TENSORS = "bare tower on tensors in memory"
 FROM_FILES = "scan, JPEG files to scores"
 
+WHOLE_SCAN = "whole scan"
+START_UP = "start of a finished scan"
+FINISHED = "finished scan"
+
 FIRST_TOKEN = "time to first token"
 DECODING = "decoding"
 BARE_BACKBONE = "bare backbone"

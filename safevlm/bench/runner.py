@@ -14,6 +14,7 @@ from .machine import device_name
 from .memory import fitting
 from .pipeline import pipeline
 from .results import Result
+from .scan import scan
 from .score import score
 from .setup import Setup
 from .table import describe, to_markdown
@@ -24,6 +25,7 @@ ROWS: dict[str, Callable[[Setup], list[Result]]] = {
     "generate": generate,
     "head": head,
     "guard": guard,
+    "scan": scan,
 }
 """Name -> measures the row."""
 

@@ -40,6 +40,7 @@ class Amounts:
         head_images, head_batch: rows of the training table, and of a step.
         guard_images: images that both guards judge, in one batch.
         verdict_tokens: that the generative guard writes per image.
+        finished_shards: of the scan that is started again.
     """
 
     score_batches: tuple[int, ...]
@@ -51,11 +52,12 @@ class Amounts:
     head_batch: int
     guard_images: int
     verdict_tokens: int
+    finished_shards: int
 
 
-ON_GPU = Amounts((1, 4, 16, 64, 256), 2048, 64, (1, 16), 32, 1024, 32, 16, 60)
-ON_CPU = Amounts((1, 4, 16, 64, 256), 128, 32, (1, 16), 32, 64, 16, 1, 60)
-IN_SECONDS = Amounts((1, 2), 6, 2, (2,), 4, 8, 4, 2, 4)
+ON_GPU = Amounts((1, 4, 16, 64, 256), 2048, 64, (1, 16), 32, 1024, 32, 16, 60, 1000)
+ON_CPU = Amounts((1, 4, 16, 64, 256), 128, 32, (1, 16), 32, 64, 16, 1, 60, 1000)
+IN_SECONDS = Amounts((1, 2), 6, 2, (2,), 4, 8, 4, 2, 4, 4)
 
 
 @dataclass(frozen=True)

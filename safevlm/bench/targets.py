@@ -16,6 +16,7 @@ from .names import (
     SCORING,
     SIXTY_FOUR,
     VERDICTS,
+    WHOLE_SCAN,
 )
 
 
@@ -42,10 +43,13 @@ def _at_least(bound: float) -> Target:
     return Target(bound, at_most=False)
 
 
+SOURCES = ("folder", "wds", "parquet", "hf", "llava", "coco", "jsonl")
+
 TARGETS: dict[tuple[str, str], dict[tuple[str, str], Target]] = {
     ("cuda", "vit-l-14-336"): {
         (SCORING, FOLDED): _at_most(1.03),
         (SCORING, FROM_FILES): _at_least(0.90),
+        **{(WHOLE_SCAN, f"scan, {kind}"): _at_least(0.90) for kind in SOURCES},
         (FIRST_TOKEN, EIGHT): _at_most(1.03),
         (FIRST_TOKEN, SIXTY_FOUR): _at_most(1.12),
         (DECODING, EIGHT): _at_least(0.99),
@@ -56,6 +60,7 @@ TARGETS: dict[tuple[str, str], dict[tuple[str, str], Target]] = {
     ("cpu", "vit-b-32"): {
         (SCORING, FOLDED): _at_most(1.10),
         (SCORING, FROM_FILES): _at_least(0.85),
+        **{(WHOLE_SCAN, f"scan, {kind}"): _at_least(0.85) for kind in SOURCES},
     },
 }
 """(device type, shape) -> (quantity, variant) -> bound."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 def bench(
-    rows: str = "score,pipeline,generate,head,guard",
+    rows: str = "score,pipeline,generate,head,guard,scan",
     *,
     shape: str | None = None,
     device: str | None = None,
@@ -19,7 +19,7 @@ def bench(
     """Measure speed against the bare tower and the bare backbone, side by side, with random weights.
 
     Args:
-        rows: what to measure: score, pipeline, generate, head, guard, with commas between.
+        rows: what to measure: score, pipeline, generate, head, guard, scan, with commas between.
         shape: vit-l-14-336 (a GPU's default), vit-b-32 (a CPU's), or tiny, which shows that it runs.
         device: cpu or cuda:0 for example; the GPU where there is one.
         dtype: of the backbones; auto is bfloat16 on a GPU, float32 on a CPU.

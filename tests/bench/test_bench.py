@@ -33,7 +33,7 @@ from safevlm.cli import main
 
 CPU = torch.device("cpu")
 SECONDS = 0.02  # three rounds are run however little it is
-VARIANTS = {"score": 3, "pipeline": 2, "generate": 3, "head": 2, "guard": 2}
+VARIANTS = {"score": 3, "pipeline": 2, "generate": 3, "head": 2, "guard": 2, "scan": 9}
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_pictures_are_the_same_for_a_seed_and_their_files_differ(tmp_path):
 # rows
 
 
-@pytest.mark.parametrize("row", ["score", "pipeline", "generate", "guard", "head"])
+@pytest.mark.parametrize("row", ["score", "pipeline", "generate", "guard", "head", "scan"])
 def test_every_row_has_its_lines(setup, row):
     found = run(setup, [row])
     assert {line.row for line in found} == {row}
@@ -250,7 +250,7 @@ def test_the_generative_guard_is_skipped_where_memory_is_short(monkeypatch):
 def test_rows_are_named_and_unknown_ones_refused():
     assert parse_rows("head, score,head") == ("head", "score")
     for text in ("score,colour", "", " , "):
-        with pytest.raises(ValueError, match="score,pipeline,generate,head,guard"):
+        with pytest.raises(ValueError, match="score,pipeline,generate,head,guard,scan"):
             parse_rows(text)
 
 
@@ -283,7 +283,7 @@ def test_the_command_prints_json_and_writes_the_table(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["colour"], "score,pipeline,generate,head,guard"),
+        (["colour"], "score,pipeline,generate,head,guard,scan"),
         (["--shape", "vit-g"], "vit-l-14-336"),
         (["--shape", "tiny", "--out", "no/where.md"], "no folder"),
     ],

@@ -1,0 +1,107 @@
+"""Whole scans of every source format against the bare tower, and the start of a scan that is finished."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from safevlm.backbone.shapes import random_tower
+from safevlm.data import open_source
+from safevlm.errors import SafeVLMError
+from safevlm.scan import Checkpoint, Loaded, Model, ScanOptions
+from safevlm.scan import scan as run_scan
+
+from .formats import write_formats, write_tars
+from .machine import cores
+from .measure import MIN_ROUNDS, Timing, measure
+from .names import FINISHED, START_UP, TENSORS, WHOLE_SCAN
+from .pictures import write_jpegs
+from .results import Result
+from .setup import MINI, Setup
+
+
+def scan(setup: Setup) -> list[Result]:
+    """The row: a line for each source format, and one for starting a finished scan of many shards.
+
+    Raises:
+        MissingExtraError: webdataset, datasets or pyarrow is not installed.
+    """
+    with TemporaryDirectory(prefix="safevlm-bench-") as name:
+        return [*_formats(setup, Path(name)), *_finished(setup, Path(name) / "finished")]
+
+
+def _formats(setup: Setup, folder: Path) -> list[Result]:
+    images, batch = setup.amounts.pipeline_images, setup.amounts.pipeline_batch
+    files = write_jpegs(folder / "images", images)
+    model, options = Loaded(setup.guard().scorer), ScanOptions(batch_size=batch, workers=cores())
+    calls: dict[str, Callable[[], None]] = {TENSORS: from_tensors(setup, images, batch)}
+    for kind, uri in write_formats(folder, files).items():
+        calls[f"scan, {kind}"] = partial(whole, uri, model, folder / "scans" / kind, options, images=images)
+    (folder / "scans").mkdir()
+    cell = setup.cell(
+        "scan",
+        WHOLE_SCAN,
+        batch=batch,
+        unit="images/s",
+        ratio_of="rate",
+        against=TENSORS,
+        note=f"{images} JPEG pictures of 640 x 480 in each format, {options.workers} workers, rows in Parquet",
+    )
+    timings = measure(calls, device=setup.device, seconds=setup.seconds)
+    return cell.results(timings, items=images)
+
+
+def from_tensors(setup: Setup, images: int, batch: int) -> Callable[[], None]:
+    """The bare tower over so many preprocessed images that are on its device, in batches."""
+    tower, side = random_tower(setup.sizes, device=setup.device, dtype=setup.dtype), setup.sizes.image_size
+    pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
+
+    def call() -> None:
+        for start in range(0, images, batch):
+            tower(pixels[: images - start])
+
+    return call
+
+
+def whole(uri: str, model: Model, out: Path, options: ScanOptions, *, images: int) -> None:
+    """A scan from the source's URI to its summary; raises SafeVLMError unless every image was scored."""
+    summary = run_scan(open_source(uri), model, out, options, fresh=out.exists())
+    if summary.statuses.get("ok", 0) != images:
+        raise SafeVLMError(
+            f"the scan of {uri} scored {dict(summary.statuses)} of {images} drawn pictures, so its speed says "
+            "nothing; assess one of them with the same shape to see why"
+        )
+
+
+def _finished(setup: Setup, folder: Path) -> list[Result]:
+    shards = setup.amounts.finished_shards
+    (folder / "tars").mkdir(parents=True)
+    files = write_jpegs(folder / "images", shards)
+    uri, out = "wds:" + write_tars(folder / "tars", files, per_tar=1), folder / "out"
+    whole(uri, Checkpoint(MINI), out, ScanOptions(workers=cores()), images=shards)
+    command = [sys.executable, "-m", "safevlm.cli", "scan", uri, "--out", str(out)]
+    command += ["--workers", str(cores())]
+    seconds = []
+    for _ in range(MIN_ROUNDS):
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        if done.returncode:
+            raise SafeVLMError(f"the finished scan did not start again: {done.stderr.strip()[-500:]}")
+    cell = setup.cell(
+        "scan",
+        START_UP,
+        batch=None,
+        unit="ms",
+        ratio_of="time",
+        against=FINISHED,
+        note=f"`safevlm scan` once more on a finished scan of {shards} shards, interpreter and report included",
+    )
+    return cell.results({FINISHED: Timing(tuple(seconds))})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from safevlm.errors import BackboneError
+
+from .families import tower_family_of
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,11 @@ class HubOptions:
 
 
 def load_config(name: str | Path, hub: HubOptions) -> Any:
-    """The transformers config of a hub id or folder; raises BackboneError where there is none."""
+    """The transformers config of a hub id or folder; raises BackboneError where there is none, or of no known family."""
     with explain(name):
+        raw, _ = PreTrainedConfig.get_config_dict(name, **vars(hub))
+        if "model_type" in raw:  # one that transformers does not know either gets the same answer
+            tower_family_of(SimpleNamespace(model_type=raw["model_type"]))
         return AutoConfig.from_pretrained(name, **vars(hub))
 
 

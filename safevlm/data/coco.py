@@ -49,7 +49,9 @@ class CocoSource(RowSource):
                     _add_caption(captions, element.value)
         if "images" not in keys:
             found = ", ".join(sorted(key for key in keys if key)) or "none"
-            raise DataError(f"has no pictures in a list 'images' (lists: {found}); COCO's JSON has one")
+            raise DataError(
+                f"has no pictures in a list 'images' (lists with rows: {found}); COCO's JSON has one"
+            )
         return images, captions
 
 

@@ -20,6 +20,7 @@ MAX_ROW = 1 << 26
 
 _CHUNK = 1 << 16
 _SPACE = " \t\n\r"
+_NUMBER = "0123456789.eE+-"  # a number may go on behind what was read; so may nothing at all
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ class _Text:
     def __init__(self, file: BinaryIO, start: int) -> None:
         self.file, self.text, self.pos = file, "", 0
         self._at, self._known = start, 0  # the byte at which text[_known] is
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig" if start == 0 else "utf-8")()
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.ended = False
         if start:
             file.seek(start)
-        elif file.read(3) == codecs.BOM_UTF8:
+        elif (head := file.read(3)) == codecs.BOM_UTF8:
             self._at = 3
         else:
-            file.seek(0)
+            self.text = self._decoder.decode(head)
 
     def more(self, size: int = _CHUNK) -> bool:
         """Read on, dropping what was consumed; False at the end."""
@@ -88,16 +89,20 @@ class _Text:
         while True:
             try:
                 value, end = json.JSONDecoder().raw_decode(self.text, self.pos)
-                if end < len(self.text) or self.ended:  # a number may go on behind what was read
+                if self._whole() or self.text[end : end + 1] not in _NUMBER:
                     self.pos = end
                     return value
             except (ValueError, RecursionError) as error:
-                if self.ended or len(self.text) - self.pos > MAX_ROW or isinstance(error, RecursionError):
+                if self._whole() or isinstance(error, RecursionError):
                     raise DataError(
                         f"is damaged in the row at byte {self.place():,} ({error}); correct it"
                     ) from error
             self.more(size)
             size *= 2
+
+    def _whole(self) -> bool:
+        """Whether as much of a row was read as will be."""
+        return self.ended or len(self.text) - self.pos > MAX_ROW
 
     def place(self) -> int:
         """Where the next character is, in bytes."""
@@ -116,8 +121,8 @@ def elements(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
     Raises:
         DataError: no JSON, cut off, or a row of more than `MAX_ROW` characters; without the file's name.
     """
-    text = _Text(file, start)
     try:
+        text = _Text(file, start)
         if start:
             yield from _rows(text, "", first=False)
         elif text.take("[{") == "[":

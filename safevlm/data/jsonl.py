@@ -26,7 +26,8 @@ class JsonlSource(RowSource):
     def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
         """See `RowSource.rows`; a place is a byte."""
         with storage.open_binary(self.url) as file:
-            file.seek(start)
+            if start:
+                file.seek(start)
             number = first
             while line := file.readline(MAX_ROW):
                 start += len(line)

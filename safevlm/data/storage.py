@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import io
 import os
 import posixpath
 import re
@@ -75,12 +76,13 @@ def open_binary(url: str) -> Iterator[BinaryIO]:
     with ExitStack() as opened:
         if is_remote(url):
             file_system, path = _resolve(url)
-            yield opened.enter_context(file_system.open(path, "rb"))
+            yield opened.enter_context(io.BufferedReader(file_system.open(path, "rb")))
             return
         try:
             file = opened.enter_context(open_regular(url))
         except ImageError as error:
-            raise OSError(str(error).removeprefix(f"{url}: ").partition(";")[0]) from error
+            cause = str(error).removeprefix(f"{url}: ").removeprefix(f"{url!a}: ")
+            raise OSError(cause.rpartition(";")[0] or cause) from error
         yield file
 
 
@@ -268,7 +270,7 @@ class ImageRoot:
             return _inline(name)
         try:
             path = self._inside(name.removeprefix(f"{self.url.rstrip('/')}/"))
-            with open_regular(path) if not is_remote(self.url) else self._open(path) as file:
+            with self._open(path) as file:
                 data = file.read(self.max_bytes + 1)
         except failures() as error:
             raise ImageError(f"{shown(name)}: cannot be read ({reason(error)}); check the path") from error
@@ -287,9 +289,16 @@ class ImageRoot:
         except (OSError, ValueError):
             return "missing"
 
-    def _open(self, path: str) -> Any:
-        file_system, root = _resolve(self.url)
-        return file_system.open(join(root, path), "rb")
+    @contextmanager
+    def _open(self, path: str) -> Iterator[BinaryIO]:
+        """What `_inside` gave, opened."""
+        if is_remote(self.url):
+            file_system, root = _resolve(self.url)
+            with file_system.open(join(root, path), "rb") as file:
+                yield file
+        else:
+            with open_binary(path) as file:
+                yield file
 
     def _inside(self, name: str) -> str:
         """The path to open; of a remote root relative to it."""

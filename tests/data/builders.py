@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from safevlm.data import Item, ShardError, Source
+
 KINDS = ("folder", "wds", "parquet", "hf", "llava", "coco", "jsonl")
 """Every kind of source; all but `folder` carry texts."""
 
@@ -43,6 +45,18 @@ def make_source(
     folder.mkdir(parents=True, exist_ok=True)
     words = list(texts) if texts is not None else [""] * len(images)
     return globals()[f"_{kind}"](folder, list(images), words)
+
+
+def drain(source: Source) -> tuple[list[Item], str]:
+    """What a source gives until a shard breaks off, and what the error says; empty without one."""
+    items: list[Item] = []
+    try:
+        for shard in source.shards():
+            for item in source.read(shard):
+                items.append(item)
+    except ShardError as error:
+        return items, str(error)
+    return items, ""
 
 
 def id_of(kind: str, name: str) -> str:

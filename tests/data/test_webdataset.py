@@ -15,7 +15,7 @@ import webdataset
 from safevlm.data import Item, ShardError, open_source
 from safevlm.data.webdataset import WebDatasetSource
 from safevlm.errors import DataError
-from tests.data.builders import picture_bytes
+from tests.data.builders import drain, picture_bytes
 
 
 def tar_of(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> Path:
@@ -30,17 +30,6 @@ def tar_of(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") ->
 def read(path: Path | str, **options: int) -> list[Item]:
     source = WebDatasetSource(str(path), **options)
     return [item for shard in source.shards() for item in source.read(shard)]
-
-
-def read_until_broken(path: Path) -> tuple[list[Item], str]:
-    source, items = WebDatasetSource(str(path)), []
-    (shard,) = source.shards()
-    try:
-        for item in source.read(shard):
-            items.append(item)
-    except ShardError as error:
-        return items, str(error)
-    return items, ""
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
@@ -114,7 +103,7 @@ def test_what_was_read_before_a_cut_stands_wherever_the_cut_is(tmp_path: Path) -
     whole, length = path.read_bytes(), 3 * (512 + 1024)  # a header and two blocks each
     for cut in range(0, length + 1, 256):
         path.write_bytes(whole[:cut])
-        items, error = read_until_broken(path)
+        items, error = drain(WebDatasetSource(str(path)))
         complete = sum(cut >= number * 1536 + 512 + 700 for number in range(3))
         assert len(items) in (complete, max(0, (cut - 1) // 1536)), cut
         assert [item.data for item in items] == [bytes([n]) * 700 for n in range(len(items))]
@@ -128,7 +117,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[1024:1030] = b"\xff" * 6  # in the second member's name, so that its checksum is wrong
     path.write_bytes(data)
-    items, error = read_until_broken(path)
+    items, error = drain(WebDatasetSource(str(path)))
     assert [item.data for item in items] == [b"1"]
     assert "bad checksum" in error
 
@@ -136,7 +125,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
 def test_what_is_no_tar_at_all(tmp_path: Path) -> None:
     for data in (b"", b"hello" * 500, gzip.compress(b"hello")[:-3]):
         (tmp_path / "x.tar").write_bytes(data)
-        assert read_until_broken(tmp_path / "x.tar")[1]
+        assert drain(WebDatasetSource(str(tmp_path / "x.tar")))[1]
 
 
 def test_a_tar_without_pictures_says_so(tmp_path: Path) -> None:
@@ -168,7 +157,7 @@ def test_an_extended_header_cannot_fill_the_memory(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.type, info.size = kind, size
             tar.addfile(info, io.BytesIO(bytes(size)))
-    items, error = read_until_broken(tmp_path / "x.tar")
+    items, error = drain(WebDatasetSource(str(tmp_path / "x.tar")))
     assert len(items) == 1
     assert "extended header" in error
 

@@ -1,6 +1,7 @@
-"""Findings -> one page."""
+"""Findings, or the rows of a scan -> one page."""
 
 from safevlm.report.overlay import overlay
 from safevlm.report.page import Comparison, Finding, render_page
+from safevlm.report.triage import write_triage
 
-__all__ = ["Comparison", "Finding", "overlay", "render_page"]
+__all__ = ["Comparison", "Finding", "overlay", "render_page", "write_triage"]

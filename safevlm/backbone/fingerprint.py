@@ -18,11 +18,15 @@ def fingerprint(matrices: Iterable[Tensor]) -> tuple[float, ...]:
     The numbers are mostly in [-2, 2]. Rounding the weights to float16 or bfloat16 moves them by
     about 0.002, other weights by about 0.7.
     """
-    flat = [w.detach().flatten().float() for w in matrices]
-    waves = (torch.arange(len(w), device=w.device, dtype=torch.float32).cos() for w in flat)
-    return tuple(
-        round(float(w @ wave / w.norm().clamp_min(TINY)), 4) for w, wave in zip(flat, waves, strict=True)
-    )
+    waves: dict[tuple[int, torch.device], Tensor] = {}  # most matrices of a tower have one of a few sizes
+    return tuple(_number(matrix.detach().flatten().float(), waves) for matrix in matrices)
+
+
+def _number(flat: Tensor, waves: dict[tuple[int, torch.device], Tensor]) -> float:
+    key = len(flat), flat.device
+    if key not in waves:
+        waves[key] = torch.arange(len(flat), device=flat.device, dtype=torch.float32).cos()
+    return round(float(flat @ waves[key] / flat.norm().clamp_min(TINY)), 4)
 
 
 def same_weights(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -197,11 +197,11 @@ def read_thumbnails(folder: Path, listing: Listing, *, budget: int) -> Iterator[
     for place in places:
         if place in found:
             webp, heatmap, height, width = found.pop(place)
-            item = [place, _base64(webp), _base64(heatmap), height, width]
-            budget -= len(item[1]) + len(item[2]) + 40
+            pixels, grid = _base64(webp), _base64(heatmap)
+            budget -= len(pixels) + len(grid) + 40
             if budget < 0:
                 return
-            yield item
+            yield [place, pixels, grid, height, width]
 
 
 def _pictured(listing: Listing) -> Sequence[int]:

@@ -11,7 +11,7 @@ const nearest = SCAN.edges.indexOf(SCAN.threshold);
 const state = {
   tab: SCAN.counts.flagged || !SCAN.counts.undecided ? "flagged" : "undecided",
   level: "", category: "", text: "", mark: "", step: nearest,
-  page: 0, cursor: 0, heat: false, unfolded: new Set(), revealed: new Set(),
+  page: 0, cursor: 0, unfolded: new Set(), revealed: new Set(),
 };
 let items = [];
 
@@ -138,7 +138,7 @@ function reveal() {
     const open = !$("blur").checked || state.revealed.has(rowOf(element));
     element.classList.toggle("open", open);
     element.querySelector(".shot").setAttribute("aria-pressed", String(open));
-    element.classList.toggle("hot", state.heat && open);
+    element.classList.toggle("hot", $("heat").checked && open);
   });
 }
 
@@ -211,7 +211,7 @@ const KEYS = {
   k: () => move(-1), ArrowLeft: () => move(-1),
   ArrowDown: () => move(columns()), ArrowUp: () => move(-Math.min(columns(), state.cursor || 1)),
   Enter: onCard("reveal"), r: onCard("right"), w: onCard("wrong"), u: onCard("unsure"), x: onCard("unfold"),
-  h: () => { state.heat = !state.heat; reveal(); },
+  h: () => $("heat").click(),
   n: () => turn(state.page + 1, 0), p: () => turn(state.page - 1, 0),
   "/": () => $("search").focus(),
   "?": () => $("help").showModal(),
@@ -270,12 +270,14 @@ $("marked").addEventListener("change", (event) => { state.mark = event.target.va
 $("search").addEventListener("input", (event) => { state.text = event.target.value; restart(); });
 $("fold").addEventListener("change", restart);
 $("blur").addEventListener("change", reveal);
+$("heat").addEventListener("change", reveal);
 $("previous").addEventListener("click", () => turn(state.page - 1, 0));
 $("next").addEventListener("click", () => turn(state.page + 1, 0));
 $("page").addEventListener("change", (event) => turn(Math.round(event.target.value) - 1, 0));
 $("threshold").addEventListener("input", (event) => moveThreshold(Number(event.target.value)));
 $("policy").addEventListener("click", () => moveThreshold(nearest));
 $("keys").addEventListener("click", () => $("help").showModal());
+$("close").addEventListener("click", () => $("help").close());
 $("clear").addEventListener("click", () => {
   Object.assign(state, { level: "", category: "", text: "", mark: "" });
   $("search").value = "";

@@ -196,13 +196,23 @@ def test_keys_move_reveal_and_show_the_heatmap(triage: Triage, made: list[Row]) 
     assert triage.run("return document.activeElement.classList.contains('hot')")
     triage.keys(Keys.ENTER)
     assert not triage.run("return document.activeElement.matches('.open, .hot')")
+    covered = "return [...document.querySelectorAll('.card')].filter(e => e.matches(arguments[0])).length"
+    assert triage.run(covered, ".open, .hot") == 0
+    triage.click("#blur")
+    assert triage.run(covered, ".open.hot") == 60
+    triage.click("#blur")
     triage.keys("n")
     assert triage.current() == flagged[60]
     triage.keys("k")
     assert triage.current() == flagged[59]
     triage.keys("?")
     assert triage.run("return document.querySelector('#help').open")
-    triage.keys(Keys.ESCAPE, "/", "0", "0")
+    triage.keys(Keys.ESCAPE)
+    triage.run("document.querySelector('#blur').focus()")
+    triage.keys("?")  # a control keeps the keys that it understands, no others
+    triage.click("#close")
+    assert not triage.run("return document.querySelector('#help').open")
+    triage.keys("/", "0", "0")
     assert triage.run("return document.activeElement.value") == "00"
     assert triage.problems() == []
 

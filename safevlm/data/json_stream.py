@@ -19,6 +19,7 @@ MAX_ROW = 1 << 26
 """Characters of the largest row that is read, 64 Mi: room for pictures that are written into it."""
 
 _CHUNK = 1 << 16
+_ERRORS = "surrogateescape"  # a byte that is no UTF-8 costs nothing, and places in bytes stay right
 _SPACE = " \t\n\r"
 _NUMBER = "0123456789.eE+-"  # a number may go on behind what was read; so may nothing at all
 
@@ -44,7 +45,7 @@ class _Text:
     def __init__(self, file: BinaryIO, start: int) -> None:
         self.file, self.text, self.pos = file, "", 0
         self._at, self._known = start, 0  # the byte at which text[_known] is
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._decoder = codecs.getincrementaldecoder("utf-8")(_ERRORS)
         self.ended = False
         if start:
             file.seek(start)
@@ -106,7 +107,7 @@ class _Text:
 
     def place(self) -> int:
         """Where the next character is, in bytes."""
-        self._at += len(self.text[self._known : self.pos].encode())
+        self._at += len(self.text[self._known : self.pos].encode("utf-8", _ERRORS))
         self._known = self.pos
         return self._at
 
@@ -121,16 +122,13 @@ def elements(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
     Raises:
         DataError: no JSON, cut off, or a row of more than `MAX_ROW` characters; without the file's name.
     """
-    try:
-        text = _Text(file, start)
-        if start:
-            yield from _rows(text, "", first=False)
-        elif text.take("[{") == "[":
-            yield from _rows(text, "", first=True)
-        else:
-            yield from _lists(text)
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    text = _Text(file, start)
+    if start:
+        yield from _rows(text, "", first=False)
+    elif text.take("[{") == "[":
+        yield from _rows(text, "", first=True)
+    else:
+        yield from _lists(text)
 
 
 def _rows(text: _Text, key: str, *, first: bool) -> Iterator[Element]:

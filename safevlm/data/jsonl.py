@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -45,7 +46,7 @@ class JsonlSource(RowSource):
 
 def _row(line: bytes, otherwise: str) -> Row:
     try:
-        value = json.loads(line.decode("utf-8-sig"))
+        value = json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return _broken(otherwise, f"is no JSON ({error})")
     row = row_of(value, otherwise, PICTURES)

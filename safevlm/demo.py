@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safevlm.backbone import load_backbone
 from safevlm.checkpoint import resolve
-from safevlm.data import FolderSource
+from safevlm.data import FolderSource, decode_item
 from safevlm.errors import DataError
 from safevlm.evals import GuardResponder, OnProgress, Responder, Table, evaluate
 from safevlm.model import SafeVLM
@@ -55,7 +55,8 @@ def run_demo(
     guard = SafeVLM.from_pretrained(MINI)
     source = FolderSource(pictures)
     summary = scan(source, Loaded(guard.scorer), folder / "scan", on_progress=on_progress, fresh=True)
-    samples = [sample for sample in source if sample.image is not None]
+    decoded = [decode_item(item) for shard in source.shards() for item in source.read(shard)]
+    samples = [sample for sample in decoded if sample.image is not None]
     found = guard.assess([sample.image for sample in samples if sample.image is not None], heatmap=True)
     comparisons = dict(_compare(guard, kind, seed) for kind in PAIRS)
     page = render_page(

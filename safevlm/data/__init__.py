@@ -1,13 +1,12 @@
 """Bytes -> samples: one file per format."""
 
-from safevlm.data.folder import FileSample, FolderSource
+from safevlm.data.folder import FolderSource
 from safevlm.data.image import read_image
 from safevlm.data.item import decode_item
 from safevlm.data.open import open_source
 from safevlm.data.source import Item, Shard, ShardError, Source
 
 __all__ = [
-    "FileSample",
     "FolderSource",
     "Item",
     "Shard",

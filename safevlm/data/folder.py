@@ -7,18 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from safevlm.data import storage
-from safevlm.data.image import MAX_PIXELS
-from safevlm.data.item import decode_item
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, ImageError
-from safevlm.types import Sample
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
-
-FileSample: TypeAlias = Sample
 
 
 @dataclass(frozen=True)
@@ -48,16 +43,12 @@ class FolderSource:
 
     Args:
         root: the folder, or a URL that fsspec reads.
-        max_pixels: the largest picture that is decoded, width * height.
         files_per_shard: how many files of the sorted listing make a shard.
     """
 
-    def __init__(
-        self, root: str | Path, *, max_pixels: int = MAX_PIXELS, files_per_shard: int = 1024
-    ) -> None:
+    def __init__(self, root: str | Path, *, files_per_shard: int = 1024) -> None:
         self.root = storage.canonical(root)
         self.uri = f"folder:{self.root}"
-        self.max_pixels = max_pixels
         self.files_per_shard = files_per_shard
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,16 +74,6 @@ class FolderSource:
             raise ShardError(f"{self.root}: files were added or removed since the scan began; start it again")
         for name in names:
             yield self._item(name)
-
-    def __len__(self) -> int:
-        return len(self._listing.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        return decode_item(self._item(self._listing.names[index]), max_pixels=self.max_pixels)
-
-    def __iter__(self) -> Iterator[Sample]:
-        for index in range(len(self)):
-            yield self[index]
 
     def _item(self, name: str) -> Item:
         id = _id(name)

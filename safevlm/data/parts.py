@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +105,8 @@ class PartFile:
 
     def discard(self) -> None:
         """Leave nothing behind; does nothing after `commit`."""
+        with suppress(OSError):  # its footer, which a full disk does not take
+            self._writer.close()
         self._file.close()
         self._unfinished.unlink(missing_ok=True)
 

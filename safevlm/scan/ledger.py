@@ -71,7 +71,18 @@ class Ledger:
         self.path = path
         with self._explained():
             self._db = sqlite3.connect(path, isolation_level=None, timeout=1)
-            # kept for as long as the process lives, so that two scans never share a folder
+        try:
+            found = self._opened()
+            if found != FORMAT:
+                raise DataError(f"{path}: has the format {found!r}, not {FORMAT!r}; choose another folder")
+        except DataError:
+            self.close()
+            raise
+
+    def _opened(self) -> str | None:
+        """The file's format, after the tables are made where there are none."""
+        with self._explained():
+            # kept for as long as the connection lives, so that two scans never share a folder
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("BEGIN EXCLUSIVE")
@@ -80,10 +91,7 @@ class Ledger:
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO settings VALUES ('format', ?)", (FORMAT,))
             self._db.execute("COMMIT")
-            found = self._settings().get("format")
-        if found != FORMAT:
-            self.close()
-            raise DataError(f"{path}: has the format {found!r}, {FORMAT!r} is read; choose another folder")
+            return self._settings().get("format")
 
     def close(self) -> None:
         """Let go of the file; what was not committed is gone."""

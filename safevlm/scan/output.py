@@ -113,7 +113,7 @@ def _own_ledger(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     try:
-        database = sqlite3.connect(path)
+        database = sqlite3.connect(path, timeout=0)
         try:
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
                 return path.stat().st_size == 0

@@ -16,6 +16,7 @@ from safevlm.taxonomy import Taxonomy
 from tests.data.builders import picture_bytes
 from tests.scan.tiny_checkpoint import save_tiny
 
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Folders of the tiny checkpoint and of its backbone."""

@@ -85,11 +85,9 @@ def _check_thumbnails(out: Path) -> None:
         assert max(row["heatmap"]) == 255
 
 
-def test_text_is_scored_with_the_image(
-    engine: str, model: Checkpoint, scorer: RiskScorer, tmp_path: Path
-) -> None:
+def test_text_is_scored_with_the_image(model: Checkpoint, scorer: RiskScorer, tmp_path: Path) -> None:
     source = open_source(make_source("llava", tmp_path / "source", IMAGES, TEXTS))
-    scan(source, model, tmp_path / "out", ScanOptions(2, 1, with_text=True, engine=engine))
+    scan(source, model, tmp_path / "out", ScanOptions(2, 1, with_text=True))
     rows = [row for row in rows_of(tmp_path / "out") if row["status"] == "ok"]
     pairs = [(data, text) for (_, data), text in zip(IMAGES, TEXTS, strict=True) if data != IMAGES[4][1]]
     images, texts = [data for data, _ in pairs], [text for _, text in pairs]
@@ -100,13 +98,13 @@ def test_text_is_scored_with_the_image(
     assert rows[5]["score"] != rows[6]["score"]  # the same picture, another caption
 
 
-def test_limit_and_sample_choose_the_same_images(engine: str, model: Checkpoint, tmp_path: Path) -> None:
+def test_limit_and_sample_choose_the_same_images(model: Checkpoint, tmp_path: Path) -> None:
     images = [(f"{number:03d}.png", picture_bytes(number)) for number in range(12)]
     source = open_source(make_source("wds", tmp_path / "source", images))  # 6 images a tar, uncounted
-    first = scan(source, model, tmp_path / "a", ScanOptions(4, 1, limit=8, engine=engine))
+    first = scan(source, model, tmp_path / "a", ScanOptions(4, 1, limit=8))
     assert [row["id"] for row in rows_of(tmp_path / "a")] == [f"{number:03d}" for number in range(8)]
     assert (first.n, first.total, first.interrupted) == (8, 8, False)
-    half = scan(source, model, tmp_path / "b", ScanOptions(4, 1, limit=8, sample=0.5, engine=engine))
+    half = scan(source, model, tmp_path / "b", ScanOptions(4, 1, limit=8, sample=0.5))
     kept = [(row["shard"], row["index"]) for row in rows_of(tmp_path / "b")]
     assert kept == [("0.tar", i) for i in SAMPLE_OF_6["0.tar"]] + [
         ("1.tar", i) for i in SAMPLE_OF_6["1.tar"] if i < 2

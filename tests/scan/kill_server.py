@@ -1,0 +1,67 @@
+"""Scans in forked children that are killed at random moments; children find model and packages in memory.
+
+Arguments: folder of the checkpoint, of the backbone, of the pictures, of the results; number of trials; seed.
+Writes `reference` and `trial-00` ... below the results, and prints how many runs were killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import imagehash  # noqa: F401  # here, so that children need not
+import pyarrow.parquet  # noqa: F401
+import torch
+
+from safevlm.data import FolderSource
+from safevlm.policy import Policy
+from safevlm.scan import Checkpoint, Loaded, ScanOptions, scan
+from safevlm.taxonomy import Taxonomy
+
+KILLS = 3  # at most, before a trial is left to finish
+
+
+def start(model: Loaded, pictures: Path, out: Path) -> int:
+    """The id of a child that scans."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        source = FolderSource(pictures, files_per_shard=6)
+        code = 0 if scan(source, model, out, ScanOptions(batch_size=4)).complete else 2
+    finally:
+        os._exit(code)
+
+
+def finish(child: int) -> int:
+    """Its exit code, or the negative signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    """Run every trial; exits with an error where a run that was left alone fails."""
+    guard, backbone, pictures, out = sys.argv[1:5]
+    torch.set_num_threads(1)
+    model = Loaded(Checkpoint(guard, backbone, Policy(Taxonomy.preset("safevlm"), threshold=0.9)).load())
+    chance = random.Random(int(sys.argv[6]))
+    begun = time.monotonic()
+    assert finish(start(model, Path(pictures), Path(out) / "reference")) == 0
+    whole, killed = time.monotonic() - begun, 0
+    for number in range(int(sys.argv[5])):
+        folder = Path(out) / f"trial-{number:02d}"
+        for _ in range(chance.randint(1, KILLS)):
+            child = start(model, Path(pictures), folder)
+            time.sleep(chance.uniform(0, whole))
+            os.kill(child, signal.SIGKILL)
+            killed += finish(child) == -signal.SIGKILL
+        assert finish(start(model, Path(pictures), folder)) == 0, folder
+    print(killed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What only a cluster does: lose an actor."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safevlm.data import open_source
+from safevlm.errors import SafeVLMError
+from safevlm.scan import Checkpoint, ScanOptions, Scorer, scan
+from tests.data.builders import make_source, picture_bytes
+from tests.scan.tiny_checkpoint import rows_of
+
+
+@dataclass
+class Mortal:
+    """A scorer whose process is killed at its third batch, once."""
+
+    scorer: Scorer
+    grave: Path
+    batches: int = 0
+
+    def preprocess(self, images: Any) -> Any:
+        return self.scorer.preprocess(images)
+
+    def assess_inputs(self, inputs: Any, prompts: Any = None, *, heatmap: bool = False) -> Any:
+        self.batches += 1
+        if self.batches == 3 and not self.grave.exists():
+            self.grave.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.scorer.assess_inputs(inputs, prompts, heatmap=heatmap)
+
+
+@dataclass(frozen=True)
+class MortalCheckpoint(Checkpoint):
+    """A checkpoint whose scorer is `Mortal`."""
+
+    grave: Path = Path()
+
+    def load(self) -> Scorer:
+        return Mortal(super().load(), self.grave)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_killed_actor_loses_nothing(model: Checkpoint, tmp_path: Path) -> None:
+    images = [(f"{number:03d}.png", picture_bytes(number)) for number in range(14)]
+    source = open_source(make_source("parquet", tmp_path, images, [f"a caption {n}" for n in range(14)]))
+    options = ScanOptions(batch_size=2, workers=1, with_text=True, limit=13, sample=0.9)
+    whole = scan(source, model, tmp_path / "local", options)
+    mortal = MortalCheckpoint(model.name, model.backbone, model.chosen_policy, grave=tmp_path / "grave")
+    found = scan(
+        source,
+        mortal,
+        tmp_path / "ray",
+        ScanOptions(batch_size=2, workers=1, with_text=True, limit=13, sample=0.9, engine="ray"),
+    )
+    assert (tmp_path / "grave").exists()
+    assert (found.n, found.skipped, found.verdicts) == (whole.n, whole.skipped, whole.verdicts)
+    for row, expected in zip(rows_of(tmp_path / "ray"), rows_of(tmp_path / "local"), strict=True):
+        assert row.pop("score") == pytest.approx(expected.pop("score"), abs=1e-5)
+        for name in ("level_probabilities", "category_probabilities"):
+            assert dict(row.pop(name)) == pytest.approx(dict(expected.pop(name)), abs=1e-5)
+        assert row == expected
+
+
+@dataclass(frozen=True)
+class Missing(Checkpoint):
+    """A checkpoint that is not on the node of the actor."""
+
+    def load(self) -> Scorer:
+        raise SafeVLMError("no such checkpoint on this node; copy it there")
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_what_goes_wrong_on_a_node_is_told(model: Checkpoint, pictures: Path, tmp_path: Path) -> None:
+    missing = Missing(model.name, model.backbone, model.chosen_policy)
+    with pytest.raises(SafeVLMError, match="no such checkpoint on this node"):
+        scan(open_source(str(pictures)), missing, tmp_path / "out", ScanOptions(engine="ray"))

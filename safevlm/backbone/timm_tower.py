@@ -57,12 +57,12 @@ def load_timm_tower(
         )
     read = choose_layer(TOWERS["timm"], config, layer)
     tower = _wrap(_prune(model, read, config), config, processor, read)
-    keys = tower.module.state_dict()
+    wanted = tower.module.state_dict()
     with explain(name):
         files = weight_map(place, hub)
-    sources = {key: key.removeprefix("model.") for key in keys if key.removeprefix("model.") in files}
-    check_complete(name, keys, sources)
-    tensors = read_tensors(name, files, sources, device=device, dtype=dtype)
+    sources = {key: key.removeprefix("model.") for key in wanted if key.removeprefix("model.") in files}
+    check_complete(name, wanted, sources)
+    tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=dtype)
     tower.module.load_state_dict(tensors, strict=True, assign=True)
     tower.module.to(device)
     return tower

@@ -47,6 +47,7 @@ def read_tensors(
     files: Mapping[str, Path],
     sources: Mapping[str, str],
     *,
+    wanted: Mapping[str, Tensor],
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> dict[str, Tensor]:
@@ -56,16 +57,29 @@ def read_tensors(
         name: the backbone's, for errors.
         files: a `weight_map`.
         sources: name of each tensor wanted -> its name in the files.
+        wanted: what they replace, for their sizes.
         dtype: of floating-point tensors; None: the files' own.
+
+    Raises:
+        BackboneError: a tensor has another size or kind, as quantized ones have.
     """
     found: dict[str, Tensor] = {}
     for target, key in sources.items():
         # opened anew for each: an open file keeps every page that was read from it in memory
         with explain(name), safe_open(files[key], framework="pt") as shard:
             tensor = shard.get_tensor(key)
+            _check_fits(name, key, tensor, wanted[target])
             found[target] = tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
             del tensor  # it is a view of the file
     return found
+
+
+def _check_fits(name: str | Path, key: str, found: Tensor, wanted: Tensor) -> None:
+    if found.shape != wanted.shape or found.is_floating_point() != wanted.is_floating_point():
+        raise BackboneError(
+            f"{name}: {key!r} is {found.dtype} of size {tuple(found.shape)}, {tuple(wanted.shape)} is needed; the "
+            "file does not belong to its config.json, or its vision tower is quantized: use an unquantized one"
+        )
 
 
 def check_complete(name: str | Path, wanted: Mapping[str, Tensor], sources: Mapping[str, str]) -> None:

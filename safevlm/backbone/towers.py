@@ -59,8 +59,9 @@ def load_tower(
         module = family.build_tower(_up_to_layer(family.vision_config(config), read))
     files = weight_map(name, hub)
     sources = _sources(files, family, module)
-    check_complete(name, module.state_dict(), sources)
-    tensors = read_tensors(name, files, sources, device=device, dtype=kept_dtype)
+    wanted = module.state_dict()
+    check_complete(name, wanted, sources)
+    tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=kept_dtype)
     module.load_state_dict(tensors, strict=True, assign=True)
     module.to(device)
     with explain(name):

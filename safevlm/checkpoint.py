@@ -122,6 +122,12 @@ def load_tensors(
     return tensors
 
 
+def stored_tensors(folder: Path) -> dict[str, Tensor]:
+    """What `safety.safetensors` holds, unchecked: enough to hash it, not to load modules from."""
+    path = folder / WEIGHTS
+    return load_tensors(folder, _sizes(path) if path.is_file() else {})
+
+
 def _sizes(path: Path) -> dict[str, torch.Size]:
     """Names and sizes from a file's header; no tensor is read."""
     try:

@@ -18,6 +18,9 @@ from safevlm.scan.plan import PlannedShard
 from safevlm.scan.reader import Batch, ShardReader
 from safevlm.scan.worker import Scored, illustrate, prepare, score
 
+DECODE_MEMORY = 2**29
+"""Bytes that a task needs: 64 MiB of encoded images, 192 MiB of pixels, and as much for the tower's inputs."""
+
 Column: TypeAlias = dict[str, np.ndarray]
 """A block of Ray Data: `work` -> (n,) object."""
 
@@ -42,6 +45,7 @@ def run_on_ray(job: Job) -> Generator[Scored, None, None]:
                 _decode,
                 fn_args=(shards, job.reader, job.model.preprocessor()),
                 batch_size=1,
+                memory=DECODE_MEMORY,  # other needs than the actors': equal ones would run inside them
             )
             .map_batches(
                 _Score,
@@ -60,11 +64,10 @@ def run_on_ray(job: Job) -> Generator[Scored, None, None]:
                 for scored in block["work"]
             )
         except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+            # the last line of its traceback is what went wrong on the node
+            lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise SafeVLMError(
-                f"Ray could not finish: {type(cause).__name__}: {reason}; finished shards are kept, run the "
-                "same command again"
+                f"Ray could not finish: {lines[-1].strip()}; finished shards are kept, run the same command again"
             ) from error
 
 

@@ -129,9 +129,9 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        from safevlm.binding import load_modules
+        from safevlm import checkpoint  # not the scorer: a finished scan should not wait for its imports
 
-        return model_sha256(self._config, load_modules(self._folder, self._config).state_dict())
+        return model_sha256(self._config, checkpoint.stored_tensors(self._folder))
 
     @cached_property
     def policy(self) -> Policy:
@@ -157,5 +157,5 @@ def model_sha256(config: SafetyConfig, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(config.to_json().encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensors[name].detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

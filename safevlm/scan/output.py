@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 from safevlm.data.parts import PART_NAME, UNFINISHED_NAME, Column, written_by
@@ -62,10 +63,10 @@ def prepare(out: Path, *, fresh: bool) -> None:
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder}: is a file; choose another folder for the scan")
     parts = [path for name in (ROWS, THUMBNAILS) if (out / name).is_dir() for path in (out / name).iterdir()]
-    foreign = [path for path in parts if not _own_part(path)]
+    own = _own_ledger(out / LEDGER)
+    foreign = [path for path in parts if not _own_part(path, look_inside=fresh or not own)]
     if os.path.lexists(out / SUMMARY) and not _own_summary(out / SUMMARY):
         foreign.append(out / SUMMARY)
-    own = _own_ledger(out / LEDGER)
     if os.path.lexists(out / LEDGER) and not own:
         foreign.append(out / LEDGER)
     if os.path.lexists(out / REPORT) and not own:
@@ -90,12 +91,23 @@ def prepare(out: Path, *, fresh: bool) -> None:
         raise DataError(f"{out}: cannot be written ({error}); choose another folder") from error
 
 
-def _own_part(path: Path) -> bool:
+def check_parts(out: Path, numbers: Iterable[int]) -> None:
+    """Raise DataError where the rows of a finished shard are not there any more."""
+    there = {path.name for path in (out / ROWS).iterdir()}
+    for number in numbers:
+        if part_name(number) not in there:
+            raise DataError(
+                f"{out / ROWS / part_name(number)}: is gone; put it back, or --fresh to scan again"
+            )
+
+
+def _own_part(path: Path, *, look_inside: bool) -> bool:
+    """Whether a scan wrote a file; by its name alone where thousands of them have a ledger beside them."""
     if path.is_symlink() or not path.is_file():
         return False
-    return bool(UNFINISHED_NAME.fullmatch(path.name)) or (
-        bool(PART_NAME.fullmatch(path.name)) and written_by(path) == FORMAT
-    )
+    if UNFINISHED_NAME.fullmatch(path.name):
+        return True
+    return bool(PART_NAME.fullmatch(path.name)) and (not look_inside or written_by(path) == FORMAT)
 
 
 def _own_summary(path: Path) -> bool:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from safevlm.data import Source
 from safevlm.scan.job import Job
-from safevlm.scan.ledger import LEDGER, Ledger
+from safevlm.scan.ledger import DONE, LEDGER, Ledger
 from safevlm.scan.local import Mark, run_local
 from safevlm.scan.model import Model
 from safevlm.scan.options import ScanOptions
-from safevlm.scan.output import prepare
+from safevlm.scan.output import check_parts, prepare
 from safevlm.scan.plan import Plan, plan_shards, settings
 from safevlm.scan.reader import ShardReader
 from safevlm.scan.recorder import Recorder
@@ -65,6 +65,7 @@ def scan(
     with closing(Ledger(out / LEDGER)) as ledger:
         if ledger.settings:
             ledger.check(chosen, shards)
+            check_parts(out, (s.planned.number for s in ledger.shards() if s.status == DONE))
         else:
             plan = Plan(chosen, plan_shards(source, shards, options.limit))
             ledger.begin(plan, model=model.name, policy=model.policy)

@@ -12,19 +12,22 @@ from safevlm.scan.summary import ScanSummary
 
 
 def write_report(out: str | Path, summary: ScanSummary) -> Path:
-    """Write `out/report.html` from the rows of a scan.
+    """Write `out/report.html` from the rows of a scan, where they are newer than it.
 
     Raises:
         DataError: the folder holds no rows, or cannot be written.
         MissingExtraError: jinja2 is not installed.
     """
     out = Path(out)
-    with closing(Ledger(out / LEDGER)) as ledger:
+    page, ledger_file = out / REPORT, out / LEDGER
+    if page.is_file() and page.stat().st_mtime_ns > ledger_file.stat().st_mtime_ns:
+        return page
+    with closing(Ledger(ledger_file)) as ledger:
         policy = ledger.policy
     return write_triage(
         out / ROWS,
         out / THUMBNAILS,
-        out / REPORT,
+        page,
         taxonomy=policy.taxonomy,
         policy=policy,
         source=summary.source,

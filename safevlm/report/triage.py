@@ -25,8 +25,11 @@ FRAME_BYTES = 2_000_000
 BLOCK = 200  # thumbnails in one data element
 SCRIPTS = ("triage_rows.js", "triage_marks.js", "triage_cards.js", "triage.js")
 FACT_LENGTH = 500  # characters
-COUNTED_HERE = {"format", "n", "total", "statuses", "verdicts", "levels", "categories", "model"}
-"""Keys of a summary that the page counts, or says, itself."""
+SAID = {"format", "n", "total", "statuses", "verdicts", "levels", "categories", "failures", "interrupted"}
+NAMED = {"source", "model", "policy", "policy_sha256"}
+"""Keys of a summary, and of mappings in it, that the page says itself."""
+FAILURES = 5
+"""Failed shards that the page names."""
 INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 """Controls that reorder or hide text; shown as a replacement character."""
 
@@ -69,6 +72,7 @@ def write_triage(
         raise DataError(f"{rows_folder}: holds no rows; scan something first")
     listing = read_listing(rows_folder, overview.listed, taxonomy)
     style, script = resource("triage.css"), _script()
+    failures: Mapping[str, str] = summary.get("failures", {})  # a summary names some of the failed shards
     context = {
         "style": style,
         "style_hash": csp_hash(style),
@@ -80,6 +84,8 @@ def write_triage(
         "categories": _bars(overview.counts["category"], taxonomy.category_names),
         "facts": [(name, _shown(value)) for name, value in _facts(overview, policy, summary)],
         "interrupted": bool(summary.get("interrupted")),
+        "failed": max(len(failures), summary.get("shards", {}).get("failed", 0)),
+        "failures": [(_shown(name), _shown(why)) for name, why in islice(failures.items(), FAILURES)],
         "errors": [{name: _shown(value) for name, value in row.items()} for row in listing.errors],
         "rows_folder": rows_folder.name,
         "blocks": _blocks(
@@ -106,7 +112,7 @@ def _bars(counts: Mapping[str, int], names: Sequence[str]) -> list[dict[str, Any
 
 
 def _facts(overview: Overview, policy: Policy, summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield "Model", ", ".join(overview.counts["model"]) or summary.get("model")
+    yield "Model", summary.get("model") or ", ".join(overview.counts["model"])
     yield "Policy", policy.sha256[:16]
     yield "Threshold", policy.threshold
     if policy.thresholds:
@@ -115,7 +121,9 @@ def _facts(overview: Overview, policy: Policy, summary: Mapping[str, Any]) -> It
         yield "Categories let through", ", ".join(sorted(policy.off))
     yield "Page written", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     for name, value in summary.items():
-        if name not in COUNTED_HERE and not name.startswith("policy") and value not in (None, {}, ""):
+        if isinstance(value, Mapping):
+            value = {key: item for key, item in value.items() if key not in NAMED}
+        if name not in SAID | NAMED and value not in (None, {}, ""):
             yield name.replace("_", " ").capitalize(), value
 
 

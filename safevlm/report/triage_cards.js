@@ -65,12 +65,16 @@ function reading(row) {
     make("span", { class: "kind" }, category));
 }
 
+const TAIL = 12; // characters
+
 function titled(row) {
   const id = visible(ROWS.ids[row]);
   const cut = id.lastIndexOf("/") + 1;
   const shard = visible(ROWS.shards[ROWS.shard[row]]);
+  const name = id.slice(cut) || id;
   return make("p", { class: "title", title: id + "\n" + shard + ", index " + ROWS.index[row] },
-    make("bdi", { class: "name" }, id.slice(cut) || id),
+    // A long name is cut in its middle: what tells it from the next often stands at its end.
+    make("span", { class: "name" }, make("bdi", {}, name.slice(0, -TAIL)), make("bdi", {}, name.slice(-TAIL))),
     make("bdi", { class: "folder" }, cut ? id.slice(0, cut) : shard));
 }
 

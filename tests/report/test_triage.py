@@ -212,8 +212,20 @@ def test_facts_name_model_policy_and_source(tmp_path: Path) -> None:
     ):
         assert text in html
     assert "was interrupted" in html
+    assert "broke off" not in html
     assert 0.21234 in block(html, "scan")["edges"]
     assert POLICY.sha256[:16] not in html
+
+
+def test_failed_shards_are_named_above_everything(tmp_path: Path) -> None:
+    failures = {f"shard-{number}.tar": "ends in the middle <b>" for number in range(8)}
+    html = report(tmp_path, rows(5), summary={"failures": failures, "shards": {"failed": 12}}).read_text(
+        "utf-8"
+    )
+    notice = html.index("12 shards broke off")
+    assert notice < html.index('class="overview"')
+    assert html.count("ends in the middle &lt;b&gt;") == 5
+    assert "and 7 more" in html
 
 
 PAIRS = [

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from safevlm.data.columns import Choice, Columns
+from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, ShardError
-from safevlm.data.storage import ImageRoot
 from safevlm.errors import DataError
 
 ROWS_PER_BATCH = 16

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from safevlm.data.storage import ImageRoot, shown
+from safevlm.data.image_root import ImageRoot, shown
 from safevlm.data.text import FIELDS, clean, plain
 from safevlm.errors import DataError, ImageError
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safevlm.data import storage
+from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, ImageError
 
@@ -50,6 +51,7 @@ class FolderSource:
         self.root = storage.canonical(root)
         self.uri = f"folder:{self.root}"
         self.files_per_shard = files_per_shard
+        self._images = ImageRoot(self.root)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_listing"}
@@ -80,7 +82,7 @@ class FolderSource:
         if name in self._listing.errors:
             return Item(id, error=self._listing.errors[name])
         try:
-            return Item(id, data=storage.ImageRoot(self.root).read(name))
+            return Item(id, data=self._images.read(name))
         except ImageError as error:
             return Item(id, error=str(error))
 
@@ -88,8 +90,8 @@ class FolderSource:
         return self._listing.names[start : start + self.files_per_shard]
 
     def _shard(self, start: int) -> Shard:
-        names, root = self._run(start), storage.ImageRoot(self.root)
-        stamps = [self._listing.stamps.get(name) or root.stamp(name) for name in names]
+        names = self._run(start)
+        stamps = [self._listing.stamps.get(name) or self._images.stamp(name) for name in names]
         signature = f"{storage.digest(names)}-{storage.digest(stamps)}"
         return Shard(f"files-{start:08d}", signature, len(names))
 

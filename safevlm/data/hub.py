@@ -11,6 +11,7 @@ from typing import Any
 from safevlm.data import storage
 from safevlm.data.arrow import ROWS_PER_BATCH, columns_of, items_of
 from safevlm.data.columns import Choice
+from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, MissingExtraError
 
@@ -73,7 +74,7 @@ class HubSource:
         if count != self._dataset.num_shards:
             raise ShardError(f"{self.name}: has other shards than when the scan began; start it again")
         tables = self._tables(self._dataset.shard(count, number, contiguous=True))
-        root = storage.ImageRoot(self.name if self.local else f"hf://datasets/{self.name}@{self._version}")
+        root = ImageRoot(self.name if self.local else f"hf://datasets/{self.name}@{self._version}")
         try:
             yield from items_of(tables, self._columns, root, shard.name, 0)
         except _failures() as error:

@@ -10,6 +10,7 @@ from typing import Any
 from safevlm.data import storage
 from safevlm.data.arrow import ROWS_PER_BATCH, columns_of, is_list, items_of
 from safevlm.data.columns import Choice, Columns
+from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, MissingExtraError
 
@@ -76,7 +77,7 @@ class ParquetSource:
             batches = file.iter_batches(
                 batch_size=ROWS_PER_BATCH, row_groups=list(chosen), columns=columns.names, use_threads=False
             )
-            yield from items_of(batches, columns, storage.ImageRoot(storage.parent(url)), name, row)
+            yield from items_of(batches, columns, ImageRoot(storage.parent(url)), name, row)
 
     @cached_property
     def _files(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from safevlm.data import storage
+from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.text import clean, text_of
 from safevlm.errors import DataError, ImageError
@@ -117,19 +118,19 @@ class RowSource(ABC):
             raise ShardError(f"{self.url}: {_told(error)}") from error
 
     @cached_property
-    def root(self) -> storage.ImageRoot:
+    def root(self) -> ImageRoot:
         """Where the pictures are."""
         if self.images:
-            return storage.ImageRoot(self.images)
+            return ImageRoot(self.images)
         beside = storage.parent(self.url)
         try:
             names = [name for row, _ in islice(self.rows(0, 0), _LOOKED_AT) for name in row.images]
         except _failures():
             names = []  # planning says what is wrong
         for folder in (beside, storage.join(beside, "images")):
-            if any(_readable(storage.ImageRoot(folder), name) for name in names):
-                return storage.ImageRoot(folder)
-        return storage.ImageRoot(beside)
+            if any(_readable(ImageRoot(folder), name) for name in names):
+                return ImageRoot(folder)
+        return ImageRoot(beside)
 
     def _items(self, row: Row) -> Iterator[Item]:
         if row.error:
@@ -178,7 +179,7 @@ class _Draft:
         self.images: int | None = 0
         self.told: list[str] = []
 
-    def add(self, row: Row, root: storage.ImageRoot) -> None:
+    def add(self, row: Row, root: ImageRoot) -> None:
         self.rows += 1
         self.images = (self.images or 0) + (1 if row.error else len(row.images))
         words = [row.id, row.text, row.error, *row.images]
@@ -216,7 +217,7 @@ def _told(error: Exception) -> str:
     return what if isinstance(error, DataError) else f"cannot be read ({what}); check the path"
 
 
-def _readable(root: storage.ImageRoot, name: str) -> bool:
+def _readable(root: ImageRoot, name: str) -> bool:
     try:
         root.read(name)
     except ImageError:

@@ -1,14 +1,12 @@
 """Files on this machine or behind a URL, through fsspec: listing, opening, telling whether they changed.
 
-A URL that the user gives is the user's choice. A name that stands inside the data is hostile: it is
-read through an `ImageRoot`, which reaches nothing outside one folder and follows no URL.
+A URL that the user gives is the user's choice. Names that stand inside the data are hostile and go
+through `ImageRoot`, never through here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import io
 import os
@@ -17,7 +15,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlencode
@@ -25,10 +22,6 @@ from urllib.parse import quote, unquote, urlencode
 from safevlm.data.image import open_regular
 from safevlm.errors import DataError, ImageError, MissingExtraError
 
-MAX_BYTES = 1 << 28
-"""The largest encoded picture that is read, 256 MiB: what is read has to fit into memory several times."""
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _CLIENTS = (  # what their clients raise beside OSError, for http and the clouds
     *(("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")),
     *(("httpx", "HTTPError"), ("datasets.exceptions", "DatasetsError")),
@@ -75,7 +68,7 @@ def open_binary(url: str) -> Iterator[BinaryIO]:
     """Open a file for reading, seekable where its file system can. Raises one of `failures`."""
     with ExitStack() as opened:
         if is_remote(url):
-            file_system, path = _resolve(url)
+            file_system, path = resolved(url)
             yield opened.enter_context(io.BufferedReader(file_system.open(path, "rb")))
             return
         try:
@@ -90,7 +83,7 @@ def is_folder(url: str) -> bool:
     """Whether there is a folder of this name."""
     if not is_remote(url):
         return os.path.isdir(url)
-    file_system, path = _resolve(url)
+    file_system, path = resolved(url)
     return bool(file_system.isdir(path))
 
 
@@ -98,7 +91,7 @@ def exists(url: str) -> bool:
     """Whether there is a file or folder of this name."""
     if not is_remote(url):
         return os.path.exists(url)
-    file_system, path = _resolve(url)
+    file_system, path = resolved(url)
     return bool(file_system.exists(path))
 
 
@@ -107,7 +100,7 @@ def fingerprint(url: str) -> str:
     try:
         if not is_remote(url):
             return stamp_of(os.stat(url))
-        file_system, path = _resolve(url)
+        file_system, path = resolved(url)
         return stamp(file_system.info(path))
     except failures():
         return "missing"
@@ -200,7 +193,7 @@ def _braces(url: str) -> list[str]:
 
 def glob(url: str) -> list[str]:
     """The paths that match a pattern, sorted."""
-    file_system, path = _resolve(url)
+    file_system, path = resolved(url)
     prefix = url[: len(url) - len(path)] if url.endswith(path) else ""
     return sorted(prefix + _same_root(found, path) for found in file_system.glob(path))
 
@@ -226,7 +219,7 @@ def files_below(url: str) -> list[str]:
 
 def stamps_below(url: str) -> dict[str, str]:
     """Names of all files below a remote folder, relative to it, with their fingerprints."""
-    file_system, root = _resolve(url)
+    file_system, root = resolved(url)
     found = {}
     for path, info in file_system.find(root, detail=True).items():
         name = posixpath.relpath(path.lstrip("/"), root.lstrip("/"))
@@ -244,105 +237,12 @@ def parent(url: str) -> str:
     return url.rpartition("/")[0] or "/"
 
 
-@dataclass(frozen=True)
-class ImageRoot:
-    """A folder whose pictures are read by names that stand in the data, so nothing outside it is.
-
-    Args:
-        url: the folder, local or remote.
-        max_bytes: the largest file that is read.
-    """
-
-    url: str
-    max_bytes: int = MAX_BYTES
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a picture.
-
-        Args:
-            name: relative to the folder, or a picture written out as `data:image/...;base64,...`.
-
-        Raises:
-            ImageError: another URL, a path or symlink that leaves the folder, no such file, not a
-                regular file, larger than `max_bytes`.
-        """
-        if name.startswith("data:"):
-            return _inline(name)
-        try:
-            path = self._inside(name.removeprefix(f"{self.url.rstrip('/')}/"))
-            with self._open(path) as file:
-                data = file.read(self.max_bytes + 1)
-        except failures() as error:
-            raise ImageError(f"{shown(name)}: cannot be read ({reason(error)}); check the path") from error
-        if len(data) > self.max_bytes:
-            raise ImageError(
-                f"{shown(name)}: has more than {self.max_bytes:,} bytes, the limit; shrink the picture"
-            )
-        return data
-
-    def stamp(self, name: str) -> str:
-        """Changes when a local picture does; empty for a remote one, which would cost a request."""
-        if is_remote(self.url) or name.startswith("data:"):
-            return ""
-        try:
-            return stamp_of(os.stat(os.path.join(self.url, name)))
-        except (OSError, ValueError):
-            return "missing"
-
-    @contextmanager
-    def _open(self, path: str) -> Iterator[BinaryIO]:
-        """What `_inside` gave, opened."""
-        if is_remote(self.url):
-            file_system, root = _resolve(self.url)
-            with file_system.open(join(root, path), "rb") as file:
-                yield file
-        else:
-            with open_binary(path) as file:
-                yield file
-
-    def _inside(self, name: str) -> str:
-        """The path to open; of a remote root relative to it."""
-        if not name or "\0" in name:
-            raise ImageError(f"{shown(name)}: is no file name; correct it in the data")
-        if _URL.match(name):
-            raise ImageError(
-                f"{shown(name)}: is a URL, and a scan fetches none that stands in data; "
-                "download the pictures first (img2dataset does) and scan what it wrote"
-            )
-        if is_remote(self.url):
-            path = posixpath.normpath(name)
-            outside = path.startswith(("/", "../")) or path in ("..", ".")
-        else:
-            path = os.path.realpath(os.path.join(self.url, name))
-            outside = not Path(path).is_relative_to(os.path.realpath(self.url))
-        if outside:
-            raise ImageError(
-                f"{shown(name)}: leaves the folder {self.url} and was not read; copy the file into it"
-            )
-        return path
-
-
-def shown(name: str) -> str:
-    """A name from the data for a message: short, and without what would not print or encode."""
-    text = name if len(name) <= 200 else f"{name[:200]}…"
-    return text if text.isprintable() and text else ascii(text)
-
-
-def _inline(url: str) -> bytes:
-    head, _, body = url.partition(",")
-    if not head.endswith(";base64"):
-        raise ImageError(f"{shown(head)}: is a data URL without base64; encode the picture in base64")
-    try:
-        return base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"{shown(head)}: is a data URL with damaged base64 ({error})") from error
-
-
 def _is_http(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
-def _resolve(url: str) -> tuple[Any, str]:
+def resolved(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:

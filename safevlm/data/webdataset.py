@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from safevlm.data import storage
 from safevlm.data.folder import is_picture
+from safevlm.data.image_root import MAX_BYTES, shown
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.text import clean, json_text
 from safevlm.errors import MissingExtraError
@@ -53,7 +54,7 @@ class WebDatasetSource:
         max_bytes: the largest picture, and the most of one sample's bytes that are held.
     """
 
-    def __init__(self, url: str, *, max_bytes: int = storage.MAX_BYTES) -> None:
+    def __init__(self, url: str, *, max_bytes: int = MAX_BYTES) -> None:
         self.url = storage.canonical(url)
         self.uri = f"wds:{self.url}"
         self.max_bytes = max_bytes
@@ -127,7 +128,7 @@ class WebDatasetSource:
 
     def _refusal(self, info: tarfile.TarInfo, held: int) -> str:
         """Why a member is not read; empty where it is."""
-        name = storage.shown(info.name)
+        name = shown(info.name)
         if not info.isreg():
             return f"{name}: is a link or device in the tar, which is not followed; store the file itself"
         if info.name.startswith("/") or ".." in info.name.split("/"):

@@ -13,7 +13,8 @@ import fsspec
 import pytest
 
 from safevlm.data import Item, ShardError, open_source
-from safevlm.data.storage import ImageRoot, matching
+from safevlm.data.image_root import ImageRoot
+from safevlm.data.storage import matching
 from safevlm.errors import DataError, ImageError
 from tests.data.builders import make_source, picture_bytes
 

@@ -1,0 +1,131 @@
+"""A folder of pictures that data names: the one way from a name in the data to bytes.
+
+Names in JSON, Parquet and symlinks are hostile. What they reach is inside the folder or it is an error;
+URLs are not fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import BinaryIO
+
+from safevlm.data import storage
+from safevlm.errors import ImageError
+
+MAX_BYTES = 1 << 28
+"""The largest encoded picture that is read, 256 MiB: what is read has to fit into memory several times."""
+
+_CHUNK = 1 << 20  # most pictures end in it; asking for the limit at once would reserve it at once
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_INLINE = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]")
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """A folder whose pictures are read by names that stand in the data, so nothing outside it is.
+
+    Args:
+        url: the folder, local or remote.
+        max_bytes: the largest file that is read.
+    """
+
+    url: str
+    max_bytes: int = MAX_BYTES
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a picture.
+
+        Args:
+            name: relative to the folder, or a picture written out as `data:image/...;base64,...`.
+
+        Raises:
+            ImageError: another URL, a path or symlink that leaves the folder, no such file, not a
+                regular file, larger than `max_bytes`.
+        """
+        if _INLINE.match(name):
+            return _inline(name)
+        try:
+            path = self._inside(name.removeprefix(f"{self.url.rstrip('/')}/"))
+            with self._open(path) as file:
+                data = file.read(min(_CHUNK, self.max_bytes + 1))
+                if len(data) == _CHUNK:
+                    data += file.read(self.max_bytes + 1 - _CHUNK)
+        except storage.failures() as error:
+            raise ImageError(
+                f"{shown(name)}: cannot be read ({storage.reason(error)}); check the path"
+            ) from error
+        if len(data) > self.max_bytes:
+            raise ImageError(
+                f"{shown(name)}: has more than {self.max_bytes:,} bytes, the limit; shrink the picture"
+            )
+        return data
+
+    def stamp(self, name: str) -> str:
+        """Changes when a local picture does; empty for a remote one, which would cost a request."""
+        if storage.is_remote(self.url) or _INLINE.match(name):
+            return ""
+        try:
+            return storage.stamp_of(os.stat(os.path.join(self.url, name)))
+        except (OSError, ValueError):
+            return "missing"
+
+    @cached_property
+    def _real(self) -> str:
+        """The local folder with a slash, symlinks resolved."""
+        return os.path.join(os.path.realpath(self.url), "")
+
+    @contextmanager
+    def _open(self, path: str) -> Iterator[BinaryIO]:
+        """What `_inside` gave, opened."""
+        if storage.is_remote(self.url):
+            file_system, root = storage.resolved(self.url)
+            with file_system.open(storage.join(root, path), "rb") as file:
+                yield file
+        else:
+            with storage.open_binary(path) as file:
+                yield file
+
+    def _inside(self, name: str) -> str:
+        """The path to open; of a remote root relative to it."""
+        if not name or "\0" in name:
+            raise ImageError(f"{shown(name)}: is no file name; correct it in the data")
+        if _URL.match(name):
+            raise ImageError(
+                f"{shown(name)}: is a URL, and a scan fetches none that stands in data; "
+                "download the pictures first (img2dataset does) and scan what it wrote"
+            )
+        if storage.is_remote(self.url):
+            path = posixpath.normpath(name)
+            outside = path.startswith(("/", "../")) or path in ("..", ".")
+        else:
+            path = os.path.realpath(os.path.join(self.url, name))
+            outside = not path.startswith(self._real)
+        if outside:
+            raise ImageError(
+                f"{shown(name)}: leaves the folder {self.url} and was not read; copy the file into it"
+            )
+        return path
+
+
+def shown(name: str) -> str:
+    """A name from the data for a message: short, and without what would not print or encode."""
+    text = name if len(name) <= 200 else f"{name[:200]}…"
+    return text if text.isprintable() and text else ascii(text)
+
+
+def _inline(url: str) -> bytes:
+    head, _, body = url.partition(",")
+    if not head.endswith(";base64"):
+        raise ImageError(f"{shown(head)}: is a data URL without base64; encode the picture in base64")
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"{shown(head)}: is a data URL with damaged base64 ({error})") from error

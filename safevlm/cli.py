@@ -116,7 +116,7 @@ def _run(parsed: Namespace) -> int:
         function, values = eval_mini, parsed.eval.mini
     else:
         function, values = COMMANDS[parsed.command][0], parsed[parsed.command]
-    if parsed.command != "info":
+    if parsed.command not in ("info", "scan", "merge", "export"):  # a finished scan needs no model
         from safevlm.backbone import quiet
 
         quiet()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -125,36 +126,62 @@ def test_scan_writes_rows_and_a_summary(capsys, pictures, tmp_path):
     assert {row["id"] for row in rows} == {"risky.png", "ordinary.png", "lookalike.png"}
     assert summary["n"] == 3
     assert "3 images" in out.out
-    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").is_file()
+    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out", "--resume")
+    assert (code, "3 images" in out.out) == (0, True)
+    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out", "--limit", 2)
     assert code == 1
-    assert "fresh" in out.err
+    assert "limit was none, is 2" in out.err
+    assert "--fresh" in out.err
+    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "none", "--resume")
+    assert (code, "holds no scan" in out.err) == (1, True)
 
 
-def test_ctrl_c_ends_a_scan_with_a_code_and_keeps_its_rows(tmp_path):
+def test_export_and_merge(capsys, pictures, tmp_path):
+    for name in ("risky", "ordinary"):
+        data = (pictures / f"{name}.png").read_bytes()
+        pq.write_table(pa.table({"id": [name], "image": [data]}), tmp_path / f"{name}.parquet")
+        code, _ = run(capsys, "scan", tmp_path / f"{name}.parquet", "--out", tmp_path / "scans" / name)
+        assert code == 0
+    scans = [tmp_path / "scans" / name for name in ("ordinary", "risky")]
+    code, out = run(capsys, "merge", *scans, "--out", tmp_path / "all")
+    assert (code, "2 images" in out.out) == (0, True)
+    listed = tmp_path / "list.txt"
+    code, out = run(
+        capsys, "export", tmp_path / "all", "--out", listed, "--keep", "safe,unsafe", "--format", "txt"
+    )
+    assert (code, out.out.startswith("2 samples")) == (0, True)
+    assert listed.read_text().split() == ["ordinary", "risky"]
+    code, out = run(capsys, "export", tmp_path / "all", "--out", listed, "--keep", "error")
+    assert (code, "nothing to keep" in out.err) == (1, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_scan_and_says_how_to_go_on(number, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
-    Image.new("RGB", (2500, 2500)).save(folder / "000.jpg")  # small as a file, slow to decode
-    for number in range(1, 400):
-        (folder / f"{number:03d}.jpg").write_bytes((folder / "000.jpg").read_bytes())
+    Image.new("RGB", (2500, 2500)).save(folder / "0000.jpg")  # small as a file, slow to decode
+    data = (folder / "0000.jpg").read_bytes()
+    for index in range(1, 1500):  # bytes behind the end of a JPEG are not read, and make it another file
+        (folder / f"{index:04d}.jpg").write_bytes(data + str(index).encode())
     command = [sys.executable, "-m", "safevlm.cli", "scan", str(folder), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
         [*command, "--batch-size", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    rows = tmp_path / "out" / "rows"
+    unfinished = tmp_path / "out" / "rows" / ".part-00000.parquet.tmp"
     for _ in range(600):
-        if rows.exists() or process.poll() is not None:
+        if unfinished.exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "interrupted" in errors
+    assert f"Go on with:\n  safevlm scan {folder} --out {tmp_path}/out --batch-size 1\n" in errors
     assert "Traceback" not in errors
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["interrupted"]
-    assert pq.read_table(rows).num_rows == summary["n"] < 400
+    assert not unfinished.exists()
 
 
 def test_demo_shows_and_writes_everything(capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -58,9 +59,13 @@ def scan(
     """
     from safevlm import terminal
     from safevlm.data import open_source
+    from safevlm.errors import MissingExtraError
     from safevlm.scan import LEDGER, Checkpoint, ScanOptions, write_report
     from safevlm.scan import scan as run_scan
 
+    # read when transformers is imported, which a finished scan does without
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = ScanOptions(batch_size, workers, limit, sample, with_text, max_error_share, engine, ray_address)
     if resume and fresh:
         raise ValueError("--resume continues a scan, --fresh replaces it; give one of them")
@@ -71,7 +76,11 @@ def scan(
     try:
         with _terminable(), terminal.scan_progress() as advance:
             summary = run_scan(opened, chosen, folder, options, fresh=fresh, on_progress=advance)
-            report = write_report(folder, summary)
+            try:
+                report = write_report(folder, summary) if summary.n else None
+            except MissingExtraError as error:  # the rows are there; the same command makes the page later
+                print(f"no report: {error}", file=sys.stderr)
+                report = None
     except KeyboardInterrupt:
         again = shlex.join(["safevlm", *(part for part in sys.argv[1:] if part != "--fresh")])
         print(f"interrupted; finished shards are kept. Go on with:\n  {again}", file=sys.stderr)

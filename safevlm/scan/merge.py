@@ -90,7 +90,7 @@ def _renumbered(ledgers: Sequence[Ledger]) -> list[dict[int, int]]:
             if name in owners:
                 raise DataError(
                     f"the shard {name} is in {owners[name]} and in {ledger.path.parent}; merge scans of "
-                    "different shards"
+                    "shards with names of their own"
                 )
             numbers[state.planned.number] = len(owners)
             owners[name] = ledger.path.parent

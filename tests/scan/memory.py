@@ -1,6 +1,7 @@
 """Peak memory of a scan of many small images, in a process of its own: `python -m tests.scan.memory 10000 200000`.
 
-Prints a line of JSON per size: images, peak_mb (resident, of the whole process), seconds.
+Prints a line of JSON per size: images, peak_mb (resident, of the whole process), seconds, and
+ledger_bytes and rows_bytes per image.
 """
 
 from __future__ import annotations
@@ -55,10 +56,18 @@ def scan_generated(count: int) -> dict[str, float]:
     model, begun = Loaded(tiny_guard().scorer), time.perf_counter()
     with TemporaryDirectory() as folder:
         summary = scan(Generated(count), model, Path(folder) / "out", ScanOptions(batch_size=64))
+        ledger = (Path(folder) / "out" / "ledger.sqlite").stat().st_size
+        rows = sum(path.stat().st_size for path in (Path(folder) / "out" / "rows").iterdir())
         if summary.statuses != {"ok": count}:
             raise SystemExit(f"only {summary.statuses} of {count} images were scored")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"images": count, "peak_mb": round(peak, 1), "seconds": round(time.perf_counter() - begun, 1)}
+    return {
+        "images": count,
+        "peak_mb": round(peak, 1),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "ledger_bytes": round(ledger / count),
+        "rows_bytes": round(rows / count),
+    }
 
 
 def measure(count: int) -> dict[str, float]:

@@ -294,6 +294,11 @@ $("file").addEventListener("change", async (event) => {
   show();
   tell(number.format(taken) + " marks read" + (left ? "; " + number.format(left) + " lines left out: they are no marks of this source" : "") + ".");
 });
+addEventListener("storage", (event) => {
+  if (event.key !== marks.key) return;
+  marks.follow(event.newValue);
+  show();
+});
 addEventListener("beforeunload", (event) => {
   if (!marks.kept && !marks.exported && marks.lines.size) event.preventDefault();
 });

@@ -26,9 +26,10 @@ class Marks {
   constructor() {
     this.key = "safevlm-marks:" + SCAN.key;
     this.lines = new Map(); // place -> line of the exported file
-    this.kept = STORE.write(this.key + ":try", "1");
+    const before = STORE.read(this.key) || "";
+    this.kept = STORE.write(this.key, before);
     this.exported = true;
-    this.read(STORE.read(this.key) || "");
+    this.read(before);
   }
 
   static place(shard, index) {
@@ -120,6 +121,12 @@ class Marks {
       MARKS.includes(mark) &&
       (score === null || typeof score === "number");
     return known ? { source, shard, index, id, sha256, risk_level, risk_category, mark, score } : null;
+  }
+
+  // Takes over what another tab with this page has kept.
+  follow(text) {
+    this.lines.clear();
+    this.read(text || "");
   }
 
   counts() {

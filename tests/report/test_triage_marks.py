@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from safevlm.training.cli import train
 from safevlm.training.table import read_table
-from selenium.webdriver.common.keys import Keys
 
 from safevlm import RiskScorer
 from safevlm.data import open_source
-from tests.report.browser import Triage
+from tests.report.browser import ENTER, Triage
 from tests.report.builders import TAXONOMY, report, row
 from tests.training.builders import flags, png, save_backbone, shade
 
@@ -151,8 +150,28 @@ def test_undecided_has_no_verdict_to_confirm(triage: Triage) -> None:
     triage.run("document.querySelector('.card').focus()")
     triage.keys("r")
     assert triage.text("#marks") == "0 right, 0 wrong, 0 unsure"
-    triage.keys("w", Keys.ENTER)
+    triage.keys("w", ENTER)
     assert triage.text("#marks") == "0 right, 1 wrong, 0 unsure"
+
+
+def test_two_tabs_share_their_marks(driver: Any, page: Path) -> None:
+    first = driver.current_window_handle
+    one = Triage(driver, page)
+    driver.switch_to.new_window("tab")
+    try:
+        two = Triage(driver, page)
+        two.run("document.querySelector('.card').focus()")
+        two.keys("r", "j", "u")
+        driver.switch_to.window(first)
+        wait(one, "#marks", "1 right, 0 wrong, 1 unsure")
+        one.run("document.querySelectorAll('.card')[3].focus()")
+        one.keys("w")
+        driver.switch_to.window(driver.window_handles[-1])
+        wait(two, "#marks", "1 right, 1 wrong, 1 unsure")
+    finally:
+        driver.switch_to.window(driver.window_handles[-1])
+        driver.close()
+        driver.switch_to.window(first)
 
 
 def test_a_browser_that_keeps_nothing_says_so_and_still_exports(

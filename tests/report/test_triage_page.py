@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selenium.webdriver.common.keys import Keys
 
 from safevlm import Policy
 from safevlm.report.overlay import ANCHORS
 from safevlm.report.triage import PAGE_BYTES
-from tests.report.browser import Triage
+from tests.report.browser import DOWN, ENTER, ESCAPE, LEFT, RIGHT, UP, Triage, start
 from tests.report.builders import TAXONOMY, error, report, row, rows, thumbnail, write_scan
 
 Row = dict[str, Any]
@@ -177,14 +176,14 @@ def test_keys_move_reveal_and_show_the_heatmap(triage: Triage, made: list[Row]) 
     flagged = ids([each for each in in_order(made) if each["verdict"] == "unsafe"])
     columns = triage.run("return getComputedStyle(gallery).gridTemplateColumns.split(' ').length")
     triage.run("document.querySelector('.card').focus()")
-    for keys, place in (("jj", 2), ("k", 1), (Keys.ARROW_RIGHT, 2), (Keys.ARROW_DOWN, 2 + columns)):
+    for keys, place in (("jj", 2), ("k", 1), (RIGHT, 2), (DOWN, 2 + columns)):
         triage.keys(*keys)
         assert triage.current() == flagged[place]
-    triage.keys(Keys.ARROW_UP, Keys.ARROW_LEFT, "k")
+    triage.keys(UP, LEFT, "k")
     assert triage.current() == flagged[0]
     opened = "return document.activeElement.classList.contains('open')"
     assert not triage.run(opened)
-    triage.keys(Keys.ENTER)
+    triage.keys(ENTER)
     assert triage.run(opened)
     triage.keys("h")
     left, right = triage.run(
@@ -194,7 +193,7 @@ def test_keys_move_reveal_and_show_the_heatmap(triage: Triage, made: list[Row]) 
     assert np.abs(np.array(left) - (*ANCHORS[0], 255)).max() <= 5
     assert np.abs(np.array(right) - (*ANCHORS[-1], 255)).max() <= 5
     assert triage.run("return document.activeElement.classList.contains('hot')")
-    triage.keys(Keys.ENTER)
+    triage.keys(ENTER)
     assert not triage.run("return document.activeElement.matches('.open, .hot')")
     covered = "return [...document.querySelectorAll('.card')].filter(e => e.matches(arguments[0])).length"
     assert triage.run(covered, ".open, .hot") == 0
@@ -207,7 +206,7 @@ def test_keys_move_reveal_and_show_the_heatmap(triage: Triage, made: list[Row]) 
     assert triage.current() == flagged[59]
     triage.keys("?")
     assert triage.run("return document.querySelector('#help').open")
-    triage.keys(Keys.ESCAPE)
+    triage.keys(ESCAPE)
     triage.run("document.querySelector('#blur').focus()")
     triage.keys("?")  # a control keeps the keys that it understands, no others
     triage.click("#close")
@@ -241,7 +240,7 @@ def test_hostile_texts_stay_texts_and_nothing_is_requested(driver: Any, tmp_path
     shown = HOSTILE[2].translate({ord(c): "\ufffd" for c in "\u202e\u2066"})
     assert {HOSTILE[0], HOSTILE[1], HOSTILE[3], shown} <= set(captions)
     triage.run("document.querySelector('.card').focus()")
-    triage.keys("r", "j", "w", "j", "u", Keys.ENTER, "h")
+    triage.keys("r", "j", "w", "j", "u", ENTER, "h")
     assert triage.run("return document.documentElement.scrollWidth <= innerWidth")
     assert triage.problems() == []
 
@@ -322,6 +321,19 @@ def test_a_phone_shows_it_all_and_themes_change(triage: Triage) -> None:
         assert triage.run(background) == dark
     finally:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_missing_browser_skips_and_fails_where_it_is_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    for name in ("CI", "SAFEVLM_REQUIRE_BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no Chromium"):
+        start(tmp_path, tmp_path)
+    monkeypatch.setenv("SAFEVLM_REQUIRE_BROWSER", "1")
+    with pytest.raises(pytest.fail.Exception, match="no Chromium"):
+        start(tmp_path, tmp_path)
 
 
 def test_every_control_has_a_name(triage: Triage) -> None:

@@ -17,6 +17,7 @@ from safevlm.report.triage import write_triage
 
 TAXONOMY = Taxonomy.preset("safevlm")
 POLICY = Policy(TAXONOMY, threshold=0.5)
+POLICY_HASH = POLICY.sha256  # computed anew at each look
 SOURCE = "folder:/data/photographs"
 SCORES = pa.map_(pa.string(), pa.float32())
 SCHEMA = pa.schema(
@@ -69,7 +70,7 @@ def row(number: int, score: float | None, **changes: Any) -> dict[str, Any]:
         "calibrated": True,
         "text": "",
         "model": "safevlm-mini",
-        "policy": POLICY.sha256,
+        "policy": POLICY_HASH,
     }
     return values | changes
 

@@ -178,4 +178,4 @@ def _symlink(name: str, path: str, inside: str) -> Iterator[tuple[str, str]]:
 
 def _id(name: str) -> str:
     """The name with bytes that are not UTF-8 as \\xNN."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -23,7 +23,6 @@ from safevlm.errors import ImageError
 MAX_BYTES = 1 << 28
 """The largest encoded picture that is read, 256 MiB: what is read has to fit into memory several times."""
 
-_CHUNK = 1 << 20  # most pictures end in it; asking for the limit at once would reserve it at once
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _INLINE = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]")
 
@@ -55,9 +54,7 @@ class ImageRoot:
         try:
             path = self._inside(name.removeprefix(f"{self.url.rstrip('/')}/"))
             with self._open(path) as file:
-                data = file.read(min(_CHUNK, self.max_bytes + 1))
-                if len(data) == _CHUNK:
-                    data += file.read(self.max_bytes + 1 - _CHUNK)
+                data = _limited(file, self.max_bytes + 1)
         except storage.failures() as error:
             raise ImageError(
                 f"{shown(name)}: cannot be read ({storage.reason(error)}); check the path"
@@ -113,6 +110,15 @@ class ImageRoot:
                 f"{shown(name)}: leaves the folder {self.url} and was not read; copy the file into it"
             )
         return path
+
+
+def _limited(file: BinaryIO, limit: int) -> bytes:
+    """At most `limit` bytes, in growing pieces: a file that is asked for them at once reserves them."""
+    pieces, size = [], 1 << 16
+    while limit and (piece := file.read(min(size, limit))):
+        pieces.append(piece)
+        limit, size = limit - len(piece), 2 * size
+    return b"".join(pieces)
 
 
 def shown(name: str) -> str:

@@ -24,7 +24,7 @@ from safevlm.errors import DataError, ImageError, MissingExtraError
 
 _CLIENTS = (  # what their clients raise beside OSError, for http and the clouds
     *(("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")),
-    *(("httpx", "HTTPError"), ("datasets.exceptions", "DatasetsError")),
+    *(("httpx", "HTTPError"), ("httpx2", "HTTPError"), ("datasets.exceptions", "DatasetsError")),
     *(("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError")),
 )
 _STAMPS = (  # what file systems call the things that change with a file's content

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import random
 import time
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 
 from safevlm.data import Item, Source, decode_item, open_source
+from safevlm.data.open import KINDS as SOURCE_KINDS
 from safevlm.errors import DataError
-from tests.data.builders import KINDS, encoded, id_of, make_source, picture_bytes
+from tests.data.builders import KINDS, drain, encoded, id_of, make_source, picture_bytes
 
 COUNT = 7
 IMAGES = [(f"{number:03d}.png", picture_bytes(number)) for number in range(COUNT)]
@@ -151,3 +153,34 @@ def test_an_empty_source_is_refused_with_a_remedy(kind: str, tmp_path: Path) -> 
 def test_a_source_that_is_not_there_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         open_source(f"{kind}:{tmp_path}/nowhere/x.{kind}").shards()
+
+
+@pytest.mark.parametrize("kind", ["wds", "parquet", "llava", "coco", "jsonl"])
+def test_damaged_files_give_items_or_a_reason(kind: str, tmp_path: Path) -> None:
+    """Bytes are changed, cut out and put in; nothing but a DataError comes out, and rows can be written."""
+    uri = make_source(kind, tmp_path, IMAGES, TEXTS)
+    path = next(path for path in sorted(tmp_path.iterdir()) if path.is_file())
+    whole, dice = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(dice.randrange(1, 5)):
+            place, size = dice.randrange(len(data)), dice.randrange(0, 30)
+            data[place : place + dice.randrange(0, 30)] = dice.randbytes(size)
+        path.write_bytes(data)
+        try:
+            items, _ = drain(open_source(uri))
+        except DataError as error:
+            assert str(error)
+            continue
+        for item in items:
+            sample = decode_item(item)
+            assert (sample.image is None) == bool(sample.error)
+            (sample.id + sample.text + sample.error).encode()
+
+
+def test_the_page_on_sources_shows_every_kind_and_option() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    for kind, (_, options, example) in SOURCE_KINDS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
+        assert f"`{example}`" in row
+        assert all(f"`{option}`" in row for option in options)

@@ -133,5 +133,8 @@ def test_a_protocol_that_is_not_installed_or_not_known() -> None:
 def test_a_picture_that_is_too_large_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(bytes(101))
     assert ImageRoot(str(tmp_path), max_bytes=101).read("a.jpg") == bytes(101)
+    large = bytes(range(256)) * 5000
+    (tmp_path / "b.jpg").write_bytes(large)
+    assert ImageRoot(str(tmp_path)).read("b.jpg") == large
     with pytest.raises(ImageError, match="more than 100 bytes"):
         ImageRoot(str(tmp_path), max_bytes=100).read("a.jpg")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from PIL import Image
@@ -28,10 +28,12 @@ from safevlm.errors import CheckpointError, ImageError
 from safevlm.modules import FoldedScorer, SafetyModules, fold
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
-from safevlm.types import ImageLike, Risk, RiskAssessment
+from safevlm.types import ImageLike, Risk, RiskAssessment, Verdict
 from safevlm.viewing import ViewOutput, view_output
 
 NOT_FINITE = "the safety head gave a value that is not finite; check the weights and the image's features"
+
+Heatmap: TypeAlias = bool | Literal["flagged"]
 
 
 class RiskScorer:
@@ -170,7 +172,7 @@ class RiskScorer:
         images: Sequence[ImageLike],
         prompts: Sequence[str] | None = None,
         *,
-        heatmap: bool = False,
+        heatmap: Heatmap = False,
         policy: Policy | None = None,
         batch_size: int = 32,
     ) -> list[RiskAssessment]:
@@ -179,7 +181,7 @@ class RiskScorer:
         Args:
             images: PIL images, paths or encoded bytes.
             prompts: one per image; an empty one means the image alone.
-            heatmap: whether to return where the head looked.
+            heatmap: whether to return where the head looked; "flagged": only of images that are not safe.
             batch_size: images per tower pass.
 
         Returns:
@@ -221,7 +223,7 @@ class RiskScorer:
         inputs: TowerInputs,
         prompts: Sequence[str] | None = None,
         *,
-        heatmap: bool = False,
+        heatmap: Heatmap = False,
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
         """Assess images that are preprocessed; the arguments of `assess`, one assessment per image."""
@@ -232,7 +234,7 @@ class RiskScorer:
         passed: TowerPass,
         prompts: Sequence[str] | None = None,
         *,
-        heatmap: bool = False,
+        heatmap: Heatmap = False,
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
         """Assess the images of one tower pass."""
@@ -243,15 +245,24 @@ class RiskScorer:
         projected: Views,
         prompts: Sequence[str] | None = None,
         *,
-        heatmap: bool = False,
+        heatmap: Heatmap = False,
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
         """Assess views of `project`, so that several readings of an image share its projection."""
         output = self.pool(projected, prompts)
-        maps = output.heatmaps() if heatmap else [None] * len(projected)
         policy = policy or self.policy
         policy.check_fits(self.config.taxonomy)
-        return [policy.assess(risk, map_) for risk, map_ in zip(self.risks(output), maps, strict=True)]
+        found = [policy.assess(risk) for risk in self.risks(output)]
+        if not heatmap:
+            return found
+        asked = [
+            i
+            for i, a in enumerate(found)
+            if a.score is not None and (heatmap is True or a.verdict is not Verdict.SAFE)
+        ]
+        for i, map_ in zip(asked, output.heatmaps(asked), strict=True):
+            found[i] = replace(found[i], heatmap=map_)
+        return found
 
     def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> ViewOutput:
         """The folded modules on every view; one prompt per image, "" for none."""

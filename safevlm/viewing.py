@@ -45,15 +45,20 @@ class ViewOutput:
         chosen = self.riskiest
         return self.level_logits[chosen], self.category_logits[chosen]
 
-    def heatmaps(self) -> list[np.ndarray | None]:
+    def heatmaps(self, images: Sequence[int] | None = None) -> list[np.ndarray | None]:
         """Per image where the head looked, (h, w) float32 with a maximum of 1; None where it is not finite.
+
+        Of all images, or of those that `images` numbers.
 
         Views are laid over each other in the image's own frame, each as strong as its P(unsafe); the
         map is as fine as the finest view.
         """
         unsafe = (1 - self.level_logits.detach().softmax(-1)[:, 0]).cpu().tolist()
         owners = np.array(self.views.owners)
-        return [self._heatmap(np.flatnonzero(owners == image), unsafe) for image in range(len(self.views))]
+        return [
+            self._heatmap(np.flatnonzero(owners == image), unsafe)
+            for image in (range(len(self.views)) if images is None else images)
+        ]
 
     def _heatmap(self, numbers: np.ndarray, unsafe: Sequence[float]) -> np.ndarray | None:
         found: np.ndarray | None = None

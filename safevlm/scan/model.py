@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from safevlm.config import SafetyConfig
-    from safevlm.scorer import RiskScorer
+    from safevlm.scorer import Heatmap, RiskScorer
 
 
 class Preprocessor(Protocol):
@@ -33,9 +33,9 @@ class Scorer(Preprocessor, Protocol):
     """What turns pictures into risks; `RiskScorer` is one."""
 
     def assess_inputs(
-        self, inputs: Any, prompts: Sequence[str] | None = None, /, *, heatmap: bool = False
+        self, inputs: Any, prompts: Sequence[str] | None = None, /, *, heatmap: Heatmap = False
     ) -> Sequence[RiskAssessment]:
-        """One assessment per image, in order."""
+        """One assessment per image, in order; with "flagged", heatmaps of those that are not safe."""
         ...
 
 

@@ -152,7 +152,7 @@ def _assess(group: Group, entries: Sequence[Entry], scorer: Scorer, with_text: b
     try:
         if group.inputs is None:
             raise ValueError("its images could not be preprocessed")
-        found = list(scorer.assess_inputs(group.inputs, prompts, heatmap=True))
+        found = list(scorer.assess_inputs(group.inputs, prompts, heatmap="flagged"))
         if len(found) != len(group.positions):
             raise ValueError(
                 f"the scorer returned {len(found)} assessments for {len(group.positions)} images"
@@ -169,7 +169,7 @@ def _assess_one(item: Item, scorer: Scorer, with_text: bool) -> RiskAssessment:
         if image is None:
             raise ValueError("the image cannot be decoded a second time")
         found = scorer.assess_inputs(
-            scorer.preprocess([image]), [item.text] if with_text else None, heatmap=True
+            scorer.preprocess([image]), [item.text] if with_text else None, heatmap="flagged"
         )
         if len(found) != 1:
             raise ValueError(f"the scorer returned {len(found)} assessments for 1 image")

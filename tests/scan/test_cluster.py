@@ -28,7 +28,7 @@ class Mortal:
     def preprocess(self, images: Any) -> Any:
         return self.scorer.preprocess(images)
 
-    def assess_inputs(self, inputs: Any, prompts: Any = None, *, heatmap: bool = False) -> Any:
+    def assess_inputs(self, inputs: Any, prompts: Any = None, *, heatmap: Any = False) -> Any:
         self.batches += 1
         if self.batches == 3 and not self.grave.exists():
             self.grave.touch()

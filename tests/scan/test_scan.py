@@ -82,7 +82,7 @@ class Asked:
         return [image.getpixel((0, 0)) for image in images], self.scorer.preprocess(images)
 
     def assess_inputs(
-        self, inputs: Any, prompts: Any = None, *, heatmap: bool = False
+        self, inputs: Any, prompts: Any = None, *, heatmap: Any = False
     ) -> list[RiskAssessment]:
         colours, inputs = inputs
         self.sizes.append(len(colours))

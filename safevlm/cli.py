@@ -12,7 +12,7 @@ from typing import Any
 from docstring_parser import parse as docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from safevlm.commands import assess, bench, chat, demo, eval_mini, export, info, merge, scan, train
+from safevlm.commands import assess, bench, chat, demo, eval_mini, eval_scan, export, info, merge, scan, train
 from safevlm.commands.options import check_device
 from safevlm.errors import SafeVLMError
 
@@ -73,6 +73,12 @@ COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
 }
 
 
+TASKS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
+    "mini": (eval_mini, None),
+    "scan": (eval_scan, ("scans", "+", "folders of finished scans")),
+}
+
+
 def build_parser() -> ArgumentParser:
     """The whole command line but `train`, which LightningCLI parses."""
     parser = ArgumentParser(prog="safevlm", description="Safety modules for open vision-language models.")
@@ -81,10 +87,15 @@ def build_parser() -> ArgumentParser:
         commands.add_subcommand(
             name, _command(function, positional=positional), help=(function.__doc__ or "").splitlines()[0]
         )
-    tasks = ArgumentParser(description="Measure a model; `mini` is the embedded one.")
-    commands.add_subcommand("eval", tasks, help="Measure a model on held-out data.")
+    tasks = ArgumentParser(description="Measure the embedded model, or what scans found.")
+    commands.add_subcommand(
+        "eval", tasks, help="Measure the embedded model, or what scans found, on labelled data."
+    )
     task = tasks.add_subcommands(dest="task", metavar="TASK")
-    task.add_subcommand("mini", _command(eval_mini), help=(eval_mini.__doc__ or "").splitlines()[0])
+    for name, (function, positional) in TASKS.items():
+        task.add_subcommand(
+            name, _command(function, positional=positional), help=(function.__doc__ or "").splitlines()[0]
+        )
     train = ArgumentParser(description="Train the safety modules.")
     commands.add_subcommand("train", train, help="Train the safety modules: stage 1 (head), stage 2 (joint).")
     return parser
@@ -113,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(parsed: Namespace) -> int:
     if parsed.command == "eval":
-        function, values = eval_mini, parsed.eval.mini
+        function, values = TASKS[parsed.eval.task][0], parsed.eval[parsed.eval.task]
     else:
         function, values = COMMANDS[parsed.command][0], parsed[parsed.command]
     if parsed.command not in ("info", "scan", "merge", "export"):  # a finished scan needs no model

@@ -117,8 +117,13 @@ def scan_progress() -> Iterator[Callable[[ScanCounts], None]]:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("scan", total=None, rate="", unsafe=0, undecided=0, error=0)
+        begun = False
 
         def advance(counts: ScanCounts) -> None:
+            nonlocal begun
+            if not begun:  # what an earlier run did is no part of this one's rate
+                progress.reset(task, completed=counts.done)
+                begun = True
             speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
             progress.update(
                 task,

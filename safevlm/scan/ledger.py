@@ -178,6 +178,18 @@ class Ledger:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
+    @property
+    def begun(self) -> bool:
+        """Whether a shard has ended, well or not."""
+        with self._explained():
+            return bool(self._db.execute("SELECT 1 FROM shards WHERE status IS NOT NULL").fetchone())
+
+    def clear(self) -> None:
+        """Forget the plan of a scan that nothing came of."""
+        with self.transaction():
+            for statement in ("settings WHERE name != 'format'", "about", "shards", "seen"):
+                self._db.execute(f"DELETE FROM {statement}")
+
     def check(self, settings: Mapping[str, str], shards: Sequence[Shard]) -> None:
         """Raise DataError, naming each difference, where a folder holds the scan of something else.
 
@@ -189,7 +201,7 @@ class Ledger:
             for name, value in settings.items()
             if own.get(name) != value
         ]
-        if "source" not in " ".join(differences):
+        if own.get("source") == settings["source"]:
             differences += self._changed(shards)
         if differences:
             shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safevlm.data.parts import PART_NAME, UNFINISHED_NAME, Column, written_by
 from safevlm.errors import DataError
-from safevlm.scan.ledger import FORMAT, LEDGER
+from safevlm.scan.ledger import FORMAT, LEDGER, Ledger
 
 ROWS, THUMBNAILS, SUMMARY, REPORT = "rows", "thumbnails", "summary.json", "report.html"
 
@@ -78,6 +78,8 @@ def prepare(out: Path, *, fresh: bool) -> None:
         raise DataError(
             f"{out}: holds rows, but no {LEDGER} that knows them; choose another folder, or --fresh to replace them"
         )
+    if fresh and own:
+        Ledger(out / LEDGER).close()  # raises where another scan is at work
     try:
         for path in parts:
             if fresh or UNFINISHED_NAME.fullmatch(path.name):

@@ -63,10 +63,11 @@ def scan(
     chosen = settings(source.uri, model.sha256, model.policy.sha256, options)
     prepare(out, fresh=fresh)
     with closing(Ledger(out / LEDGER)) as ledger:
-        if ledger.settings:
+        if ledger.begun:
             ledger.check(chosen, shards)
             check_parts(out, (s.planned.number for s in ledger.shards() if s.status == DONE))
         else:
+            ledger.clear()
             plan = Plan(chosen, plan_shards(source, shards, options.limit))
             ledger.begin(plan, model=model.name, policy=model.policy)
         reader = ShardReader(source, options.batch_size, options.sample, options.with_text)
@@ -87,6 +88,8 @@ def _run(job: Job, out: Path, ledger: Ledger, on_progress: OnProgress | None) ->
     recorder = Recorder(out, ledger, constants)
     images = [images_of(state) for state in ledger.shards() if state.planned.take != 0]
     total = None if None in images else sum(count or 0 for count in images)
+    if on_progress is not None:
+        on_progress(recorder.total.counts(total))
     try:
         with closing(_engine(job, recorder.mark)) as batches:
             for scored in batches:

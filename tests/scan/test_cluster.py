@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from safevlm.data import open_source
 from safevlm.errors import SafeVLMError
 from safevlm.scan import Checkpoint, ScanOptions, Scorer, scan
+from safevlm.scan.cluster import by_shard
+from safevlm.scan.reader import Batch
+from safevlm.scan.worker import Scored
 from tests.data.builders import make_source, picture_bytes
 from tests.scan.tiny_checkpoint import rows_of
 
@@ -44,6 +48,20 @@ class MortalCheckpoint(Checkpoint):
 
     def load(self) -> Scorer:
         return Mortal(super().load(), self.grave)
+
+
+def test_shards_are_put_together_whatever_order_their_batches_come_in() -> None:
+    sizes = {0: 3, 1: 1, 2: 5}
+    batches = [Batch(s, n, last=n == size - 1) for s, size in sizes.items() for n in range(size)]
+    for seed in range(20):
+        random.Random(seed).shuffle(batches)
+        found = [scored.batch for scored in by_shard(Scored(batch, ()) for batch in batches)]
+        assert sorted(found, key=lambda b: (b.shard, b.number)) == sorted(
+            batches, key=lambda b: (b.shard, b.number)
+        )
+        for number, size in sizes.items():
+            first = next(i for i, batch in enumerate(found) if batch.shard == number)
+            assert [batch.number for batch in found[first : first + size]] == list(range(size))
 
 
 @pytest.mark.usefixtures("ray_here")

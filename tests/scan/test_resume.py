@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from safevlm.data import FolderSource, Item, Shard, ShardError, open_source
-from safevlm.errors import DataError
+from safevlm.errors import CheckpointError, DataError
 from safevlm.policy import Policy
 from safevlm.scan import Checkpoint, ScanOptions, reader, scan
 from safevlm.scan.ledger import Ledger
@@ -167,8 +167,26 @@ def test_two_scans_do_not_share_a_folder(source: FolderSource, model: Checkpoint
     try:
         with pytest.raises(DataError, match="another scan is writing there"):
             scan(source, model, out, ScanOptions(limit=6))
+        with pytest.raises(DataError, match="another scan is writing there"):
+            scan(source, model, out, fresh=True)
+        assert len(rows_of(out)) == 6
     finally:
         held.close()
+
+
+def test_a_plan_that_nothing_came_of_binds_nobody(
+    source: FolderSource, model: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError):
+        scan(source, Checkpoint("safevlm-mini", model.backbone), tmp_path / "out")  # its tower is another
+    assert scan(source, model, tmp_path / "out").complete
+
+
+def test_rows_that_were_removed_are_missed(source: FolderSource, model: Checkpoint, tmp_path: Path) -> None:
+    scan(source, model, tmp_path / "out")
+    (tmp_path / "out/rows/part-00001.parquet").unlink()
+    with pytest.raises(DataError, match="part-00001.parquet: is gone"):
+        scan(source, model, tmp_path / "out")
 
 
 def test_a_ledger_that_is_damaged(source: FolderSource, model: Checkpoint, tmp_path: Path) -> None:

@@ -302,3 +302,16 @@ def test_places_that_cannot_be_written(pictures: Path, model: Checkpoint, tmp_pa
 def test_policy_is_part_of_the_model(model: Checkpoint, scorer: RiskScorer) -> None:
     assert Loaded(scorer).sha256 == model.sha256
     assert replace(model, chosen_policy=Policy(scorer.config.taxonomy)).sha256 == model.sha256
+
+
+def test_thumbnails_show_where_the_head_looked(
+    pictures: Path, model: Checkpoint, scorer: RiskScorer, tmp_path: Path
+) -> None:
+    scan(source_of(pictures), model, tmp_path / "out", ScanOptions(batch_size=4))
+    names = {(row["shard"], row["index"]): row["id"] for row in rows_of(tmp_path / "out")}
+    found = rows_of(tmp_path / "out", "thumbnails")
+    assert found
+    for row in found:
+        expected = scorer.assess([pictures / names[row["shard"], row["index"]]], heatmap=True)[0].heatmap
+        assert (row["heatmap_height"], row["heatmap_width"]) == expected.shape
+        assert list(row["heatmap"]) == pytest.approx(list(expected.flatten() * 255), abs=1)

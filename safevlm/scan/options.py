@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ENGINES = ("local", "ray")
+MAX_BATCH_SIZE = 16_384
+"""The ledger is asked for a whole batch at once; SQLite takes about 32,000 values."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class ScanOptions:
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise ValueError(f"scan: {name} is {count}; it must be at least 1")
+        if self.batch_size > MAX_BATCH_SIZE:
+            raise ValueError(f"scan: batch_size is {self.batch_size}; it must be at most {MAX_BATCH_SIZE}")
         if self.sample is not None and not 0 < self.sample < 1:
             raise ValueError(f"scan: sample is {self.sample}; it is a share between 0 and 1, such as 0.1")
         if self.max_error_share is not None and not 0 < self.max_error_share <= 1:

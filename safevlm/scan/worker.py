@@ -215,7 +215,7 @@ def _thumbnail(flagged: Flagged, row: Row) -> Row | None:
         return None
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=THUMBNAIL_QUALITY)
+    image.save(file, "WEBP", quality=THUMBNAIL_QUALITY, method=2)
     found: Row = {"index": row["index"], "thumbnail": file.getvalue()}
     if flagged.heatmap is None:
         return found | {"heatmap": None, "heatmap_height": None, "heatmap_width": None}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.scan.memory import measure
 
-SMALL, LARGE = 1500, 7500
-GROWTH = 20  # MB; a scan that kept 4 kB of each image would take 24 more. Real sizes: `python -m tests.scan.memory 10000 200000`
+SMALL, LARGE = 1200, 6000
+GROWTH = 15  # MB; a scan that kept 4 kB of each image would take 19 more. Real sizes: `python -m tests.scan.memory 10000 200000`
 
 
 def test_five_times_the_images_take_the_same_memory() -> None:

@@ -249,7 +249,13 @@ def test_bad_options() -> None:
     for options in ({"batch_size": 0}, {"workers": 0}, {"limit": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             ScanOptions(**options)
-    for options in ({"sample": 1.0}, {"sample": 0.0}, {"max_error_share": 1.5}, {"engine": "cloud"}):
+    for options in (
+        {"batch_size": 20_000},
+        {"sample": 1.0},
+        {"sample": 0.0},
+        {"max_error_share": 1.5},
+        {"engine": "cloud"},
+    ):
         with pytest.raises(ValueError, match="scan: "):
             ScanOptions(**options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="engine"):

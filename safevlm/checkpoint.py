@@ -178,6 +178,10 @@ def load_lora(folder: Path, model: nn.Module) -> None:
             )
     config = PeftConfig.from_pretrained(str(source))
     _check_lora(config, source / LORA_CONFIG)
+    if getattr(model, "peft_config", None):
+        raise CheckpointError(
+            f"{folder}: the backbone has LoRA layers already, of another checkpoint or of its own; load it anew"
+        )
     config.inference_mode = True
     inject_adapter_in_model(config, model)
     model.peft_config = {"default": config}  # type: ignore[assignment]

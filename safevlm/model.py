@@ -35,6 +35,7 @@ from safevlm.policy import Decision, Policy
 from safevlm.request import Images, Request, open_requests
 from safevlm.scorer import RiskScorer
 from safevlm.streaming import stream_reply
+from safevlm.switch import Switch
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 from safevlm.viewing import ViewOutput, view_output
 
@@ -75,8 +76,8 @@ class SafeVLM(nn.Module, ModelHubMixin):
         self.scorer = RiskScorer(
             backbone.tower, self.safety, config=config, policy=policy, prompt_table=backbone.prompt_table
         )
-        self._enabled = True
-        self._tokens_enabled = True
+        self._enabled = Switch(backbone.tower, around=partial(checkpoint.lora_disabled, backbone.model))
+        self._tokens_enabled = Switch(backbone.tower)
 
     @classmethod
     def attach(
@@ -179,21 +180,14 @@ class SafeVLM(nn.Module, ModelHubMixin):
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Within the context the plain backbone answers, in every thread: no tokens, hints, refusals or LoRA."""
-        before, self._enabled = self._enabled, False
-        try:
-            with checkpoint.lora_disabled(self.language_model):
-                yield
-        finally:
-            self._enabled = before
+        with self._enabled.off():
+            yield
 
     @contextmanager
     def without_tokens(self) -> Iterator[None]:
         """Within the context the LLM gets no safety tokens; all else stays."""
-        before, self._tokens_enabled = self._tokens_enabled, False
-        try:
+        with self._tokens_enabled.off():
             yield
-        finally:
-            self._tokens_enabled = before
 
     def assess(
         self, images: Sequence[ImageLike], prompts: Sequence[str] | None = None, **options: Any
@@ -389,6 +383,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
     ) -> Iterator[None]:
         """Within the context the backbone sees safety tokens and earlier features of `images`, `counts` per prompt."""
         with ExitStack() as stack:
+            stack.enter_context(self.backbone.tower.lock)
             if inputs.token_mask is not None:
                 tokens = self.safety.tokens.prompt
                 stack.enter_context(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +160,23 @@ class Policy:
         """The assessment that decides over a prompt with several images; raises ValueError for none."""
         if not assessments:
             raise ValueError("no assessments to choose from; a prompt without images has no risk")
-        return max(
-            assessments, key=lambda a: (SEVERITY[self.decide(a).action], 1.0 if a.score is None else a.score)
-        )
+
+        def severity(found: RiskAssessment) -> tuple[int, bool, float]:
+            flagged = found.verdict is not Verdict.SAFE
+            return SEVERITY[self.decide(found).action], flagged, 1.0 if found.score is None else found.score
+
+        return max(assessments, key=severity)
+
+    def over_views(self, assessments: list[RiskAssessment]) -> RiskAssessment:
+        """An image's assessment from those of its views: the riskiest, with the highest score that is flagged.
+
+        A view that has no score leaves the image undecided, unless another one asks for a severer action.
+        """
+        worst = self.riskiest(assessments)
+        if worst.verdict is not Verdict.UNSAFE:
+            return worst
+        scores = [a.score for a in assessments if a.verdict is Verdict.UNSAFE and a.score is not None]
+        return replace(worst, score=max(scores))
 
     def hint(self, level: str, category: str) -> str:
         """The sentence that goes before the prompt at this risky level and category."""

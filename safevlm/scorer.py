@@ -19,6 +19,7 @@ from safevlm.backbone import (
     TowerPass,
     Views,
     VisionTower,
+    is_timm,
     load_prompt_table,
 )
 from safevlm.card import model_card
@@ -143,7 +144,11 @@ class RiskScorer:
         binding.check_tower(config, tower, folder)
         safety = binding.load_modules(folder, config, **binding.beside(tower, safety_dtype))
         scorer = cls(tower, safety, config=config, policy=policy)
-        scorer.hub, scorer.name, scorer.place = hub.without_revision, str(name), str(place)
+        scorer.hub, scorer.name = hub.without_revision, str(name)
+        if not isinstance(place, VisionTower) and not is_timm(
+            place
+        ):  # else the LLM's embeddings are where the checkpoint says
+            scorer.place = str(place)
         return scorer
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -162,7 +167,7 @@ class RiskScorer:
     def compile(self, **options: Any) -> None:
         """Compile tower and projector with `torch.compile`, whose arguments these are.
 
-        Only scoring runs through it: what is trained, saved or generated with stays as it is.
+        The modules themselves stay as they are, trained and saved; an answer reads the compiled tower's features.
         """
         self.tower.compile(**options)
         self._compile_options, self._folded = options, None
@@ -227,7 +232,8 @@ class RiskScorer:
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
         """Assess images that are preprocessed; the arguments of `assess`, one assessment per image."""
-        return self.assess_pass(self.tower(inputs), prompts, heatmap=heatmap, policy=policy)
+        passed = self.tower(inputs, for_replay=False)
+        return self.assess_pass(passed, prompts, heatmap=heatmap, policy=policy)
 
     def assess_pass(
         self,
@@ -252,7 +258,11 @@ class RiskScorer:
         output = self.pool(projected, prompts)
         policy = policy or self.policy
         policy.check_fits(self.config.taxonomy)
-        found = [policy.assess(risk) for risk in self.risks(output)]
+        judged = [policy.assess(risk) for risk in self.risks(output)]
+        views: list[list[RiskAssessment]] = [[] for _ in range(len(projected))]
+        for owner, assessment in zip(projected.owners, judged, strict=True):
+            views[owner].append(assessment)
+        found = [policy.over_views(group) for group in views]
         if not heatmap:
             return found
         asked = [
@@ -289,12 +299,11 @@ class RiskScorer:
         )
 
     def risks(self, output: ViewOutput) -> list[Risk]:
-        """Logits of each image's riskiest view -> calibrated probabilities; one that is not finite has no score."""
+        """Logits of each view -> calibrated probabilities; one that is not finite has no score."""
         taxonomy, calibration = self.config.taxonomy, self.config.calibration
         temperature = calibration.temperature if calibration else 1.0
-        level_logits, category_logits = output.logits()
-        levels = (level_logits.double() / temperature).softmax(-1).cpu()
-        categories = category_logits.double().softmax(-1).cpu()
+        levels = (output.level_logits.double() / temperature).softmax(-1).cpu()
+        categories = output.category_logits.double().softmax(-1).cpu()
         risks = []
         for level, category in zip(levels, categories, strict=True):
             if not bool(torch.isfinite(level).all() and torch.isfinite(category).all()):
@@ -325,13 +334,16 @@ class RiskScorer:
 
     def _fold(self) -> FoldedScorer:
         """The folded modules, built again when a weight was moved or changed since."""
-        state = tuple(x for p in self.safety.parameters() for x in (p.data_ptr(), p._version))
-        if self._folded is None or self._folded[0] != state:
+        state = tuple(
+            x for p in self.safety.parameters() for x in (p.data_ptr(), 0 if p.is_inference() else p._version)
+        )
+        held = self._folded  # another thread may replace it meanwhile
+        if held is None or held[0] != state:
             folded = fold(self.safety)
             if self._compile_options is not None:
                 folded.hidden = torch.compile(folded.hidden, **self._compile_options)  # type: ignore[method-assign]
-            self._folded = state, folded
-        return self._folded[1]
+            self._folded = held = state, folded
+        return held[1]
 
 
 def open_image(source: ImageLike) -> Image.Image | str:

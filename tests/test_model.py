@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 
 import pytest
 import torch
@@ -34,6 +36,22 @@ def hint_all(guard: SafeVLM) -> Policy:
 def refuse_all(guard: SafeVLM) -> Policy:
     taxonomy = guard.config.taxonomy
     return Policy(taxonomy, threshold=1e-9, actions=dict.fromkeys(taxonomy.risky_levels, Action.REFUSE))
+
+
+def with_lora(guard: SafeVLM) -> SafeVLM:
+    """The guard with random LoRA layers on its LLM."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=2, lora_dropout=0.5, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False
+    )
+    torch.manual_seed(3)
+    inject_adapter_in_model(config, guard.language_model)
+    for part in guard.language_model.modules():
+        part.training = False
+    config.init_lora_weights = True  # how the random ones came about is not for the file
+    guard.language_model.peft_config = {"default": config}
+    return guard
 
 
 def plain_inputs(backbone, prompts, images):
@@ -93,6 +111,39 @@ def test_safety_tokens_change_the_answer_and_leave_nothing_behind(guard):
     assert [r.text for r in with_tokens] != [r.text for r in plain]
     assert not guard.language_model.get_input_embeddings()._forward_hooks
     assert "forward" not in vars(guard.backbone.tower.module)
+
+
+def test_the_guard_is_on_again_when_the_last_of_several_lets_go(tmp_path):
+    guard = with_lora(tiny_guard())
+    on = guard.generate(IMAGES, PROMPTS, policy=allow_all(guard), **GREEDY)
+    first, second = guard.disabled(), guard.disabled()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # in the order in which threads may leave
+    off = guard.generate(IMAGES, PROMPTS, **GREEDY)
+    second.__exit__(None, None, None)
+    assert all(reply.assessment is None for reply in off)
+    again = guard.generate(IMAGES, PROMPTS, policy=allow_all(guard), **GREEDY)
+    assert [(r.text, r.assessment) for r in again] == [(r.text, r.assessment) for r in on]
+    assert [r.text for r in off] != [r.text for r in on]
+
+
+def test_threads_that_answer_and_score_do_not_see_each_other(guard):
+    expected = [a.score for a in guard.assess([picture(5)])]
+    found, stop = [], Event()
+
+    def score() -> None:
+        while not stop.is_set():
+            found.extend(a.score for a in guard.assess([picture(5)]))
+
+    with ThreadPoolExecutor(2) as pool:
+        scoring = [pool.submit(score) for _ in range(2)]
+        for _ in range(12):
+            guard.generate([picture(1)], ["Hi"], policy=allow_all(guard), **GREEDY)
+            guard.answer_losses([picture(1)], ["Hi"], ["Yes"])
+        stop.set()
+        [thread.result() for thread in scoring]
+    assert set(found) == set(expected)
 
 
 def test_hooks_are_gone_after_an_exception(guard):
@@ -297,18 +348,7 @@ def test_save_and_reload_gives_equal_scores_and_answers(guard, tmp_path):
 
 
 def test_lora_is_saved_reloaded_and_switched_off(tmp_path):
-    from peft import LoraConfig, inject_adapter_in_model
-
-    guard = tiny_guard()
-    config = LoraConfig(
-        r=2, lora_dropout=0.5, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False
-    )
-    torch.manual_seed(3)
-    inject_adapter_in_model(config, guard.language_model)
-    for part in guard.language_model.modules():
-        part.training = False
-    config.init_lora_weights = True  # how the random ones came about is not for the file
-    guard.language_model.peft_config = {"default": config}
+    guard = with_lora(tiny_guard())
     guard.save_pretrained(tmp_path)
     policy = allow_all(guard)
     again = SafeVLM.from_pretrained(tmp_path, backbone=tiny_backbone())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from safevlm import Policy, Taxonomy
 from safevlm.backbone import WHOLE, Views
+from safevlm.types import Verdict
 from safevlm.viewing import ViewOutput, view_output
 from tests.tiny import tiny_guard
 
@@ -67,3 +69,35 @@ def test_views_of_different_grids_score_as_each_alone():
     for (features, grid), (own, own_grid) in zip(views, parts, strict=True):
         assert torch.equal(features, own)
         assert grid == own_grid
+
+
+def two_views(scores, category):
+    """A guard's assessment of one image with two views of known P(unsafe), each in a known category."""
+    guard = tiny_guard()
+    taxonomy = guard.config.taxonomy
+    levels = torch.full((2, len(taxonomy.levels)), -30.0)
+    levels[:, 0], levels[:, 1] = torch.tensor([1 - s for s in scores]).log(), torch.tensor(scores).log()
+    categories = torch.full((2, len(taxonomy.category_names)), -30.0)
+    for row, name in enumerate(category):
+        categories[row, taxonomy.category_names.index(name)] = 0.0
+    views = Views.gather([(torch.zeros(4, 2), (2, 2))] * 2, (0, 0), (LEFT, RIGHT))
+    found = ViewOutput(levels, categories, (torch.full((4,), 0.1),) * 2, ((2, 2),) * 2, views)
+    guard.scorer.pool = lambda *_: found
+    return guard, views
+
+
+def test_a_view_that_the_policy_lets_through_hides_no_other():
+    off, on = Taxonomy.preset("safevlm").risky_categories[:2]
+    guard, views = two_views((0.9, 0.8), (off, on))
+    policy = Policy(guard.config.taxonomy, off=frozenset({off}))
+    (found,) = guard.scorer.assess_views(views, policy=policy)
+    assert found.verdict is Verdict.UNSAFE
+    assert found.category == on
+    assert found.score == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_score_is_the_highest_of_the_flagged_views():
+    name = Taxonomy.preset("safevlm").risky_categories[0]
+    guard, views = two_views((0.7, 0.95), (name, name))
+    (found,) = guard.scorer.assess_views(views)
+    assert found.score == pytest.approx(0.95, abs=1e-6)

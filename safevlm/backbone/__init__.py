@@ -19,6 +19,7 @@ from .placeholders import fill_placeholders
 from .placement import safety_dtype
 from .prompt_table import PromptTable
 from .prompts import IGNORED, Inputs, encode, last_user_text, make_chat, with_hint
+from .timm_tower import is_timm
 from .tower import TowerPass, VisionTower
 from .towers import load_tower, wrap_tower
 from .views import WHOLE, Box, Grid, Views
@@ -44,6 +45,7 @@ __all__ = [
     "family_of",
     "fill_placeholders",
     "freeze",
+    "is_timm",
     "last_user_text",
     "load_backbone",
     "load_model_type",

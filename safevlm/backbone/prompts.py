@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -233,13 +233,13 @@ def _run_processor(
 ) -> Any:
     flat = [image for row in images for image in row]
     given = images if backbone.family.nested_images else flat
-    with nullcontext() if pixels is None else _stand_in(backbone.processor.image_processor, pixels):
-        made = backbone.processor(
-            text=texts,
-            images=given if flat else None,
-            add_special_tokens=not _has_bos(backbone, texts),
-            **options,
-        )
+    processor = backbone.processor if pixels is None else _standing_in(backbone.processor, pixels)
+    made = processor(
+        text=texts,
+        images=given if flat else None,
+        add_special_tokens=not _has_bos(backbone, texts),
+        **options,
+    )
     if pixels is not None:
         made["pixel_values"] = pixels
     made.pop("labels", None)
@@ -255,15 +255,13 @@ def _unpadded(made: Mapping[str, Tensor]) -> list[dict[str, list[int]]]:
     ]
 
 
-@contextmanager
-def _stand_in(image_processor: Any, pixels: Tensor) -> Iterator[None]:
-    """Within the context the image processor gives zeros of the pixels' shape at once: only sizes are read."""
+def _standing_in(processor: Any, pixels: Tensor) -> Any:
+    """A copy whose image processor gives zeros of the pixels' shape at once: only sizes are read."""
     zeros = torch.zeros(()).expand(pixels.shape)
-    image_processor.preprocess = lambda *_, **__: BatchFeature({"pixel_values": zeros})
-    try:
-        yield
-    finally:
-        del image_processor.preprocess
+    copied = copy.copy(processor)  # other threads preprocess with the original
+    copied.image_processor = copy.copy(processor.image_processor)
+    copied.image_processor.preprocess = lambda *_, **__: BatchFeature({"pixel_values": zeros})
+    return copied
 
 
 def _has_bos(backbone: Backbone, texts: Sequence[str]) -> bool:

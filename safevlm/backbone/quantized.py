@@ -37,8 +37,17 @@ def skip_tower(quantization_config: Any, tower: str) -> Any:
 
 
 def check_unquantized(tower: nn.Module, name: str) -> None:
-    """Raise BackboneError where a vision tower's weights are no floating-point numbers."""
-    if quantized := [key for key, weight in tower.named_parameters() if not weight.is_floating_point()]:
+    """Raise BackboneError where a vision tower's weights are no floating-point numbers of 16 bits or more.
+
+    Some methods keep them in buffers: a layer that has those and no `weight` is quantized, too.
+    """
+    quantized = [
+        key
+        for key, weight in tower.named_parameters()
+        if not weight.is_floating_point() or weight.element_size() < 2
+    ]
+    quantized += [key for key, _ in tower.named_buffers() if key.endswith(("qweight", "weight_packed"))]
+    if quantized:
         raise BackboneError(
             f"{name}: {len(quantized)} weights of the vision tower are quantized, {quantized[0]!r} first, and "
             "scores rest on its own weights; load the backbone unquantized and give quantization_config=..., "

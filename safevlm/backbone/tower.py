@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -37,6 +38,34 @@ class TowerPass:
     rows: tuple[int, ...]
     output: Any
     pixels: Tensor
+
+
+@contextmanager
+def _taken(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Within the context a layer's output is taken, into the list."""
+    found: list[Tensor] = []
+    if layer is None:
+        yield found
+        return
+
+    def take(_: nn.Module, __: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = layer.register_forward_hook(take)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+_LOCKS_LOCK = Lock()
+
+
+def _lock_of(module: nn.Module) -> RLock:
+    """Held while a module runs or replays, so that threads and towers that share it do not see each other's features."""
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(module, RLock())
 
 
 class VisionTower:
@@ -71,15 +100,14 @@ class VisionTower:
         self.deepest = deepest
         self.drops_class_token = drops_class_token
         self._compiled: Any = None
-        # held while the tower runs or replays, so that threads do not see each other's features
-        self.lock = RLock()
+        self.lock = _lock_of(module)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**{name: value for name, value in vars(self).items() if name != "lock"}, "_compiled": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.lock = RLock()
+        self.lock = _lock_of(self.module)
 
     def compile(self, **options: Any) -> None:
         """Run through `torch.compile`, whose arguments these are; the module itself stays as it is."""
@@ -133,21 +161,33 @@ class VisionTower:
 
     def on_device(self, inputs: TowerInputs) -> TowerInputs:
         """The inputs where the tower is; the copy may still be under way, later work on the device waits for it."""
-        tensors = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.tensors.items()}
+        tensors = {
+            name: tensor.to(
+                self.device, self.dtype if tensor.is_floating_point() else None, non_blocking=True
+            )
+            for name, tensor in inputs.tensors.items()
+        }
         return replace(inputs, tensors=tensors)
 
     @torch.no_grad()
-    def __call__(self, inputs: TowerInputs) -> TowerPass:
-        """Run the tower once, on inputs of `preprocess`."""
+    def __call__(self, inputs: TowerInputs, *, for_replay: bool = True) -> TowerPass:
+        """Run the tower once, on inputs of `preprocess`.
+
+        Args:
+            for_replay: whether the pass keeps every hidden state; scoring needs one, and its memory.
+        """
         inputs = self.on_device(inputs)
         arguments = dict(self.family.tower_arguments(inputs.tensors, self._config))
         pixels = arguments.pop("pixel_values")
-        with self.lock, self._stopping():
-            run = self.module if self._compiled is None else self._compiled
-            output = run(pixels, **arguments, output_hidden_states=self.layer is not None, return_dict=True)
-        features = self.family.features(
-            output, layer=self.layers_read, drops_class_token=self.drops_class_token
-        )
+        last = None if for_replay or self._compiled is not None else self._last_layer()
+        run = self.module if self._compiled is None else self._compiled
+        states = self.layer is not None and last is None
+        with self.lock, self._stopping(), _taken(last) as taken:
+            output = run(pixels, **arguments, output_hidden_states=states, return_dict=True)
+        if taken:
+            output["last_hidden_state"] = taken[0]
+        layer = None if taken else self.layers_read
+        features = self.family.features(output, layer=layer, drops_class_token=self.drops_class_token)
         return TowerPass(self._views(inputs, features, pixels), inputs.rows, output, pixels)
 
     @contextmanager
@@ -165,12 +205,19 @@ class VisionTower:
 
     def _unread_layers(self) -> list[nn.Module]:
         """Layers behind the deepest that is read; none where the module has the first layers alone."""
-        if self.deepest is None:
-            return []
-        stacks = [m for m in self.module.modules() if isinstance(m, nn.ModuleList) and len(m) == self.depth]
-        if len(stacks) != 1 or any("forward" in vars(layer) for layer in stacks[0]):
-            return []  # not a plain stack of layers, or accelerate has put its own forward there
-        return list(stacks[0])[self.deepest :]
+        return [] if self.deepest is None else self._stack(self.depth)[self.deepest :]
+
+    def _last_layer(self) -> nn.Module | None:
+        """The layer whose output is read; None where that is not the output of one layer."""
+        read = self.layers_read
+        stack = self._stack(self.depth) or self._stack(read) if read else []
+        return stack[read - 1] if stack and read else None
+
+    def _stack(self, depth: int | None) -> list[nn.Module]:
+        """The module's one stack of so many layers; empty where there is none or accelerate has put its own forward there."""
+        stacks = [m for m in self.module.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        plain = len(stacks) == 1 and not any("forward" in vars(layer) for layer in stacks[0])
+        return list(stacks[0]) if plain else []
 
     def _views(self, inputs: TowerInputs, features: Tensor, pixels: Tensor) -> Views:
         owners = tuple(image for image, boxes in enumerate(inputs.boxes) for _ in boxes)

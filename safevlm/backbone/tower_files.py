@@ -26,7 +26,9 @@ def weight_map(name: str | Path, hub: HubOptions) -> Mapping[str, Path]:
             single = cached_file(str(name), SINGLE, **hub.download)
             with safe_open(single, framework="pt") as shard:
                 return dict.fromkeys(shard.keys(), Path(str(single)))
-        shards: dict[str, str] = json.loads(Path(index).read_text("utf-8"))["weight_map"]
+        shards: dict[str, str] | None = json.loads(Path(index).read_text("utf-8")).get("weight_map")
+        if not isinstance(shards, dict):
+            raise BackboneError(f"{index}: has no weight_map; the index is damaged, download it again")
     return _LazyShards(str(name), shards, hub)
 
 
@@ -36,10 +38,14 @@ class _LazyShards(dict[str, Path]):
     def __init__(self, name: str, shards: Mapping[str, str], hub: HubOptions) -> None:
         super().__init__({key: Path(file) for key, file in shards.items()})
         self._name, self._hub = name, hub
+        self._fetched: dict[Path, Path] = {}
 
     def __getitem__(self, key: str) -> Path:
-        with explain(self._name):
-            return Path(str(cached_file(self._name, str(super().__getitem__(key)), **self._hub.download)))
+        shard = super().__getitem__(key)
+        if shard not in self._fetched:  # the hub is asked once per file
+            with explain(self._name):
+                self._fetched[shard] = Path(str(cached_file(self._name, str(shard), **self._hub.download)))
+        return self._fetched[shard]
 
 
 def read_tensors(
@@ -75,7 +81,8 @@ def read_tensors(
 
 
 def _check_fits(name: str | Path, key: str, found: Tensor, wanted: Tensor) -> None:
-    if found.shape != wanted.shape or found.is_floating_point() != wanted.is_floating_point():
+    kinds = found.is_floating_point() == wanted.is_floating_point()
+    if found.shape != wanted.shape or not kinds or (found.is_floating_point() and found.element_size() < 2):
         raise BackboneError(
             f"{name}: {key!r} is {found.dtype} of size {tuple(found.shape)}, {tuple(wanted.shape)} is needed; the "
             "file does not belong to its config.json, or its vision tower is quantized: use an unquantized one"

@@ -114,8 +114,12 @@ def tower_of(
 
 def _with_attention(tower: VisionTower, name: str | None) -> VisionTower:
     if name is not None:
-        with explain(tower.model_type):
+        try:
             tower.family.set_attention(tower.module, name)
+        except (ValueError, ImportError) as error:
+            raise BackboneError(
+                f"attn_implementation {name!r} does not work with this {tower.model_type} tower: {error}"
+            ) from error
     return tower
 
 

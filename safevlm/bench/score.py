@@ -53,7 +53,7 @@ def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[s
     scorer, modules, side = guard.scorer, guard.safety, setup.sizes.image_size
     precision = next(modules.parameters()).dtype
     pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
-    prepared = scorer.tower.preprocess(pictures(batch))
+    prepared = scorer.tower.on_device(scorer.tower.preprocess(pictures(batch)))
 
     @torch.no_grad()
     def plain() -> object:
@@ -62,6 +62,6 @@ def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[s
 
     @torch.no_grad()
     def folded() -> object:
-        return scorer.score(scorer.tower(prepared))
+        return scorer.score(scorer.tower(prepared, for_replay=False))
 
     return {BARE_TOWER: partial(tower, pixels), PLAIN: plain, FOLDED: folded}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, BertConfig
 
@@ -19,6 +23,7 @@ from safevlm.backbone import (
     load_tower,
     make_chat,
     with_hint,
+    wrap_backbone,
 )
 from safevlm.backbone.placeholders import escape_special_tokens, find_placeholders
 from safevlm.errors import BackboneError
@@ -254,3 +259,31 @@ def test_replay_refuses_other_images(backbone):
         replayed = backbone.tower.module(pixels[1:])
     assert torch.equal(replayed.hidden_states[-2][:, 1:], patches[1:])
     assert torch.equal(backbone.tower(inputs).views.groups[0].features, patches)
+
+
+def test_towers_of_one_model_share_a_lock():
+    model = tiny_llava()
+    one, other = (wrap_backbone(model, tiny_processor()).tower for _ in range(2))
+    assert one is not other
+    assert one.lock is other.lock
+    assert one.lock is not tiny_backbone().tower.lock
+
+
+def test_scoring_keeps_one_hidden_state_and_the_same_features():
+    tower = tiny_backbone().tower
+    inputs = tower.preprocess([picture(), picture(1)])
+    kept, lean = tower(inputs), tower(inputs, for_replay=False)
+    assert torch.equal(kept.views.groups[0].features, lean.views.groups[0].features)
+    assert kept.output.hidden_states is not None
+    assert lean.output.hidden_states is None
+
+
+def test_an_eight_bit_tower_is_refused(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "eight")
+    names = json.loads((copied / "model.safetensors.index.json").read_text())["weight_map"]
+    key = next(k for k in names if "vision" in k and k.endswith("fc1.weight"))
+    tensors = load_file(copied / names[key])
+    tensors[key] = tensors[key].to(torch.float8_e4m3fn)
+    save_file(tensors, copied / names[key], {"format": "pt"})
+    with pytest.raises(BackboneError, match="quantized"):
+        load_tower(copied)

@@ -27,15 +27,20 @@ def towers_runs(guard) -> list[int]:
 
 
 def test_disabled_equals_the_plain_backbone_bit_for_bit(guard):
-    inputs = plain_inputs(guard.backbone, PROMPTS, IMAGES)
-    expected = guard.language_model.generate(
-        **inputs, **GREEDY, output_logits=True, return_dict_in_generate=True
-    )
-    texts = guard.backbone.tokenizer.batch_decode(
+    plain = family_backbone(guard.backbone.model_type)  # the same weights, nothing was ever attached to it
+    inputs = plain_inputs(plain, PROMPTS, IMAGES)
+    expected = plain.model.generate(**inputs, **GREEDY, output_logits=True, return_dict_in_generate=True)
+    texts = plain.tokenizer.batch_decode(
         expected.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )
+    steps: list[torch.Tensor] = []
+    head = guard.language_model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda *args: steps.append(args[2][:, -1].clone()))
     with guard.disabled():
         found = guard.generate(IMAGES, PROMPTS, **GREEDY)
+    handle.remove()
+    assert len(steps) == len(expected.logits)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(steps, expected.logits, strict=True))
     assert [reply.text for reply in found] == [text.strip() for text in texts]
     chats = [
         make_chat(prompt, len(images) if isinstance(images, list) else 1)
@@ -44,9 +49,8 @@ def test_disabled_equals_the_plain_backbone_bit_for_bit(guard):
     flat = [image for images in IMAGES for image in (images if isinstance(images, list) else [images])]
     encoded = encode(guard.backbone, chats, flat, safety_tokens=0).tensors
     assert set(encoded) == set(inputs)
-    with torch.no_grad():
-        own, plain = (guard.language_model(**tensors).logits for tensors in (encoded, dict(inputs)))
-    assert torch.equal(own, plain)
+    with torch.no_grad(), guard.disabled():
+        assert torch.equal(guard.language_model(**encoded).logits, plain.model(**inputs).logits)
 
 
 def test_replayed_vision_features_are_those_of_the_backbones_own_pass(guard):
@@ -106,8 +110,9 @@ def test_text_alone_equals_the_plain_backbone(guard):
     if guard.backbone.model_type == "paligemma":
         pytest.skip("its processor refuses text without an image")
     prompts, images = ["Hello", "And what else?"], [[], []]
-    inputs = plain_inputs(guard.backbone, prompts, images)
-    made = guard.language_model.generate(**inputs, **GREEDY)[:, inputs["input_ids"].shape[1] :]
+    plain = family_backbone(guard.backbone.model_type)
+    inputs = plain_inputs(plain, prompts, images)
+    made = plain.model.generate(**inputs, **GREEDY)[:, inputs["input_ids"].shape[1] :]
     expected = guard.backbone.tokenizer.batch_decode(made, skip_special_tokens=True)
     with guard.disabled():
         off = guard.generate(images, prompts, **GREEDY)
@@ -117,8 +122,7 @@ def test_text_alone_equals_the_plain_backbone(guard):
     )
     encoded = encode(guard.backbone, [make_chat(p, 0) for p in prompts], [], safety_tokens=3).tensors
     with torch.no_grad():
-        own, plain = (guard.language_model(**tensors).logits for tensors in (encoded, dict(inputs)))
-    assert torch.equal(own, plain)
+        assert torch.equal(guard.language_model(**encoded).logits, plain.model(**inputs).logits)
 
 
 def test_rows_of_text_alone_are_the_same_in_any_batch(guard):

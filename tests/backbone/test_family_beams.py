@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationMixin
 
 from safevlm.backbone import encode, make_chat
-from tests.families import IMAGES, PROMPTS, plain_inputs
+from tests.families import IMAGES, PROMPTS, family_backbone, plain_inputs
 
 BEAMS = {"max_new_tokens": 5, "do_sample": False, "num_beams": 2}
 SAMPLES = {"max_new_tokens": 5, "do_sample": True, "num_return_sequences": 3, "suppress_tokens": [3]}
@@ -33,8 +33,9 @@ def answers(guard, prompts=PROMPTS, images=IMAGES, **options):
 
 
 def test_disabled_beams_equal_the_plain_backbones(guard):
-    inputs = plain_inputs(guard.backbone, PROMPTS, IMAGES)
-    made = guard.language_model.generate(**inputs, **BEAMS)
+    plain = family_backbone(guard.backbone.model_type)
+    inputs = plain_inputs(plain, PROMPTS, IMAGES)
+    made = plain.model.generate(**inputs, **BEAMS)
     texts = guard.backbone.tokenizer.batch_decode(
         made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )

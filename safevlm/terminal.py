@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ COLOURS = {Verdict.SAFE: "green", Verdict.UNSAFE: "red", Verdict.UNDECIDED: "yel
 ACTION_COLOURS = {Action.ALLOW: "green", Action.HINT: "yellow", Action.REFUSE: "red"}
 BAR = 10
 SHOWN_FAILURES = 5
+RATE_AFTER = 1.0
+"""Seconds before a rate means anything."""
 
 console = Console()
 
@@ -117,19 +120,19 @@ def scan_progress() -> Iterator[Callable[[ScanCounts], None]]:
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("scan", total=None, rate="", unsafe=0, undecided=0, error=0)
-        begun = False
+        begun: tuple[float, int] | None = None
 
         def advance(counts: ScanCounts) -> None:
             nonlocal begun
-            if not begun:  # what an earlier run did is no part of this one's rate
+            if begun is None:  # what an earlier run did is no part of this one's rate
                 progress.reset(task, completed=counts.done)
-                begun = True
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+                begun = time.monotonic(), counts.done
+            elapsed = time.monotonic() - begun[0]
             progress.update(
                 task,
                 total=counts.total,
                 completed=counts.done,
-                rate="" if speed is None else f"{speed:.0f} images/s",
+                rate="" if elapsed < RATE_AFTER else f"{(counts.done - begun[1]) / elapsed:.0f} images/s",
                 unsafe=counts.unsafe,
                 undecided=counts.undecided,
                 error=counts.error,

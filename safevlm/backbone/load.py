@@ -22,6 +22,7 @@ from .families import Family, family_of
 from .families.timm import TimmConfig
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
+from .placement import on_cpu
 from .prompt_table import PromptTable
 from .quantized import check_unquantized, skip_tower
 from .timm_tower import is_timm
@@ -108,7 +109,7 @@ def load_backbone(
 
     Args:
         name: hub id or folder.
-        dtype: None: the files' own with a `device_map`, float32 without one, since half precision
+        dtype: None: the files' own, and float32 where all of it is on a CPU, since half precision
             crawls on most CPUs; else as in `transformers.from_pretrained`.
         device_map, model_kwargs: as in `transformers.from_pretrained`; a `quantization_config` leaves the
             vision tower out, on whose features scores rest.
@@ -119,7 +120,7 @@ def load_backbone(
     hub = hub or HubOptions()
     family = _known_family(name, hub)
     if dtype is None:
-        dtype = "auto" if device_map not in (None, "cpu") else torch.float32
+        dtype = torch.float32 if on_cpu(device_map) else "auto"
     options = {**vars(hub), "dtype": dtype, **model_kwargs}
     if device_map is not None:
         options["device_map"] = device_map

@@ -24,6 +24,12 @@ def one_device(device_map: Any) -> torch.device:
         ) from error
 
 
+def on_cpu(device_map: Any) -> bool:
+    """Whether all of a model goes to the CPU, however the `device_map` says so; None does."""
+    places = set(device_map.values()) if isinstance(device_map, Mapping) else {device_map}
+    return all(place is None or str(place) == "cpu" for place in places)
+
+
 def safety_dtype(
     tower_dtype: torch.dtype, device: torch.device, *, asked: torch.dtype | str | None = None
 ) -> torch.dtype:

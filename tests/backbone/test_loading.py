@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 
 from safevlm import RiskScorer, SafeVLM
 from safevlm.backbone import load_backbone, load_tower, safety_dtype
-from safevlm.backbone.placement import one_device
+from safevlm.backbone.placement import on_cpu, one_device
 from safevlm.backbone.quantized import skip_tower
 from safevlm.checkpoint import load_tensors
 from safevlm.errors import BackboneError, CheckpointError
@@ -286,3 +286,12 @@ def test_a_guard_with_a_compiled_scorer_still_runs_the_tower_once(folders):
     with guard.disabled():
         guard.generate(PICTURES[:1], ["Hi"], generation_config=greedy)
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("device_map", "expected"),
+    [(None, True), ("cpu", True), ({"": "cpu"}, True), (torch.device("cpu"), True), ("auto", False),
+     ({"": 0}, False), ({"model.vision_tower": "cpu", "model.language_model": "cuda:0"}, False)],
+)  # fmt: skip
+def test_a_model_that_is_all_on_the_cpu_is_told_by_any_spelling(device_map, expected):
+    assert on_cpu(device_map) is expected

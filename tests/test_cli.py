@@ -177,7 +177,7 @@ def test_a_signal_ends_a_scan_and_says_how_to_go_on(number, tmp_path):
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert f"Go on with:\n  safevlm scan {folder} --out {tmp_path}/out --batch-size 1\n" in errors
+    assert f"Go on with:\n  safevlm scan {folder} --out {tmp_path}/out --batch-size 1 --resume\n" in errors
     assert "Traceback" not in errors
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["interrupted"]

@@ -6,14 +6,14 @@ from __future__ import annotations
 def export(
     folder: str, *, out: str, keep: str = "safe", threshold: float | None = None, format: str = "parquet"
 ) -> int:
-    """Write which images of a scan are safe, unsafe, undecided or errors; the source stays as it is.
+    """Write which images or samples of a scan are safe, unsafe, undecided or errors; the source stays as it is.
 
     Args:
         folder: of the scan.
         out: file to write.
         keep: safe, unsafe, undecided, error, or several with commas between them.
         threshold: least score that is unsafe, in place of the policy's verdict.
-        format: parquet or jsonl (a row per image), txt (a line per sample), or view (for datasets and webdataset).
+        format: parquet or jsonl (a row per image), txt (ids of whole samples), or view (for datasets and webdataset).
 
     Exit code 1 where there is nothing to keep.
     """

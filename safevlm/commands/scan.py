@@ -82,11 +82,24 @@ def scan(
                 print(f"no report: {error}", file=sys.stderr)
                 report = None
     except KeyboardInterrupt:
-        again = shlex.join(["safevlm", *(part for part in sys.argv[1:] if part != "--fresh")])
-        print(f"interrupted; finished shards are kept. Go on with:\n  {again}", file=sys.stderr)
+        print(f"interrupted; finished shards are kept. {_go_on(folder, fresh)}", file=sys.stderr)
         return 130
     terminal.show_summary(summary, folder, report)
     return int(not summary.complete)
+
+
+def _go_on(folder: Path, fresh: bool) -> str:
+    """How to go on without beginning anew."""
+    from safevlm.scan import LEDGER
+
+    given = sys.argv[1:]
+    # flags may be shortened, and no other one begins with an f
+    parts = [part for part in given if not (part.startswith("--f") and "--fresh".startswith(part))]
+    configured = fresh and parts == given
+    if (folder / LEDGER).exists() and "--resume" not in parts:
+        parts.append("--resume")
+    how = "Take `fresh` out of the configuration and go on with" if configured else "Go on with"
+    return f"{how}:\n  {shlex.join(['safevlm', *parts])}"
 
 
 @contextmanager

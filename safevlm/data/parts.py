@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,7 +136,9 @@ def written_by(path: Path) -> str | None:
     return None if mark is None else mark.decode()
 
 
-def iterate_parts(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def iterate_parts(
+    folder: Path, columns: Sequence[str], *, only: Container[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of every `part-*.parquet` in a folder, in the order of the parts' names.
 
     A batch of rows is held at a time, whatever the parts' size. A folder without parts, or one that
@@ -145,6 +147,7 @@ def iterate_parts(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, An
     Args:
         folder: where the parts are.
         columns: which of their columns are read.
+        only: names of the parts that are read; None: all.
 
     Raises:
         DataError: a part is broken or lacks one of the columns.
@@ -154,6 +157,8 @@ def iterate_parts(folder: Path, columns: Sequence[str]) -> Iterator[dict[str, An
     import pyarrow.parquet as pq
 
     for path in sorted(folder.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)):
+        if only is not None and path.name not in only:
+            continue
         try:
             with pq.ParquetFile(path) as file:
                 missing = [name for name in columns if name not in file.schema_arrow.names]

@@ -14,7 +14,7 @@ from safevlm.data.parts import iterate_parts
 from safevlm.errors import DataError
 from safevlm.report.document import inline_json
 from safevlm.report.duplicates import near_duplicates
-from safevlm.report.overview import RANKS
+from safevlm.report.overview import RANKS, Overview
 from safevlm.taxonomy import Taxonomy
 
 ROWS = 100_000
@@ -40,7 +40,8 @@ class Listing:
 
     Args:
         ids, captions, reasons: texts; captions and reasons of the first rows only.
-        shards: names; `shard` counts in them.
+        sources: URIs; those of a scan are several where it was merged.
+        shards: number of the source, and name; `shard` counts in them.
         levels, categories: names; `level` and `category` (uint8) count in them, 255 is none.
         score: float32, NaN without one.
         verdict: uint8, 0 unsafe, 1 undecided, 2 safe.
@@ -52,7 +53,8 @@ class Listing:
     ids: list[str]
     captions: list[str]
     reasons: list[str]
-    shards: list[str]
+    sources: list[str]
+    shards: list[tuple[int, str]]
     levels: list[str]
     categories: list[str]
     score: np.ndarray
@@ -71,15 +73,16 @@ class Listing:
         return {name: _base64(getattr(self, name).tobytes()) for name in names}
 
 
-def read_listing(rows_folder: Path, listed: np.ndarray, taxonomy: Taxonomy) -> Listing:
-    """Read the rows with the numbers `listed`, which come in the page's order."""
-    found = _empty(len(listed), taxonomy)
+def read_listing(rows_folder: Path, overview: Overview, taxonomy: Taxonomy) -> Listing:
+    """Read the rows that an overview lists, in its order."""
+    listed = overview.listed
+    found = _empty(len(listed), taxonomy, list(overview.counts["source"]))
     hashes: list[int | None] = [None] * len(listed)
-    shards: dict[str, int] = {}
+    shards: dict[tuple[int, str], int] = {}
     order = np.argsort(listed)
     wanted = iter(zip(listed[order].tolist(), order.tolist(), strict=True))
     number, place = next(wanted, (-1, -1))
-    columns = ("id", "shard", "index", "sha256", "phash", "score", "level", "category", "verdict")
+    columns = ("source", "id", "shard", "index", "sha256", "phash", "score", "level", "category", "verdict")
     rows = iterate_parts(rows_folder, (*columns, "status", "reason", "text"))
     for current, row in enumerate(rows):
         if row["status"] == "error" and len(found.errors) < ERRORS:
@@ -100,11 +103,12 @@ def read_listing(rows_folder: Path, listed: np.ndarray, taxonomy: Taxonomy) -> L
     return _within_bounds(found)
 
 
-def _empty(n: int, taxonomy: Taxonomy) -> Listing:
+def _empty(n: int, taxonomy: Taxonomy, sources: list[str]) -> Listing:
     return Listing(
         ids=[""] * n,
         captions=[""] * min(n, CAPTIONS),
         reasons=[""] * min(n, CAPTIONS),
+        sources=sources,
         shards=[],
         levels=list(taxonomy.levels),
         categories=list(taxonomy.category_names),
@@ -120,7 +124,7 @@ def _empty(n: int, taxonomy: Taxonomy) -> Listing:
     )
 
 
-def _place(found: Listing, place: int, row: dict[str, Any], shards: dict[str, int]) -> None:
+def _place(found: Listing, place: int, row: dict[str, Any], shards: dict[tuple[int, str], int]) -> None:
     """Put a row into the columns."""
     found.ids[place] = _cut(row["id"], ID_LENGTH)
     if place < len(found.captions):
@@ -131,7 +135,8 @@ def _place(found: Listing, place: int, row: dict[str, Any], shards: dict[str, in
         found.level[place] = _code(found.levels, row["level"])
         found.category[place] = _code(found.categories, row["category"])
     found.verdict[place] = RANKS[row["verdict"]]
-    found.shard[place] = shards.setdefault(row["shard"], len(shards))
+    shard = (found.sources.index(row["source"]), row["shard"])
+    found.shard[place] = shards.setdefault(shard, len(shards))
     found.index[place] = row["index"]
     if row["sha256"]:
         found.sha256[place] = np.frombuffer(bytes.fromhex(row["sha256"]), np.uint8)
@@ -182,11 +187,12 @@ def read_thumbnails(folder: Path, listing: Listing, *, budget: int) -> Iterator[
         [row, WebP as base64, heatmap as base64, its height, its width], the heatmap empty without one.
     """
     places = _pictured(listing)
-    wanted = {(listing.shards[listing.shard[p]], int(listing.index[p])): p for p in places}
+    wanted = {(*listing.shards[listing.shard[p]], int(listing.index[p])): p for p in places}
+    sources = {uri: number for number, uri in enumerate(listing.sources)}
     found: dict[int, tuple[bytes, bytes, int, int]] = {}
-    columns = ("shard", "index", "thumbnail", "heatmap", "heatmap_height", "heatmap_width")
+    columns = ("source", "shard", "index", "thumbnail", "heatmap", "heatmap_height", "heatmap_width")
     for row in iterate_parts(folder, columns):
-        place = wanted.get((row["shard"], row["index"]))
+        place = wanted.get((sources.get(row["source"], -1), row["shard"], row["index"]))
         if place is None or not row["thumbnail"]:
             continue
         height, width = row["heatmap_height"] or 0, row["heatmap_width"] or 0

@@ -14,7 +14,7 @@ import numpy as np
 from safevlm.data.parts import iterate_parts
 
 STEPS = 1000  # of the threshold slider
-COUNTED = ("status", "level", "category", "model")
+COUNTED = ("status", "level", "category", "model", "source")
 RANKS = {"unsafe": 0, "undecided": 1, "safe": 2}
 
 
@@ -27,7 +27,7 @@ class Overview:
         bins: one per edge, the rows with edge <= score < the next edge.
         total: rows.
         flagged, safe: rows with a score and the verdict unsafe or safe.
-        counts: status, level, category, model -> value -> rows; rows without a value are left out.
+        counts: status, level, category, model, source -> value -> rows; rows without a value are left out.
         listed: int64, numbers of the rows that a page lists, in its order: unsafe by falling score,
             undecided, safe by falling score; errors have a table of their own.
     """

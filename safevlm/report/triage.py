@@ -30,8 +30,11 @@ NAMED = {"source", "model", "policy", "policy_sha256"}
 """Keys of a summary, and of mappings in it, that the page says itself."""
 FAILURES = 5
 """Failed shards that the page names."""
-INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-"""Controls that reorder or hide text; shown as a replacement character."""
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]"
+)
+"""Characters that reorder or hide text, controls, tags and variation selectors; shown as a replacement character."""
 
 
 def write_triage(
@@ -56,7 +59,7 @@ def write_triage(
         out: the HTML file; replaced whole or not at all.
         taxonomy: names that a mark may give.
         policy: what the verdicts rest on.
-        source: the scan's source, as `safevlm.data.open_source` takes it; stands in every mark.
+        source: the scan's source, for people; marks carry the source of their row.
         summary: name -> value, shown as facts.
 
     Returns:
@@ -70,7 +73,7 @@ def write_triage(
     overview = survey(rows_folder, thresholds=thresholds, limit=ROWS)
     if not overview.total:
         raise DataError(f"{rows_folder}: holds no rows; scan something first")
-    listing = read_listing(rows_folder, overview.listed, taxonomy)
+    listing = read_listing(rows_folder, overview, taxonomy)
     style, script = resource("triage.css"), _script()
     failures: Mapping[str, str] = summary.get("failures", {})  # a summary names some of the failed shards
     context = {
@@ -137,7 +140,7 @@ def _scan(overview: Overview, policy: Policy, taxonomy: Taxonomy, source: str) -
     identity = json.dumps([source, sorted(overview.counts["model"]), policy.sha256])
     return {
         "key": hashlib.sha256(identity.encode()).hexdigest()[:16],
-        "source": source,
+        "sources": list(overview.counts["source"]),
         "levels": list(taxonomy.levels),
         "categories": list(taxonomy.category_names),
         "clean": taxonomy.clean,

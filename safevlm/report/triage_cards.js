@@ -70,7 +70,7 @@ const TAIL = 12; // characters
 function titled(row) {
   const id = visible(ROWS.ids[row]);
   const cut = id.lastIndexOf("/") + 1;
-  const shard = visible(ROWS.shards[ROWS.shard[row]]);
+  const shard = visible(shardOf(row));
   const name = id.slice(cut) || id;
   return make("p", { class: "title", title: id + "\n" + shard + ", index " + ROWS.index[row] },
     // A long name is cut in its middle: what tells it from the next often stands at its end.

@@ -32,12 +32,16 @@ class Marks {
     this.read(before);
   }
 
-  static place(shard, index) {
-    return JSON.stringify([shard, index]);
+  static place(source, shard, index) {
+    return JSON.stringify([source, shard, index]);
+  }
+
+  static placeOf(row) {
+    return Marks.place(sourceOf(row), shardOf(row), ROWS.index[row]);
   }
 
   line(row) {
-    return this.lines.get(Marks.place(ROWS.shards[ROWS.shard[row]], ROWS.index[row]));
+    return this.lines.get(Marks.placeOf(row));
   }
 
   of(row) {
@@ -47,7 +51,7 @@ class Marks {
 
   // Marks a row, or takes the mark away where it has it already.
   set(row, mark) {
-    const place = Marks.place(ROWS.shards[ROWS.shard[row]], ROWS.index[row]);
+    const place = Marks.placeOf(row);
     const again = this.of(row) === mark;
     if (again) this.lines.delete(place);
     else this.lines.set(place, this.made(row, mark));
@@ -60,8 +64,8 @@ class Marks {
     if (mark === "right") [level, category] = [label(SCAN.levels, ROWS.level[row]), label(SCAN.categories, ROWS.category[row])];
     if (mark === "wrong" && flagged) [level, category] = [SCAN.levels[0], SCAN.clean];
     return {
-      source: SCAN.source,
-      shard: ROWS.shards[ROWS.shard[row]],
+      source: sourceOf(row),
+      shard: shardOf(row),
       index: ROWS.index[row],
       id: ROWS.ids[row],
       sha256: sha256(row),
@@ -95,7 +99,7 @@ class Marks {
       if (!written.trim()) continue;
       const line = Marks.checked(written);
       if (line) {
-        this.lines.set(Marks.place(line.shard, line.index), line);
+        this.lines.set(Marks.place(line.source, line.shard, line.index), line);
         taken++;
       } else left++;
     }
@@ -113,7 +117,7 @@ class Marks {
     if (line === null || typeof line !== "object") return null;
     const { source, shard, index, id, sha256, risk_level, risk_category, mark, score } = line;
     const known =
-      source === SCAN.source &&
+      SCAN.sources.includes(source) &&
       [shard, id, sha256].every((text) => typeof text === "string") &&
       Number.isInteger(index) &&
       ["", ...SCAN.levels].includes(risk_level) &&

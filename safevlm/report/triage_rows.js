@@ -56,9 +56,23 @@ function sha256(row) {
   return Array.from(ROWS.sha256.subarray(row * 32, row * 32 + 32), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// Controls that reorder or hide text show as a replacement character.
+function sourceOf(row) {
+  return SCAN.sources[ROWS.shards[ROWS.shard[row]][0]];
+}
+
+function shardOf(row) {
+  return ROWS.shards[ROWS.shard[row]][1];
+}
+
+const INVISIBLE = new RegExp(
+  "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u180b-\\u180f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f" +
+    "\\ufe00-\\ufe0f\\ufeff\\ufff9-\\ufffb\\u{e0000}-\\u{e01ef}]",
+  "gu",
+);
+
+// Characters that reorder or hide text, controls, tags and variation selectors, show as a replacement character.
 function visible(text) {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, "\ufffd");
+  return text.replace(INVISIBLE, "\ufffd");
 }
 
 // Rows of the whole scan, listed or not, with a score of at least edges[step].

@@ -1,26 +1,31 @@
-"""The rows of a scan -> a list of kept or flagged images, or a view that data loaders filter by."""
+"""The rows of a scan -> a list of kept or flagged images or samples, or a view that data loaders filter by."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from safevlm.data.parts import Column, PartFile, iterate_parts
 from safevlm.errors import DataError
-from safevlm.scan.output import ROWS
+from safevlm.scan.ledger import DONE, opened
+from safevlm.scan.output import ROWS, part_name
 from safevlm.scan.view import VIEW_COLUMNS, VIEW_FORMAT
 from safevlm.scan.worker import ERROR, OK, Row
 from safevlm.types import Verdict
 
+logger = logging.getLogger(__name__)
+
 KINDS = ("safe", "unsafe", "undecided", "error")
-EXPORT_FORMAT = "safevlm-export/1"
+EXPORT_FORMAT = "safevlm-export/2"
 COLUMNS = (
+    Column("source", "string", nullable=False),
     Column("id", "string", nullable=False),
     Column("shard", "string", nullable=False),
     Column("index", "int32", nullable=False),
@@ -30,7 +35,17 @@ COLUMNS = (
     Column("level", "string"),
     Column("category", "string"),
 )
-_READ = ("id", "shard", "index", "number", "score", "level", "category", "verdict", "status")
+_READ = ("source", "id", "shard", "index", "number", "score", "level", "category", "verdict", "status")
+
+
+class Sample(NamedTuple):
+    """A sample of a shard: whether all of its images were scanned and are kept, and whether one is."""
+
+    source: str
+    shard: str
+    id: str
+    whole: bool
+    partly: bool
 
 
 def export(
@@ -41,22 +56,25 @@ def export(
     threshold: float | None = None,
     form: str = "parquet",
 ) -> int:
-    """Write which images of a scan are of some kinds; the source stays as it is.
+    """Write which images or samples of a scan are of some kinds; the source stays as it is.
+
+    What the scan has no row of is never kept; a warning says how many shards are not finished.
 
     Args:
         folder: of the scan.
         out: the file to write, replaced whole or not at all.
         keep: of safe, unsafe, undecided (no score), error (no image).
         threshold: the least score that is unsafe, in (0, 1]; None: the verdicts of the scan's policy.
-        form: parquet or jsonl: a row per image with id, shard, index, number, kind, score, level,
-            category; txt: a line per sample with such an image; view: samples all of whose images are
-            kept, for `View`.
+        form: parquet or jsonl: a row per image with source, id, shard, index, number, kind, score,
+            level, category, whatever the other images of its sample are; txt: the id of each sample,
+            where safe ones are kept only if every image of every sample with this id is, else if one
+            is; view: for `View`, which samples have only images that are kept.
 
     Returns:
-        How many lines or rows were written.
+        How many images (parquet, jsonl) or samples (txt, view) were kept.
 
     Raises:
-        DataError: no rows, none of these kinds, or the file cannot be written.
+        DataError: no scan, none of these kinds, or the file cannot be written.
         ValueError: an unknown kind or form, or a threshold outside (0, 1].
     """
     if unknown := sorted(set(keep) - set(KINDS)) or ([] if keep else ["nothing"]):
@@ -65,55 +83,99 @@ def export(
         raise ValueError(f"export knows no form {form!r}; choose one of {', '.join(_WRITERS)}")
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"export: threshold is {threshold}; it is a score above 0 and up to 1")
-    kinds: Counter[str] = Counter()
-    rows = _kinds(Path(folder) / ROWS, threshold, kinds)
-    written = _WRITERS[form](rows, frozenset(keep), Path(out))
-    if not kinds:
-        raise DataError(f"{folder}: holds no rows; give the folder that `safevlm scan` wrote to")
+    scanned = _Scanned(Path(folder), frozenset(keep), threshold)
+    written = _WRITERS[form](scanned, Path(out))
+    if not scanned.kinds:
+        raise DataError(f"{folder}: holds no rows yet; run its `safevlm scan` again")
     if not written:
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        found = ", ".join(f"{count} {kind}" for kind, count in scanned.kinds.items())
         raise DataError(f"{folder}: nothing to keep; it has {found}, and {', '.join(keep)} was asked for")
     return written
 
 
-def _kinds(folder: Path, threshold: float | None, seen: Counter[str]) -> Iterator[Row]:
-    """Every row with its kind, counted."""
-    for row in iterate_parts(folder, _READ):
-        kind = row["verdict"]
-        if row["status"] == ERROR:
-            kind = ERROR
-        elif row["status"] == OK and threshold is not None:
-            kind = (Verdict.UNSAFE if row["score"] >= threshold else Verdict.SAFE).value
-        seen[kind] += 1
-        yield row | {"kind": kind}
+class _Scanned:
+    """What a scan's ledger knows of its shards, and their rows.
+
+    Args:
+        folder: of the scan.
+        keep: kinds.
+        threshold: see `export`.
+    """
+
+    def __init__(self, folder: Path, keep: frozenset[str], threshold: float | None) -> None:
+        self.keep = keep
+        self.kinds: Counter[str] = Counter()
+        self._rows, self._threshold = folder / ROWS, threshold
+        with opened(folder) as ledger:
+            states = list(ledger.shards())
+        self._parts = {part_name(state.planned.number) for state in states if state.status}
+        self._shards = [(state.source, state.planned.shard.name) for state in states]
+        self._unfinished = {(state.source, state.planned.shard.name): state.unfinished for state in states}
+        left = sum(1 for state in states if state.status != DONE and state.planned.take != 0)
+        if left:
+            logger.warning(
+                "%s: %d of %d shards are not scanned to their end; what has no row is not in the list. "
+                "Run the scan's command again for the rest", folder, left, len(states)
+            )  # fmt: skip
+
+    def rows(self) -> Iterator[Row]:
+        """Every row with its kind, counted."""
+        self.kinds.clear()
+        for row in iterate_parts(self._rows, _READ, only=self._parts):
+            kind = row["verdict"]
+            if row["status"] == ERROR:
+                kind = ERROR
+            elif row["status"] == OK and self._threshold is not None:
+                kind = (Verdict.UNSAFE if row["score"] >= self._threshold else Verdict.SAFE).value
+            self.kinds[kind] += 1
+            yield row | {"kind": kind}
+
+    def images(self) -> Iterator[Row]:
+        """The columns of the images that are kept."""
+        names = [column.name for column in COLUMNS]
+        return ({name: row[name] for name in names} for row in self.rows() if row["kind"] in self.keep)
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample, in the rows' order; holds those of a shard at a time."""
+        for (source, shard), members in groupby(self.rows(), key=itemgetter("source", "shard")):
+            unfinished = self._unfinished.get((source, shard))
+            found: dict[str, tuple[bool, bool]] = {}
+            for row in members:
+                whole, partly = found.get(row["id"], (row["id"] != unfinished, False))
+                kept = row["kind"] in self.keep
+                found[row["id"]] = whole and kept, partly or kept
+            yield from (Sample(source, shard, id, whole, partly) for id, (whole, partly) in found.items())
+
+    def shards(self) -> list[tuple[str, str]]:
+        """Source and name of every shard that was planned."""
+        return self._shards
 
 
-def _parquet(rows: Iterable[Row], keep: frozenset[str], out: Path) -> int:
-    names = [column.name for column in COLUMNS]
-    kept = ({name: row[name] for name in names} for row in rows if row["kind"] in keep)
-    return _table(kept, out, COLUMNS, EXPORT_FORMAT)
+def _parquet(scanned: _Scanned, out: Path) -> int:
+    return _table(scanned.images(), out, COLUMNS, EXPORT_FORMAT)
 
 
-def _view(rows: Iterable[Row], keep: frozenset[str], out: Path) -> int:
-    samples = ({"shard": shard, "id": id} for shard, id in _whole_samples(rows, keep))
-    return _table(samples, out, VIEW_COLUMNS, VIEW_FORMAT)
+def _view(scanned: _Scanned, out: Path) -> int:
+    return _table(_view_rows(scanned), out, VIEW_COLUMNS, VIEW_FORMAT)
 
 
-def _whole_samples(rows: Iterable[Row], keep: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Samples none of whose images is of another kind: one unsafe image takes its sample along."""
-    for shard, members in groupby(rows, key=itemgetter("shard")):
-        kept: dict[str, bool] = {}
-        for row in members:
-            kept[row["id"]] = kept.get(row["id"], True) and row["kind"] in keep
-        yield from ((shard, id) for id, whole in kept.items() if whole)
+def _view_rows(scanned: _Scanned) -> Iterator[Row]:
+    empty = dict.fromkeys(scanned.shards())
+    for source, shard, id, whole, _ in scanned.samples():
+        empty.pop((source, shard), None)
+        yield {"source": source, "shard": shard, "id": id, "kept": whole}
+    # named, so that a tar none of whose samples has a row is not taken for another one
+    for source, shard in empty:
+        yield {"source": source, "shard": shard, "id": "", "kept": False}
 
 
 def _table(rows: Iterable[Row], out: Path, columns: Sequence[Column], mark: str) -> int:
+    """Write a table; returns how many of its rows are kept, which all are where no column says so."""
     file, written = PartFile(out, columns, mark=mark), 0
     try:
         for row in rows:
             file.add([row])
-            written += 1
+            written += row.get("kept", True)
         if written:
             file.commit()
     finally:
@@ -121,24 +183,23 @@ def _table(rows: Iterable[Row], out: Path, columns: Sequence[Column], mark: str)
     return written
 
 
-def _jsonl(rows: Iterable[Row], keep: frozenset[str], out: Path) -> int:
-    names = [column.name for column in COLUMNS]
-    return _lines(
-        (json.dumps({name: row[name] for name in names}) for row in rows if row["kind"] in keep), out
-    )
+def _jsonl(scanned: _Scanned, out: Path) -> int:
+    return _lines((json.dumps(row) for row in scanned.images()), out)
 
 
-def _txt(rows: Iterable[Row], keep: frozenset[str], out: Path) -> int:
-    def ids() -> Iterator[str]:
-        last: Any = None
-        for row in rows:
-            if row["kind"] in keep and (row["shard"], row["id"]) != last:
-                last = (row["shard"], row["id"])
-                if not row["id"].isprintable():
-                    raise DataError(f"the id {row['id']!r} does not fit into a line of text; export as jsonl")
-                yield row["id"]
+def _txt(scanned: _Scanned, out: Path) -> int:
+    return _lines(_ids(scanned), out)
 
-    return _lines(ids(), out)
+
+def _ids(scanned: _Scanned) -> Iterator[str]:
+    """Ids of samples: of what is safe none that may mean something else, of what is flagged rather too many."""
+    wholly = Verdict.SAFE.value in scanned.keep
+    refused = {sample.id for sample in scanned.samples() if not sample.whole} if wholly else set()
+    for sample in scanned.samples():
+        if sample.id not in refused if wholly else sample.partly:
+            if not sample.id.isprintable():
+                raise DataError(f"the id {sample.id!r} does not fit into a line of text; export as jsonl")
+            yield sample.id
 
 
 def _lines(lines: Iterable[str], out: Path) -> int:
@@ -157,7 +218,7 @@ def _lines(lines: Iterable[str], out: Path) -> int:
     return written
 
 
-_WRITERS: dict[str, Callable[[Iterable[Row], frozenset[str], Path], int]] = {
+_WRITERS: dict[str, Callable[[_Scanned, Path], int]] = {
     "parquet": _parquet,
     "jsonl": _jsonl,
     "txt": _txt,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from safevlm.errors import DataError
 from safevlm.policy import Policy
 from safevlm.scan.plan import Plan, PlannedShard
 
-FORMAT = "safevlm-scan/2"
+FORMAT = "safevlm-scan/3"
 LEDGER = "ledger.sqlite"
 DONE, FAILED = "done", "failed"
 
@@ -30,31 +30,50 @@ _TABLES = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE shards (
-    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, signature TEXT NOT NULL, images INTEGER,
-    take INTEGER, status TEXT, reason TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 0,
-    counts TEXT, seconds REAL NOT NULL DEFAULT 0
+    number INTEGER PRIMARY KEY, source TEXT NOT NULL, name TEXT NOT NULL, signature TEXT NOT NULL,
+    images INTEGER, take INTEGER, status TEXT, reason TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0, counts TEXT, seconds REAL NOT NULL DEFAULT 0, unfinished TEXT,
+    UNIQUE (source, name)
 );
 CREATE TABLE seen (
-    key BLOB PRIMARY KEY, width INTEGER, height INTEGER, phash TEXT, score REAL, level TEXT, category TEXT,
-    verdict TEXT, status TEXT, reason TEXT, calibrated INTEGER, levels BLOB, categories BLOB
+    key BLOB PRIMARY KEY, shard INTEGER, width INTEGER, height INTEGER, phash TEXT, score REAL, level TEXT,
+    category TEXT, verdict TEXT, status TEXT, reason TEXT, calibrated INTEGER, levels BLOB, categories BLOB
 ) WITHOUT ROWID;
 """
 _PLAIN = (
     "width", "height", "phash", "score", "level", "category", "verdict", "status", "reason", "calibrated",
 )  # fmt: skip
 _SEEN = ("key", *_PLAIN, "levels", "categories")
+_SHARD = (
+    "source", "name", "signature", "images", "take", "status", "reason", "attempts", "counts", "seconds",
+    "unfinished",
+)  # fmt: skip
+_INSERT_SHARD = "INSERT INTO shards (number, source, name, signature, images, take) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
 class ShardState:
-    """A shard as the ledger knows it: `status` is done, failed, or None where it is still to be read."""
+    """A shard as the ledger knows it.
 
+    Args:
+        source: the URI of the source that it belongs to.
+        planned: what of it is read.
+        status: done, failed, or None where it is still to be read.
+        reason: why it failed.
+        attempts: how often it was read.
+        counts: of its rows.
+        seconds: that it took.
+        unfinished: id of its last sample, where images of that may be missing; None where none are.
+    """
+
+    source: str
     planned: PlannedShard
     status: str | None
     reason: str
     attempts: int
     counts: dict[str, Any]
     seconds: float
+    unfinished: str | None = None
 
 
 class Ledger:
@@ -107,7 +126,7 @@ class Ledger:
             if "locked" in cause:
                 remedy = "another scan is writing there; wait for it, or choose another folder"
             elif "not a database" in cause or "malformed" in cause:
-                remedy = "it is no ledger of a scan, or a damaged one; choose another folder, or --fresh"
+                remedy = "it is no ledger of a scan, or a damaged one; choose another folder, or remove the file and give --fresh"
             elif "full" in cause:
                 remedy = "free space and run the same command again; finished shards are kept"
             raise DataError(f"{self.path}: {cause}; {remedy}") from error
@@ -131,14 +150,11 @@ class Ledger:
             model: the model's name.
             policy: what the verdicts rest on; its taxonomy names the stored probabilities.
         """
-        rows = ((p.number, p.shard.name, p.shard.signature, p.shard.images, p.take) for p in plan.shards)
         about = {"model": model, "policy": json.dumps(policy.to_dict())}
         with self.transaction():
             self._db.executemany("INSERT INTO settings VALUES (?, ?)", plan.settings.items())
             self._db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-            self._db.executemany(
-                "INSERT INTO shards (number, name, signature, images, take) VALUES (?, ?, ?, ?, ?)", rows
-            )
+            self._db.executemany(_INSERT_SHARD, _rows_of(plan.shards, plan.settings["source"]))
 
     def _about(self, name: str) -> str:
         with self._explained():
@@ -190,56 +206,42 @@ class Ledger:
             for statement in ("settings WHERE name != 'format'", "about", "shards", "seen"):
                 self._db.execute(f"DELETE FROM {statement}")
 
-    def check(self, settings: Mapping[str, str], shards: Sequence[Shard]) -> None:
-        """Raise DataError, naming each difference, where a folder holds the scan of something else.
-
-        A shard that is not finished may have changed; its new signature is noted.
-        """
+    def check(self, settings: Mapping[str, str]) -> None:
+        """Raise DataError, naming each difference, where a folder holds the scan of something else."""
         own = self.settings
-        differences = [
-            f"{name} was {_short(own.get(name))}, is {_short(value)}"
-            for name, value in settings.items()
-            if own.get(name) != value
-        ]
-        if own.get("source") == settings["source"]:
-            differences += self._changed(shards)
+        self.refuse(
+            [
+                f"{name} was {_short(own.get(name))}, is {_short(value)}"
+                for name, value in settings.items()
+                if own.get(name) != value
+            ]
+        )
+
+    def refuse(self, differences: Sequence[str]) -> None:
+        """Raise DataError with the differences, if there are any."""
         if differences:
             shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
             raise DataError(
                 f"{self.path.parent}: holds another scan: {shown}. Choose another folder, or --fresh to replace it"
             )
 
-    def _changed(self, shards: Sequence[Shard]) -> Iterator[str]:
-        found = {shard.name: shard for shard in shards}
+    def replace(self, gone: Collection[int], new: Sequence[PlannedShard]) -> None:
+        """Take shards by their numbers out of the plan, with their scores, and others in."""
         with self.transaction():
-            for state in list(self.shards()):
-                shard = found.pop(state.planned.shard.name, None)
-                if shard is None:
-                    yield f"the shard {state.planned.shard.name} is gone"
-                elif shard.signature != state.planned.shard.signature:
-                    if state.status == DONE:
-                        yield f"the shard {shard.name} changed since it was scanned"
-                    self._db.execute(
-                        "UPDATE shards SET signature = ?, images = ? WHERE number = ? AND status IS NOT ?",
-                        (shard.signature, shard.images, state.planned.number, DONE),
-                    )
-        for name in found:
-            yield f"the shard {name} is new"
+            for table, column in (("seen", "shard"), ("shards", "number")):
+                self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(n,) for n in gone])
+            self._db.executemany(_INSERT_SHARD, _rows_of(new, self._settings()["source"]))
 
     def shards(self) -> Iterator[ShardState]:
         """Every shard, in the plan's order."""
-        columns = "number, name, signature, images, take, status, reason, attempts, counts, seconds"
         with self._explained():
-            for row in self._db.execute(f"SELECT {columns} FROM shards ORDER BY number"):
-                number, name, signature, images, take, status, reason, attempts, counts, seconds = row
-                yield ShardState(
-                    PlannedShard(number, Shard(name, signature, images), take),
-                    status,
-                    reason,
-                    attempts,
-                    json.loads(counts) if counts else {},
-                    seconds,
-                )
+            for number, *values in self._db.execute(
+                f"SELECT number, {', '.join(_SHARD)} FROM shards ORDER BY number"
+            ):
+                row = dict(zip(_SHARD, values, strict=True))
+                shard = Shard(row.pop("name"), row.pop("signature"), row.pop("images"))
+                counts = json.loads(row.pop("counts") or "{}")
+                yield ShardState(planned=PlannedShard(number, shard, row.pop("take")), counts=counts, **row)
 
     def todo(self) -> list[PlannedShard]:
         """The shards that are not done and of which something is taken."""
@@ -254,11 +256,19 @@ class Ledger:
                 for (key,) in self._db.execute(f"SELECT key FROM seen WHERE key IN ({marks})", tuple(keys))
             }
 
-    def remember(self, found: Iterable[tuple[bytes, Mapping[str, Any]]]) -> None:
-        """Keep the scores of images by key; they last once their shard is finished."""
+    def forget_failed(self) -> None:
+        """Forget the scores of shards that broke off: they are read again, and their thumbnails made again."""
+        with self.transaction():
+            self._db.execute(
+                "DELETE FROM seen WHERE shard IN (SELECT number FROM shards WHERE status = ?)", (FAILED,)
+            )
+
+    def remember(self, shard: int, found: Iterable[tuple[bytes, Mapping[str, Any]]]) -> None:
+        """Keep the scores of a shard's images by key; they last once it is finished."""
         names_of_levels, names_of_categories = self._names
         rows = [
             (
+                shard,
                 key,
                 *(row[name] for name in _PLAIN),
                 _packed(row["level_probabilities"], names_of_levels),
@@ -270,8 +280,7 @@ class Ledger:
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
             self._db.executemany(
-                f"INSERT OR IGNORE INTO seen ({', '.join(_SEEN)}) VALUES ({', '.join('?' * len(_SEEN))})",
-                rows,
+                f"INSERT OR IGNORE INTO seen (shard, {', '.join(_SEEN)}) VALUES (?{', ?' * len(_SEEN)})", rows
             )
 
     def recall(self, key: bytes) -> dict[str, Any]:
@@ -291,21 +300,29 @@ class Ledger:
             "category_probabilities": _unpacked(categories, names_of_categories),
         }
 
-    def finish(self, number: int, *, counts: Mapping[str, Any], seconds: float, failure: str = "") -> None:
+    def finish(
+        self,
+        number: int,
+        *,
+        counts: Mapping[str, Any],
+        seconds: float,
+        failure: str = "",
+        unfinished: str | None = None,
+    ) -> None:
         """Note that a shard ended, with everything remembered of it; `failure` is why it broke off."""
         with self._explained():
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
             self._db.execute(
                 "UPDATE shards SET status = ?, reason = ?, attempts = attempts + 1, counts = ?, "
-                "seconds = seconds + ? WHERE number = ?",
-                (FAILED if failure else DONE, failure, json.dumps(counts), seconds, number),
+                "seconds = seconds + ?, unfinished = ? WHERE number = ?",
+                (FAILED if failure else DONE, failure, json.dumps(counts), seconds, unfinished, number),
             )
             self._db.execute("COMMIT")
 
     def absorb(self, other: Path, numbers: Mapping[int, int]) -> None:
-        """Take over the finished shards and the scores of another ledger; `numbers`: its numbers -> ours."""
-        columns = "name, signature, images, take, status, reason, attempts, counts, seconds"
+        """Take over the finished shards of another ledger; `numbers`: its numbers -> ours."""
+        columns = ", ".join(_SHARD)
         with self._explained():
             self._db.execute("ATTACH ? AS other", (str(other),))
             try:
@@ -316,9 +333,25 @@ class Ledger:
                             "WHERE number = ?",
                             (new, old),
                         )
-                    self._db.execute("INSERT OR IGNORE INTO seen SELECT * FROM other.seen")
             finally:
                 self._db.execute("DETACH other")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Ledger]:
+    """The ledger of a folder that holds a scan; raises DataError where it holds none."""
+    if not (folder / LEDGER).is_file():
+        raise DataError(
+            f"{folder}: holds no scan ({LEDGER} is missing); give the folder of `safevlm scan --out`"
+        )
+    with closing(Ledger(folder / LEDGER)) as ledger:
+        yield ledger
+
+
+def _rows_of(shards: Iterable[PlannedShard], source: str) -> Iterator[tuple[Any, ...]]:
+    for planned in shards:
+        shard = planned.shard
+        yield planned.number, source, shard.name, shard.signature, shard.images, planned.take
 
 
 def _short(value: str | None) -> str:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from safevlm.errors import DataError
-from safevlm.scan.ledger import LEDGER, Ledger
+from safevlm.scan.ledger import LEDGER, Ledger, opened
 from safevlm.scan.output import ROWS, THUMBNAILS, part_name, prepare
 from safevlm.scan.plan import Plan
 from safevlm.scan.summary import ScanSummary, summarise
@@ -33,10 +33,12 @@ def merge(scans: Sequence[str | Path], out: str | Path) -> ScanSummary:
     folders, out = [Path(folder) for folder in scans], Path(out)
     if len(folders) < 2:
         raise DataError("merge joins two scans or more; give their folders")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; choose a new folder")
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out}: is not empty; choose a new folder")
     with ExitStack() as stack:
-        ledgers = [stack.enter_context(_opened(folder)) for folder in folders]
+        ledgers = [stack.enter_context(_finished(folder)) for folder in folders]
         settings = _common(ledgers)
         copies = _renumbered(ledgers)
         prepare(out, fresh=False)
@@ -53,10 +55,8 @@ def merge(scans: Sequence[str | Path], out: str | Path) -> ScanSummary:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Ledger]:
-    if not (folder / LEDGER).is_file():
-        raise DataError(f"{folder}: holds no scan ({LEDGER} is missing); check the folder")
-    with closing(Ledger(folder / LEDGER)) as ledger:
+def _finished(folder: Path) -> Iterator[Ledger]:
+    with opened(folder) as ledger:
         left = sum(1 for state in ledger.shards() if state.status is None and state.planned.take != 0)
         if left:
             raise DataError(f"{folder}: {left} shards are not scanned yet; run its command again first")
@@ -79,21 +79,23 @@ def _common(ledgers: Sequence[Ledger]) -> dict[str, str]:
 
 def _renumbered(ledgers: Sequence[Ledger]) -> list[dict[int, int]]:
     """For each scan its shards' numbers -> those in the merged one; shards that a limit left out have none."""
-    owners: dict[str, Path] = {}
-    copies = []
+    owners: dict[tuple[str, str, str], Path] = {}
+    copies, count = [], 0
     for ledger in ledgers:
         numbers = {}
         for state in ledger.shards():
             if state.status is None:
                 continue
-            name = state.planned.shard.name
-            if name in owners:
-                raise DataError(
-                    f"the shard {name} is in {owners[name]} and in {ledger.path.parent}; merge scans of "
-                    "shards with names of their own"
-                )
-            numbers[state.planned.number] = len(owners)
-            owners[name] = ledger.path.parent
+            shard = state.planned.shard
+            # the same place, or the same file by another pattern
+            for key in (("source", state.source, shard.name), ("signature", shard.signature, shard.name)):
+                if (owner := owners.setdefault(key, ledger.path.parent)) != ledger.path.parent:
+                    raise DataError(
+                        f"the shard {shard.name} is in {owner} and in {ledger.path.parent}; merge scans of "
+                        "shards that have none in common"
+                    )
+            numbers[state.planned.number] = count
+            count += 1
         copies.append(numbers)
     return copies
 

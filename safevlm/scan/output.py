@@ -15,6 +15,7 @@ from safevlm.scan.ledger import FORMAT, LEDGER, Ledger
 ROWS, THUMBNAILS, SUMMARY, REPORT = "rows", "thumbnails", "summary.json", "report.html"
 
 COLUMNS = (
+    Column("source", "string", nullable=False),  # its URI
     Column("id", "string", nullable=False),  # the sample's, as the source names it
     Column("shard", "string", nullable=False),
     Column("index", "int32", nullable=False),  # position in the shard
@@ -38,6 +39,7 @@ COLUMNS = (
 )
 
 THUMBNAIL_COLUMNS = (
+    Column("source", "string", nullable=False),
     Column("shard", "string", nullable=False),
     Column("index", "int32", nullable=False),
     Column("thumbnail", "binary", nullable=False),  # WebP
@@ -72,7 +74,7 @@ def prepare(out: Path, *, fresh: bool) -> None:
     if os.path.lexists(out / REPORT) and not own:
         foreign.append(out / REPORT)
     if foreign:
-        raise DataError(f"{min(foreign)}: was not written by a scan, so it stays; choose another folder")
+        raise _foreign(min(foreign))
     finished = [path for path in parts if PART_NAME.fullmatch(path.name)]
     if finished and not own and not fresh:
         raise DataError(
@@ -101,6 +103,33 @@ def check_parts(out: Path, numbers: Iterable[int]) -> None:
             raise DataError(
                 f"{out / ROWS / part_name(number)}: is gone; put it back, or --fresh to scan again"
             )
+
+
+def drop_parts(out: Path, *, keep: Iterable[int]) -> None:
+    """Remove the parts but for those of some shards: what a killed run put in place and the ledger does not know.
+
+    Raises:
+        DataError: a file there was not written by a scan, or cannot be removed.
+    """
+    known = {part_name(number) for number in keep}
+    unknown = [
+        path for name in (ROWS, THUMBNAILS) for path in (out / name).iterdir() if path.name not in known
+    ]
+    for path in unknown:
+        if not _own_part(path, look_inside=True):
+            raise _foreign(path)
+    try:
+        for path in unknown:
+            path.unlink()
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error}); choose another folder") from error
+
+
+def _foreign(path: Path) -> DataError:
+    remedy = "choose another folder"
+    if path.name == LEDGER:  # a damaged one looks like no ledger at all
+        remedy += ", or remove the file and give --fresh"
+    return DataError(f"{path}: was not written by a scan, or is damaged, so it stays; {remedy}")
 
 
 def _own_part(path: Path, *, look_inside: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,7 @@ from safevlm.errors import DataError
 from safevlm.scan.options import ScanOptions
 
 SEED = "safevlm-scan"
-"""Of the sample: what it leaves out depends on this, the shard's name and the image's index alone."""
+"""Of the drawing: what is left out depends on this, the shard's name and the sample's id alone."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,15 @@ def _count(source: Source, shard: Shard, most: int) -> int:
     return count
 
 
-def sampled(shard: str, index: int, fraction: float | None) -> bool:
-    """Whether the image at a place belongs to the sample."""
+def file_of(shard: str) -> str:
+    """The file that a shard is a part of, by its name: several row groups, or runs of rows, share one."""
+    return re.sub(r":\d+(-\d+)?$|(?<=^rows)-\d+$", "", shard)
+
+
+def drawn(shard: str, id: str, fraction: float | None) -> bool:
+    """Whether a sample is scanned, with all of its images, where only a share of them is."""
     if fraction is None:
         return True
-    digest = hashlib.blake2b(f"{SEED}\0{shard}\0{index}".encode(), digest_size=8).digest()
+    named = f"{SEED}\0{shard}\0{id}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(named, digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64

@@ -11,7 +11,7 @@ from itertools import islice
 
 from safevlm.data import Item, Source
 from safevlm.errors import DataError
-from safevlm.scan.plan import PlannedShard, sampled
+from safevlm.scan.plan import PlannedShard, drawn
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Batch:
         last: whether the shard ends here.
         skipped: in the last batch, how many images the sample left out.
         error: in the last batch, why the shard broke off; empty where it did not.
+        unfinished: in the last batch, id of the sample that the shard's end or a limit may have cut.
     """
 
     shard: int
@@ -60,6 +61,7 @@ class Batch:
     last: bool = False
     skipped: int = 0
     error: str = ""
+    unfinished: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class ShardReader:
     Args:
         source: where the shards are.
         batch_size: images per batch, fewer where they are large.
-        sample: the share of images that is taken; None: all.
+        sample: the share of samples that is taken; None: all.
         with_text: whether the text belongs to an image's key.
     """
 
@@ -81,6 +83,7 @@ class ShardReader:
     def __call__(self, planned: PlannedShard) -> Iterator[Batch]:
         """The shard's batches and the one that ends it; what breaks a shard is in the latter."""
         name, number, skipped, held, error = planned.shard.name, 0, 0, 0, ""
+        given, last, unfinished = 0, None, None
         entries: list[Entry] = []
         items = self._items(planned)
         while True:
@@ -89,9 +92,14 @@ class ShardReader:
             except StopIteration:
                 break
             except (DataError, OSError) as reason:
-                error = str(reason) or type(reason).__name__
+                unfinished = last
+                error = "" if given == planned.take else str(reason) or type(reason).__name__
                 break
-            if not sampled(name, index, self.sample):
+            if index == planned.take:  # read to see whether the last sample has more images
+                unfinished = last if item.id == last else None
+                break
+            given, last = index + 1, item.id
+            if not drawn(name, item.id, self.sample):
                 skipped += 1
                 continue
             entries.append(self._entry(index, item))
@@ -102,14 +110,14 @@ class ShardReader:
         if entries:
             yield Batch(planned.number, number, tuple(entries))
             number += 1
-        yield Batch(planned.number, number, last=True, skipped=skipped, error=error)
+        yield Batch(planned.number, number, last=True, skipped=skipped, error=error, unfinished=unfinished)
 
     def _items(self, planned: PlannedShard) -> Iterator[tuple[int, Item]]:
-        """Items with their positions; a shard that breaks off is read again, past what was given."""
-        given = 0
+        """Items with their positions, one more than is taken; a shard that breaks off is read again."""
+        given, most = 0, None if planned.take is None else planned.take + 1
         for attempt in range(RETRIES + 1):
             try:
-                for item in islice(self.source.read(planned.shard), given, planned.take):
+                for item in islice(self.source.read(planned.shard), given, most):
                     yield given, item
                     given += 1
             except (DataError, OSError) as error:
@@ -125,6 +133,7 @@ class ShardReader:
             return Entry(index, item)
         digest = hashlib.sha256(item.data)
         key = digest.digest()
-        if self.with_text and item.text:
-            key = hashlib.sha256(key + item.text.encode("utf-8", "surrogatepass")).digest()
+        if self.with_text and (item.text or item.text_error):
+            words = item.text if not item.text_error else f"\0{item.text}\0{item.text_error}"
+            key = hashlib.sha256(key + words.encode("utf-8", "surrogatepass")).digest()
         return Entry(index, item, digest.hexdigest(), key)

@@ -29,7 +29,7 @@ class Recorder:
     Args:
         out: the scan's folder.
         ledger: of the folder, with its plan.
-        constants: columns that are equal in every row.
+        constants: columns that are equal in every row, `source` among them.
     """
 
     def __init__(self, out: Path, ledger: Ledger, constants: Row) -> None:
@@ -68,7 +68,7 @@ class Recorder:
             for entry, row in zip(batch.entries, scored.rows, strict=True)
             if entry.key and not entry.known
         ]
-        self._ledger.remember((key, row | {"reason": _nameless(row)}) for key, row in new)
+        self._ledger.remember(shard.number, ((key, row | {"reason": _nameless(row)}) for key, row in new))
         self._expected.difference_update(key for key, _ in new)
         for entry, row in zip(batch.entries, scored.rows, strict=True):
             if entry.known:
@@ -81,13 +81,13 @@ class Recorder:
         self.total.add(scored.rows)
         if batch.last:
             shard.tally.skipped += batch.skipped
-            self._finish(batch.error)
+            self._finish(batch.error, batch.unfinished)
 
     def _open(self, number: int) -> _OpenShard:
-        self._current = _OpenShard(self._out, number, self._names[number])
+        self._current = _OpenShard(self._out, number, self._names[number], self._constants["source"])
         return self._current
 
-    def _finish(self, failure: str) -> None:
+    def _finish(self, failure: str, unfinished: str | None) -> None:
         shard, now = self._current, time.perf_counter()
         if shard is None:
             return
@@ -97,6 +97,7 @@ class Recorder:
             counts=shard.tally.to_dict(),
             seconds=now - self._since,
             failure=failure,
+            unfinished=unfinished,
         )
         self.total.skipped += shard.tally.skipped
         self.total.duplicates += shard.tally.duplicates
@@ -104,7 +105,8 @@ class Recorder:
 
     def stop(self, reason: str) -> None:
         """Keep the shard that is being written as one that broke off; the next run reads it again."""
-        self._finish(reason)
+        if self._current is not None:
+            self._finish(reason, self._current.last_id)
 
     def discard(self) -> None:
         """Drop the shard that is being written."""
@@ -122,8 +124,9 @@ def _nameless(row: Row) -> str:
 class _OpenShard:
     """A shard whose rows are being written."""
 
-    def __init__(self, out: Path, number: int, name: str) -> None:
-        self.number, self.name, self.tally = number, name, Tally()
+    def __init__(self, out: Path, number: int, name: str, source: str) -> None:
+        self.number, self.name, self.source, self.tally = number, name, source, Tally()
+        self.last_id: str | None = None
         self.path = out / ROWS / part_name(number)
         self._pictures = out / THUMBNAILS / self.path.name
         self._rows = PartFile(self.path, COLUMNS, mark=FORMAT)
@@ -132,13 +135,15 @@ class _OpenShard:
     def add(self, scored: Scored) -> None:
         self._rows.add(scored.rows)
         self.tally.add(scored.rows)
+        self.last_id = scored.rows[-1]["id"] if scored.rows else self.last_id
         by_index = {row["index"]: row for row in scored.rows}
         for thumbnail in scored.thumbnails:
             row = by_index[thumbnail["index"]]
             unsafe = row["verdict"] == Verdict.UNSAFE.value
             heap, most = self._best[row["verdict"]], MAX_UNSAFE if unsafe else MAX_UNDECIDED
             # of equal scores the first image stays, whatever the order they come in
-            entry = (row["score"] if unsafe else 0.0, -row["index"], thumbnail | {"shard": self.name})
+            placed = thumbnail | {"source": self.source, "shard": self.name}
+            entry = (row["score"] if unsafe else 0.0, -row["index"], placed)
             if len(heap) < most:
                 heapq.heappush(heap, entry)
             else:

@@ -12,10 +12,12 @@ from safevlm.scan.ledger import DONE, LEDGER, Ledger
 from safevlm.scan.local import Mark, run_local
 from safevlm.scan.model import Model
 from safevlm.scan.options import ScanOptions
-from safevlm.scan.output import check_parts, prepare
+from safevlm.scan.output import check_parts, drop_parts, prepare
+from safevlm.scan.place import refuse_inside
 from safevlm.scan.plan import Plan, plan_shards, settings
 from safevlm.scan.reader import ShardReader
 from safevlm.scan.recorder import Recorder
+from safevlm.scan.replan import replan
 from safevlm.scan.summary import ScanCounts, ScanSummary, Tally, images_of, summarise
 from safevlm.scan.worker import ERROR, Scored
 
@@ -54,22 +56,25 @@ def scan(
         on_progress: called after each batch, in the calling thread.
 
     Raises:
-        DataError: nothing to scan; `out` holds the scan of something else (the difference is named),
+        DataError: nothing to scan; `out` lies in the source, holds the scan of something else (the difference is named),
             files that no scan wrote, or cannot be written. Finished shards are kept.
         MissingExtraError: a package is not installed.
     """
     out, options = Path(out), options or ScanOptions()
+    refuse_inside(source.uri, out)
     shards = source.shards()
     chosen = settings(source.uri, model.sha256, model.policy.sha256, options)
     prepare(out, fresh=fresh)
     with closing(Ledger(out / LEDGER)) as ledger:
         if ledger.begun:
-            ledger.check(chosen, shards)
+            ledger.check(chosen)
+            replan(ledger, source, shards, options.limit)
             check_parts(out, (s.planned.number for s in ledger.shards() if s.status == DONE))
         else:
             ledger.clear()
             plan = Plan(chosen, plan_shards(source, shards, options.limit))
             ledger.begin(plan, model=model.name, policy=model.policy)
+        drop_parts(out, keep=[s.planned.number for s in ledger.shards() if s.status])
         reader = ShardReader(source, options.batch_size, options.sample, options.with_text)
         job = Job(tuple(ledger.todo()), reader, model, options)
         stopped = ""
@@ -84,7 +89,12 @@ def scan(
 
 def _run(job: Job, out: Path, ledger: Ledger, on_progress: OnProgress | None) -> str:
     """Scan what is left; returns why the scan stopped itself, or nothing."""
-    constants = {"model": job.model.sha256, "policy": job.model.policy.sha256}
+    constants = {
+        "source": job.reader.source.uri,
+        "model": job.model.sha256,
+        "policy": job.model.policy.sha256,
+    }
+    ledger.forget_failed()
     recorder = Recorder(out, ledger, constants)
     images = [images_of(state) for state in ledger.shards() if state.planned.take != 0]
     total = None if None in images else sum(count or 0 for count in images)

@@ -16,14 +16,19 @@ from typing import Any
 from safevlm.data.parts import Column, read_column, written_by
 from safevlm.errors import DataError
 
-VIEW_FORMAT = "safevlm-view/1"
-VIEW_COLUMNS = (Column("shard", "string", nullable=False), Column("id", "string", nullable=False))
+VIEW_FORMAT = "safevlm-view/2"
+VIEW_COLUMNS = (
+    Column("source", "string", nullable=False),
+    Column("shard", "string", nullable=False),
+    Column("id", "string", nullable=False),  # empty in the one row of a shard without samples
+    Column("kept", "bool", nullable=False),
+)
 SHARDS_HELD = 4
 """Shards whose ids a view holds at a time, when it is asked by shard."""
 
 
 class View:
-    """Samples that were kept. What the scan has no row of was not kept. Picklable.
+    """Samples that were kept: all of their images were scanned, and are of the kinds asked for. Picklable.
 
     Args:
         path: a file of `safevlm export --format view`.
@@ -43,26 +48,33 @@ class View:
         return {"path": self.path}
 
     def __call__(self, id: str) -> bool:
-        """Whether the sample with an id was kept, where ids are unique in the source; holds them all."""
+        """Whether every sample with an id was kept, in whatever shard; holds all ids."""
         return id in self._all
 
     def webdataset(self, sample: Mapping[str, Any]) -> bool:
         """Whether a sample of `webdataset` (`__key__`, `__url__`) was kept; holds the ids of a few shards.
 
         Raises:
-            DataError: the tar belongs to several shards of the view by its name.
+            DataError: the tar may be any of several shards of the view by its name.
         """
         shard = self._shard(str(sample["__url__"]))
         return shard is not None and sample["__key__"] in self._ids(shard)
 
     @cached_property
     def _all(self) -> frozenset[str]:
-        return frozenset(read_column(self.path, "id"))
+        return self._kept(None)
+
+    def _kept(self, where: tuple[str, str] | None) -> frozenset[str]:
+        """Ids that were kept wherever they occur."""
+        ids, kept = (read_column(self.path, name, where=where) for name in ("id", "kept"))
+        refused = {id for id, is_kept in zip(ids, kept, strict=True) if not is_kept}
+        return frozenset(id for id in ids if id not in refused)
 
     @cached_property
-    def shards(self) -> frozenset[str]:
-        """Names of the shards that samples were kept of."""
-        return frozenset(read_column(self.path, "shard"))
+    def shards(self) -> frozenset[tuple[str, str]]:
+        """Source and name of every shard of the scan, also of those that nothing was kept of."""
+        sources, names = (read_column(self.path, name) for name in ("source", "shard"))
+        return frozenset(zip(sources, names, strict=True))
 
     @cached_property
     def _shard(self) -> Any:
@@ -71,16 +83,14 @@ class View:
     def _find(self, url: str) -> str | None:
         """The shard of a tar: its URL ends in the shard's name."""
         place = url.partition("?")[0]
-        found = [name for name in self.shards if place == name or place.endswith(f"/{name}")]
+        found = [(name, uri) for uri, name in self.shards if place == name or place.endswith(f"/{name}")]
         if len(found) > 1:
+            choices = ", ".join(f"{name} of {uri}" for name, uri in sorted(found))
             raise DataError(
-                f"{url}: may be any of {', '.join(sorted(found))} in {self.path}; rename the tars"
+                f"{url}: may be any of {choices} in {self.path}; rename the tars, or export a view of each source"
             )
-        return found[0] if found else None
+        return found[0][0] if found else None
 
     @cached_property
     def _ids(self) -> Any:
-        def read(shard: str) -> frozenset[str]:
-            return frozenset(read_column(self.path, "id", where=("shard", shard)))
-
-        return lru_cache(maxsize=SHARDS_HELD)(read)
+        return lru_cache(maxsize=SHARDS_HELD)(lambda shard: self._kept(("shard", shard)))

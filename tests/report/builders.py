@@ -22,7 +22,7 @@ SOURCE = "folder:/data/photographs"
 SCORES = pa.map_(pa.string(), pa.float32())
 SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in ("id", "shard", "sha256", "phash", "level", "category")),
+        *((name, pa.string()) for name in ("source", "id", "shard", "sha256", "phash", "level", "category")),
         *((name, pa.string()) for name in ("verdict", "status", "reason", "text", "model", "policy")),
         *((name, pa.int32()) for name in ("index", "number", "width", "height")),
         ("score", pa.float32()),
@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
 )
 THUMBNAIL_SCHEMA = pa.schema(
     [
+        ("source", pa.string()),
         ("shard", pa.string()),
         ("index", pa.int32()),
         ("thumbnail", pa.binary()),
@@ -47,6 +48,7 @@ def row(number: int, score: float | None, **changes: Any) -> dict[str, Any]:
     """A row; scores from 0.5 on are unsafe, none is undecided."""
     unsafe = score is not None and score >= 0.5
     values = {
+        "source": SOURCE,
         "id": f"holiday/{number:06d}.jpg",
         "shard": f"shard-{number % 3}",
         "index": number // 3,
@@ -114,6 +116,7 @@ def thumbnail(of: dict[str, Any], data: bytes | None = None, side: int = 7) -> d
     """With a heatmap that rises from the left edge to the right."""
     grid = np.tile(np.linspace(0, 255, side).astype(np.uint8), (side, 1))
     return {
+        "source": of["source"],
         "shard": of["shard"],
         "index": of["index"],
         "thumbnail": picture(of["index"]) if data is None else data,

@@ -50,7 +50,9 @@ def test_columns_are_the_rows_in_the_pages_order(tmp_path: Path) -> None:
     assert column(html, "sha256", "u1").tobytes().hex() == "".join(each["sha256"] for each in wanted)
     shards = block(html, "shards")
     places = zip(column(html, "shard", "<i4"), column(html, "index", "<i4"), strict=True)
-    assert [(shards[shard], index) for shard, index in places] == [(e["shard"], e["index"]) for e in wanted]
+    assert [(*shards[shard], index) for shard, index in places] == [
+        (0, e["shard"], e["index"]) for e in wanted
+    ]
     levels = [None if code == 255 else TAXONOMY.levels[code] for code in column(html, "level", "u1")]
     assert levels == [each["level"] for each in wanted]
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.html"]
@@ -143,7 +145,7 @@ def test_thumbnails_stop_at_their_bytes(tmp_path: Path) -> None:
     made = [row(number, 0.9 - number / 100) for number in range(10)]
     write_scan(tmp_path, made, [thumbnail(each, bytes(3000)) for each in reversed(made)])
     overview = survey(tmp_path / "rows", thresholds=(0.5,), limit=100)
-    found = listing.read_listing(tmp_path / "rows", overview.listed, TAXONOMY)
+    found = listing.read_listing(tmp_path / "rows", overview, TAXONOMY)
     for budget, fit in ((0, 0), (4200, 1), (13_000, 3), (10**6, 10)):
         taken = list(listing.read_thumbnails(tmp_path / "thumbnails", found, budget=budget))
         assert [item[0] for item in taken] == list(range(fit))
@@ -215,6 +217,34 @@ def test_facts_name_model_policy_and_source(tmp_path: Path) -> None:
     assert "broke off" not in html
     assert 0.21234 in block(html, "scan")["edges"]
     assert POLICY.sha256[:16] not in html
+
+
+def test_rows_of_several_sources_keep_theirs(tmp_path: Path) -> None:
+    """A merged scan: the same shard and place in two sources are two pictures."""
+    sources = ["folder:/a", "folder:/b"]
+    made = [
+        row(n, 0.9 - n / 10, source=sources[n % 2], shard="files-00000000", index=n // 2) for n in range(4)
+    ]
+    pictures = [thumbnail(each, str(n).encode()) for n, each in enumerate(made)]
+    html = report(tmp_path, made, thumbnails=pictures, source=" + ".join(sources)).read_text("utf-8")
+    assert block(html, "scan")["sources"] == sources
+    shards, index = block(html, "shards"), column(html, "index", "<i4").tolist()
+    places = [(sources[shards[s][0]], i) for s, i in zip(column(html, "shard", "<i4"), index, strict=True)]
+    assert places == [(each["source"], each["index"]) for each in made]
+    assert [(item[0], b64decode(item[1])) for item in thumbnails(html)] == [(n, b"%d" % n) for n in range(4)]
+
+
+INVISIBLE = (
+    *("\u061c", "\u00ad", "\u200b", "\u202e", "\u2066", "\ufeff", "\ufe0f", "\ufe00", "\U000e0100"),
+    *("\U000e0001", "\U000e0041", "\U000e007f", "\U000e01ef", "\x00", "\x85", "\u2028", "\u180e"),
+)
+
+
+@pytest.mark.parametrize("character", INVISIBLE, ids=ascii)
+def test_characters_that_hide_or_reorder_are_shown(character: str, tmp_path: Path) -> None:
+    html = report(tmp_path, rows(2), source=f"folder:/a{character}b").read_text("utf-8")
+    assert "/a\ufffdb" in html
+    assert character not in html
 
 
 def test_failed_shards_are_named_above_everything(tmp_path: Path) -> None:

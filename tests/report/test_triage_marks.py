@@ -32,7 +32,8 @@ def scanned(folder: Path) -> list[Row]:
     for shard in source.shards():
         for index, item in enumerate(source.read(shard)):
             digest = hashlib.sha256(item.data or b"").hexdigest()
-            made.append(row(index, SCORES[index], id=item.id, shard=shard.name, index=index, sha256=digest))
+            place = {"source": source.uri, "shard": shard.name, "index": index}
+            made.append(row(index, SCORES[index], id=item.id, sha256=digest, **place))
     return made
 
 

@@ -47,14 +47,6 @@ def ray_here() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(params=["local", "ray"])
-def engine(request: pytest.FixtureRequest) -> str:
-    """Both engines; Ray is started where it is asked for first."""
-    if request.param == "ray":
-        request.getfixturevalue("ray_here")
-    return request.param
-
-
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Twenty pictures of noise in a folder."""

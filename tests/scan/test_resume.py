@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +153,34 @@ def test_a_tar_that_is_cut_in_the_middle(model: Checkpoint, tmp_path: Path) -> N
     assert "breaks off" in summary.failures["0.tar"]
 
 
+def test_a_shard_that_breaks_off_again_keeps_its_thumbnails(model: Checkpoint, tmp_path: Path) -> None:
+    images = [(f"{number:03d}.png", picture_bytes(number % 6)) for number in range(16)]  # some twice in a tar
+    uri = make_source("wds", tmp_path, images)
+    tar, out = tmp_path / "0.tar", tmp_path / "out"
+    whole = tar.read_bytes()
+    with tarfile.open(tar) as opened:
+        cut = next(m for m in opened.getmembers() if m.name == "007.png").offset_data + 9
+    tar.write_bytes(whole[:cut])
+    first = scan(open_source(uri), model, out)
+    rows, thumbnails = rows_of(out), rows_of(out, "thumbnails")
+    assert {row["shard"] for row in thumbnails} == {"0.tar"}  # 1.tar holds repeats alone
+    assert first.duplicates > 0
+    for _ in range(2):
+        again = scan(open_source(uri), model, out)
+        assert (again.n, again.duplicates, again.failures) == (first.n, first.duplicates, first.failures)
+        assert (rows_of(out), rows_of(out, "thumbnails")) == (rows, thumbnails)
+    tar.write_bytes(whole)
+    mended, undisturbed = (
+        scan(open_source(uri), model, out),
+        scan(open_source(uri), model, tmp_path / "whole"),
+    )
+    assert (mended.n, mended.duplicates, mended.complete) == (16, undisturbed.duplicates, True)
+    places = [
+        [(row["shard"], row["index"]) for row in rows_of(o, "thumbnails")] for o in (out, tmp_path / "whole")
+    ]
+    assert places[0] == places[1]
+
+
 def test_a_limit_meets_the_break_of_a_shard(model: Checkpoint, tmp_path: Path) -> None:
     images = [(f"{number:03d}.png", picture_bytes(number)) for number in range(8)]
     uri = make_source("wds", tmp_path, images)
@@ -182,6 +212,24 @@ def test_a_plan_that_nothing_came_of_binds_nobody(
     assert scan(source, model, tmp_path / "out").complete
 
 
+def test_parts_of_a_run_that_its_ledger_knows_nothing_of_are_removed(
+    source: FolderSource, pictures: Path, model: Checkpoint, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError):  # begun, and nothing came of it
+        scan(source, Checkpoint("safevlm-mini", model.backbone), out)
+    scan(source, model, tmp_path / "other")
+    for kind in ("rows", "thumbnails"):
+        shutil.copyfile(tmp_path / "other" / kind / "part-00003.parquet", out / kind / "part-00003.parquet")
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "a.png").write_bytes(picture_bytes(30))
+    scan(FolderSource(tmp_path / "small"), model, out)
+    assert [row["id"] for row in rows_of(out)] == ["a.png"]
+    pq.write_table(pa.table({"a": [1]}), out / "rows" / "part-00009.parquet")
+    with pytest.raises(DataError, match="part-00009.parquet: was not written by a scan"):
+        scan(FolderSource(tmp_path / "small"), model, out)
+
+
 def test_rows_that_were_removed_are_missed(source: FolderSource, model: Checkpoint, tmp_path: Path) -> None:
     scan(source, model, tmp_path / "out")
     (tmp_path / "out/rows/part-00001.parquet").unlink()
@@ -193,8 +241,13 @@ def test_a_ledger_that_is_damaged(source: FolderSource, model: Checkpoint, tmp_p
     out = tmp_path / "out"
     scan(source, model, out)
     (out / "ledger.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(DataError, match=r"ledger\.sqlite.*choose another folder"):
-        scan(source, model, out)
+    for fresh in (False, True):
+        with pytest.raises(
+            DataError, match=r"ledger\.sqlite.*choose another folder, or remove the file and give --fresh"
+        ):
+            scan(source, model, out, fresh=fresh)
+    (out / "ledger.sqlite").unlink()
+    assert scan(source, model, out, fresh=True).complete
 
 
 def test_rows_without_a_ledger_are_refused_or_replaced(

@@ -17,10 +17,17 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from safevlm import checkpoint as checkpoints
-from safevlm.backbone import PromptTable, VisionTower, load_model_type, load_prompt_table, load_tower
-from safevlm.binding import build_modules, check_prompt_table, check_tower, load_modules
+from safevlm.backbone import (
+    PromptTable,
+    VisionTower,
+    is_timm,
+    load_model_type,
+    load_prompt_table,
+    load_tower,
+)
+from safevlm.binding import bind, build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.config import SafetyConfig
-from safevlm.errors import CheckpointError, DataError
+from safevlm.errors import BackboneError, CheckpointError, DataError
 from safevlm.model import SafeVLM
 from safevlm.modules import SafetyModules
 from safevlm.viewing import ViewOutput, view_output
@@ -39,7 +46,8 @@ class HeadTraining(Recipe):
     """Stage 1 of training.
 
     Args:
-        backbone: embedded name, folder or hub id of the vision-language model.
+        backbone: embedded name, folder or hub id of the vision-language model; without `train_tokens` a vision
+            tower alone will do, such as `timm:NAME`, whose head then reads no prompts.
         checkpoint: folder of safety modules to continue; its own backbone where `backbone` is not given.
         output_dir: folder that the trained modules are written to, for `SafeVLM.from_pretrained`.
         overwrite: whether output_dir may hold a checkpoint already.
@@ -89,7 +97,7 @@ class HeadTraining(Recipe):
         self.own: SafetyModules | None = None
         self.tower: VisionTower
         self.features: FeatureCache
-        self.prompt_table: PromptTable
+        self.prompt_table: PromptTable | None
 
     @property
     def safety(self) -> SafetyModules:
@@ -103,6 +111,11 @@ class HeadTraining(Recipe):
         if self.start is not None and checkpoints.load_config(checkpoints.fetch(self.start)).has_lora:
             raise CheckpointError(
                 f"{self.start} has LoRA layers, which stage 1 would lose; continue it with the joint stage"
+            )
+        if self.train_tokens and is_timm(self.backbone_name or ""):
+            raise BackboneError(
+                f"{self.backbone_name} has no LLM that the safety tokens could speak to; train the head alone "
+                "(--model.train_tokens false)"
             )
         if self.train_tokens:
             self.guard = open_guard(self.backbone_name, self.start, self.sizes, self.dtype_name)
@@ -120,22 +133,17 @@ class HeadTraining(Recipe):
         config = self.sizes.config() if folder is None else checkpoints.load_config(folder)
         place, name = backbone_place(self.backbone_name or config.backbone)
         dtype = None if self.dtype_name == "auto" else getattr(torch, self.dtype_name)
-        self.tower = load_tower(place, dtype=dtype)
-        self.prompt_table = load_prompt_table(place)
+        self.tower = load_tower(place, dtype=dtype, layer=config.vision_layer)
+        alone = self.tower.family.alone
+        self.prompt_table = None if alone else load_prompt_table(place)
         if folder is None:
-            self.config = config.with_changes(
-                vision_dim=self.tower.dim,
-                text_dim=int(self.prompt_table.weight.shape[1]),
-                vision_layer=self.tower.layer,
-                backbone=name,
-                backbone_type=load_model_type(place),
-                tower_fingerprint=self.tower.fingerprint,
-                prompt_fingerprint=self.prompt_table.fingerprint,
-            )
+            kind = None if alone else load_model_type(place)
+            self.config = bind(config, self.tower, name=name, model_type=kind, table=self.prompt_table)
             self.own = build_modules(self.config)
         else:
             check_tower(config, self.tower, folder)
-            check_prompt_table(config, self.prompt_table, folder)
+            if self.prompt_table is not None:
+                check_prompt_table(config, self.prompt_table, folder)
             self.config, self.own = config.with_changes(backbone=name), load_modules(folder, config)
 
     def prepare(self) -> None:

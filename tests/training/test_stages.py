@@ -11,10 +11,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from safevlm.training.cli import command, train
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from safevlm import RiskScorer, SafeVLM
-from safevlm.errors import CheckpointError, DataError
-from tests.tiny import picture
+from safevlm.errors import BackboneError, CheckpointError, DataError
+from tests.tiny import picture, tiny_processor
 from tests.training.builders import flags, rows, shade, snapshot, write_parquet
 
 
@@ -60,6 +61,27 @@ def test_head_learns_and_its_folder_loads(head, backbone, tmp_path):
     safe, risky = scorer.assess([shade(0, 90), shade(3, 91)])
     assert safe.score < risky.score
     assert guard.generate([picture()], ["Hi"], max_new_tokens=2)[0].text is not None
+
+
+def test_a_head_is_trained_on_a_tower_alone(head, tmp_path):
+    config = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+        image_size=16, patch_size=4, projection_dim=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    CLIPVisionModel(config).save_pretrained(tmp_path / "tower")
+    tiny_processor().image_processor.save_pretrained(tmp_path / "tower")
+    options = {"trainer.max_epochs": 6, "trainer.log_every_n_steps": 1, "model.schedule.lr": 5e-3}
+    chosen = {"model.backbone": tmp_path / "tower", "model.train_tokens": "false"}
+    run("head", head(**options, **chosen))
+    assert losses(tmp_path / "head", "train/loss")[-1] < losses(tmp_path / "head", "train/loss")[0]
+    scorer = RiskScorer.from_pretrained(tmp_path / "head")
+    safe, risky = scorer.assess([shade(0, 90), shade(3, 91)])
+    assert safe.score < risky.score
+    again = ["--model.checkpoint=" + str(tmp_path / "head"), "--model.overwrite=true"]
+    run("head", [*head(**{**chosen, "model.backbone": None}), *again])
+    with pytest.raises(BackboneError, match="without a language model"):
+        run("head", head(**{"model.backbone": tmp_path / "tower", "model.output_dir": tmp_path / "other"}))
 
 
 def test_joint_learns_from_a_head_and_its_folder_loads(head, joint, table, tmp_path):

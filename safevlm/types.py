@@ -113,6 +113,7 @@ class Sample:
         error: why there is no image; empty where there is one.
         number: which of the sample's images, from 0.
         text: the caption or conversation that goes with it; empty without one.
+        text_error: why a text that is there could not be read; empty otherwise.
         sha256: hash of the encoded bytes, 64 hex digits; empty where there are none.
         phash: perceptual hash of the upright picture, 16 hex digits; empty without a picture.
     """
@@ -122,5 +123,6 @@ class Sample:
     error: str = ""
     number: int = 0
     text: str = ""
+    text_error: str = ""
     sha256: str = ""
     phash: str = ""

@@ -14,6 +14,10 @@ ROWS_PER_BATCH = 16
 """Rows that are in memory at a time; a row may be a large picture."""
 
 
+MAX_NESTING = 16
+"""Types within a column's type; conversations take six. Deeper ones are neither words nor pictures."""
+
+
 def columns_of(schema: Any, choice: Choice, name: str) -> Columns:
     """Which column of a schema is what. Raises ShardError where that cannot be told."""
     types = {field.name: _shortened(field.type) for field in schema}
@@ -58,6 +62,8 @@ def _kind(kind: Any) -> str:
     import pyarrow.types as t
 
     kind = getattr(kind, "storage_type", kind)  # an extension type
+    if _is_deep(kind, MAX_NESTING):
+        return "other"
     if t.is_dictionary(kind):
         kind = kind.value_type
     if is_list(kind):
@@ -71,6 +77,16 @@ def _kind(kind: Any) -> str:
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return "string"
     return "integer" if t.is_integer(kind) else "other"
+
+
+def _is_deep(kind: Any, left: int) -> bool:
+    """Whether a type holds types within each other that would have to be gone through more than `left` deep."""
+    import pyarrow.types as t
+
+    inner = [kind.value_type] if is_list(kind) or t.is_dictionary(kind) else []
+    inner += [field.type for field in kind] if t.is_struct(kind) else []
+    inner += [kind.key_type, kind.item_type] if t.is_map(kind) else []
+    return any(not left or _is_deep(one, left - 1) for one in inner)
 
 
 def _shortened(kind: Any) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from safevlm.data import storage
 from safevlm.data.json_stream import elements
 from safevlm.data.rows import Row, RowSource
-from safevlm.data.text import clean
+from safevlm.data.text import MAX_TEXT, clean
 from safevlm.errors import DataError
 
 
@@ -17,7 +19,7 @@ class CocoSource(RowSource):
     """`{"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "caption"}, ...]}`.
 
     The text of a picture is its captions, one per line. Everything else (boxes, outlines, URLs) is
-    passed over while it is read, so a file of any size takes the memory of its names and captions.
+    passed over while it is read; names and captions wait in a temporary database, not in memory.
     """
 
     kind = "coco"
@@ -27,35 +29,106 @@ class CocoSource(RowSource):
 
     def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
         """See `RowSource.rows`; a place is the number of a picture."""
-        images, captions = self._all
-        for number in range(start, len(images)):
-            key, name, error = images[number]
-            id = f"{self.name}:{number}" if key is None else clean(str(key))
-            text = clean("\n".join(captions.get(key, ())))
-            yield Row(id, () if error else (name,), text, error and f"{id}: {error}"), number + 1
+        with _kept():
+            for number, key, name, error, text in self._all.pictures(start):
+                id = f"{self.name}:{number}" if key is None else clean(key)
+                yield Row(id, () if error else (name,), clean(text), error and f"{id}: {error}"), number + 1
 
     @cached_property
-    def _all(self) -> tuple[list[tuple[Any, str, str]], dict[Any, list[str]]]:
-        """Every picture's id, name and error, and the captions by id."""
-        images: list[tuple[Any, str, str]] = []
-        captions: dict[Any, list[str]] = {}
-        keys = set()
+    def _all(self) -> _Catalogue:
+        """Every picture's id, name, error and captions."""
+        catalogue, keys = _Catalogue(), set()
         with storage.open_binary(self.url) as file:
             for element in elements(file):
                 keys.add(element.key)
                 if element.key == "images":
-                    images.append(_image(element.value))
+                    bad = f"{element.error}; correct the row of 'images'"
+                    catalogue.add_image(*((None, "", bad) if element.error else _image(element.value)))
                 elif element.key == "annotations":
-                    _add_caption(captions, element.value)
+                    if element.error:  # whose caption it is, nobody knows
+                        raise DataError(f"has an annotation that {element.error}; correct it")
+                    catalogue.add_caption(*_caption(element.value))
+        catalogue.index()
         if "images" not in keys:
             found = ", ".join(sorted(key for key in keys if key)) or "none"
             raise DataError(
                 f"has no pictures in a list 'images' (lists with rows: {found}); COCO's JSON has one"
             )
-        return images, captions
+        return catalogue
 
 
-def _image(value: Any) -> tuple[Any, str, str]:
+class _Catalogue:
+    """Pictures and captions, joined by a temporary database that goes to the disk where it is large.
+
+    Captions may stand anywhere in the file, so that they have to be kept until all of it is read.
+    """
+
+    def __init__(self) -> None:
+        # planned in one thread, read in another
+        self._database = sqlite3.connect("", check_same_thread=False)
+        # words as bytes, since text with lone surrogates is no text to the database
+        self._database.execute(
+            "CREATE TABLE images (number INTEGER PRIMARY KEY, key BLOB, name BLOB, error TEXT)"
+        )
+        self._database.execute("CREATE TABLE captions (number INTEGER PRIMARY KEY, key BLOB, text BLOB)")
+
+    def add_image(self, key: str | int | None, name: str, error: str) -> None:
+        values = (_packed(key), name.encode("utf-8", "surrogatepass"), error)
+        self._database.execute("INSERT INTO images (key, name, error) VALUES (?, ?, ?)", values)
+
+    def add_caption(self, key: str | int | None, text: str) -> None:
+        if key is not None:
+            values = (_packed(key), text.encode("utf-8", "surrogatepass"))
+            self._database.execute("INSERT INTO captions (key, text) VALUES (?, ?)", values)
+
+    def index(self) -> None:
+        """Make captions findable, once all of them are there."""
+        self._database.execute("CREATE INDEX by_key ON captions (key, number)")
+
+    def pictures(self, start: int) -> Iterator[tuple[int, str | None, str, str, str]]:
+        """Number, key, name, error and captions of every picture from one on, in the file's order."""
+        query = "SELECT number - 1, key, name, error FROM images WHERE number > ? ORDER BY number"
+        for number, key, name, error in self._database.execute(query, (start,)):
+            told = None if key is None else _text(key[1:])
+            yield number, told, _text(name), error, self._captions(key)
+
+    def _captions(self, key: bytes | None) -> str:
+        """A picture's captions, one per line; no more of them than a text may have characters."""
+        lines: list[str] = []
+        length = 0
+        query = "SELECT text FROM captions WHERE key = ? ORDER BY number"
+        for (caption,) in self._database.execute(query, (key,)):
+            lines.append(_text(caption))
+            length += len(caption)
+            if length > 4 * MAX_TEXT:  # bytes: at most 4 for a character
+                break
+        return "\n".join(lines)
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DataError(
+            f"has names and captions that cannot be kept in a temporary file ({error}); "
+            "free space in the temporary folder"
+        ) from error
+
+
+def _packed(key: str | int | None) -> bytes | None:
+    """A key's bytes, by which 1 and "1" differ."""
+    if key is None:
+        return None
+    kind = "s" if isinstance(key, str) else "i"
+    return f"{kind}{key}".encode("utf-8", "surrogatepass")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+def _image(value: Any) -> tuple[str | int | None, str, str]:
     if not isinstance(value, Mapping):
         return None, "", "is no object; correct the row of 'images'"
     key = value.get("id")
@@ -66,8 +139,10 @@ def _image(value: Any) -> tuple[Any, str, str]:
     return key, name, ""
 
 
-def _add_caption(captions: dict[Any, list[str]], value: Any) -> None:
+def _caption(value: Any) -> tuple[str | int | None, str]:
+    """The picture's id and the caption; no id where either is missing."""
     if isinstance(value, Mapping) and isinstance(value.get("caption"), str):
         key = value.get("image_id")
         if isinstance(key, str | int):
-            captions.setdefault(key, []).append(value["caption"].strip())
+            return key, value["caption"].strip()
+    return None, ""

@@ -14,7 +14,13 @@ from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, ImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
+_READ = ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "gif", "webp", "bmp", "dib", "tif", "tiff")
+_OTHER = (
+    *("avif", "heic", "heif", "hif", "jp2", "j2k", "jpx", "jxl"),
+    *("ppm", "pgm", "pbm", "pnm", "ico", "tga", "psd", "svg"),
+)
+SUFFIXES = frozenset(f".{name}" for name in (*_READ, *_OTHER))
+"""What pictures are called, of formats that are not read, too: such a file is an error, not passed over."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,10 @@ class _Listing:
 class FolderSource:
     """Every picture below a folder, sorted by its path relative to the folder.
 
-    Files count by their names (jpg, jpeg, png, gif, webp, bmp, tif, tiff, in any case). What cannot
-    be opened is an item with an error, never left out: also a symlink that leaves the folder
-    (it is not followed) and a subfolder that cannot be listed. A symlink to a folder inside the
-    same folder is passed over, since its files have paths of their own.
+    Files count by their names (`SUFFIXES`, in any case). What cannot be opened is an item with an
+    error, never left out: also a symlink that leaves the folder (it is not followed) and a subfolder
+    that cannot be listed. A symlink to a folder inside the same folder is passed over, since its files
+    have paths of their own.
 
     The names are listed once, when they are asked for first; a copy in another process lists again.
 
@@ -60,7 +66,8 @@ class FolderSource:
         """Runs of the sorted listing: `files-00000000`, `files-00001024` ...
 
         Raises:
-            DataError: no such folder, not a folder, no pictures in it, or two files with one id.
+            DataError: no such folder, not a folder, no pictures in it, two files with one id, or storage
+            that fails for now.
         """
         starts = range(0, len(self._listing.names), self.files_per_shard)
         return [self._shard(start) for start in starts]
@@ -69,7 +76,7 @@ class FolderSource:
         """The run's pictures; one that cannot be read is an item with an error.
 
         Raises:
-            ShardError: files were added or removed since the shard was planned.
+            ShardError: files were added or removed since the shard was planned, or the storage fails.
         """
         names = self._run(int(shard.name.rpartition("-")[2]))
         if shard.signature.partition("-")[0] != storage.digest(names):
@@ -100,7 +107,7 @@ class FolderSource:
         listing = self._remote() if storage.is_remote(self.root) else self._local()
         listing.names.sort(key=_id)
         if not listing.names:
-            known = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+            known = ", ".join(_READ)
             raise DataError(
                 f"{self.root}: holds no pictures; files ending in {known} are looked for, at any depth"
             )
@@ -141,23 +148,25 @@ def is_picture(name: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str]]:
-    """Names of pictures and of unreachable places below `root`, in no order, with their errors."""
+    """Names of pictures and of places that cannot be listed, in no order, with their errors."""
     inside = os.path.realpath(root)
     folders = [""]
     while folders:
         folder = folders.pop()
         try:
             with os.scandir(root / folder) as found:
-                items = list(found)
+                items = [(item, item.is_dir(follow_symlinks=False)) for item in found]
         except OSError as error:
+            if storage.may_pass(error):
+                raise storage.unreachable(str(root / folder), error) from error
             name = folder or "."
             yield name, f"{_id(name)}: cannot be listed ({error.strerror}); check its permissions"
             continue
-        for item in items:
+        for item, is_folder in items:
             name = f"{folder}/{item.name}" if folder else item.name
             if item.is_symlink():
                 yield from _symlink(name, item.path, inside)
-            elif item.is_dir(follow_symlinks=False):
+            elif is_folder:
                 folders.append(name)
             elif is_picture(name):
                 yield name, ""

@@ -46,8 +46,15 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, `Image.MAX_IMAGE_PIXELS`: 1 GiB // 4 // 3, a quarter GiB of 24-bit pixels."""
 
-MAX_RATIO = 200
-"""Long side over short side. CLIP's processor scales the short side up: 1 x 200,000 at 336 px would be 22 gigapixels."""
+MAX_RATIO = 50
+"""Long side over short side. Processors scale the short side to theirs before they crop: at 336 px and this
+ratio a picture becomes 336 * 336 * 50 = 5.6 million pixels, 68 MB in float32; 1 x 200 would be 22.6 million."""
+
+MAX_SIDE = 448
+"""The largest short side that is counted on; towers have 224, 336, 384 or 448."""
+
+_STRIP = 1 << 20
+"""Pixels of a wide grey picture that are scaled at a time: 8 MiB in float64."""
 
 FORMATS = "JPEG, PNG, GIF, WebP, BMP, TIFF"
 
@@ -117,6 +124,12 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
         f"an image is a PIL image, a path or encoded bytes; got {type(source).__name__}; "
         "turn arrays into pictures with PIL.Image.fromarray"
     )
+
+
+def prepared_pixels(width: int, height: int) -> int:
+    """The pixels that a picture may have in memory: its own, or those of its scaling to `MAX_SIDE` if more."""
+    short, long = sorted((width, height))
+    return max(width * height, MAX_SIDE * MAX_SIDE * long // max(short, 1))
 
 
 def decode(file: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -249,17 +262,33 @@ def _grey(image: Image.Image) -> Image.Image:
     smallest of 1 (F only), 255, 65535 that no value exceeds; where there are larger or negative
     values, the picture's own minimum and maximum become black and white. NaN counts as black.
     """
-    values = np.asarray(image).astype(np.float64)
-    finite = np.nan_to_num(values, nan=0.0, posinf=np.finfo(np.float32).max, neginf=np.finfo(np.float32).min)
-    low, high = float(finite.min()), float(finite.max())
+    ends = [(strip.min(), strip.max()) for _, _, strip in _strips(image)]
+    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
     whites = [65535.0] if image.mode.startswith("I;16") else [255.0, 65535.0]
     if image.mode == "F":
         whites = [1.0, *whites]
     white = next((white for white in whites if low >= 0 and high <= white), None)
     low, high = (0.0, white) if white is not None else (low, high)
     span = high - low or 1.0
-    grey = Image.fromarray(np.rint((finite - low) * (255.0 / span)).astype(np.uint8))
-    key = image.info.get("transparency")
-    if isinstance(key, int):  # the one grey value that is transparent, in the wide range
-        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    key = image.info.get("transparency")  # the one grey value that is transparent, in the wide range
+    scaled = np.empty((image.height, image.width), np.uint8)
+    opaque = np.empty_like(scaled) if isinstance(key, int) else None
+    for rows, values, finite in _strips(image):
+        scaled[rows] = np.rint((finite - low) * (255.0 / span)).astype(np.uint8)
+        if opaque is not None:
+            opaque[rows] = np.where(values == key, 0, 255)
+    grey = Image.fromarray(scaled)
+    if opaque is not None:
+        grey.putalpha(Image.fromarray(opaque))
     return grey
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Runs of rows, their values as they are, and as float64 without NaN and infinity."""
+    height = max(1, _STRIP // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        values = np.asarray(image.crop((0, top, image.width, bottom)))
+        limits = np.finfo(np.float32)
+        finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=limits.max, neginf=limits.min)
+        yield slice(top, bottom), values, finite

@@ -11,6 +11,7 @@ import binascii
 import os
 import posixpath
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,14 @@ from functools import cached_property
 from typing import BinaryIO
 
 from safevlm.data import storage
+from safevlm.data.source import ShardError
 from safevlm.errors import ImageError
 
 MAX_BYTES = 1 << 28
 """The largest encoded picture that is read, 256 MiB: what is read has to fit into memory several times."""
+
+PAUSES = (0.1, 0.4)
+"""Seconds before a picture that storage failed to give is asked for again."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _INLINE = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]")
@@ -48,17 +53,28 @@ class ImageRoot:
         Raises:
             ImageError: another URL, a path or symlink that leaves the folder, no such file, not a
                 regular file, larger than `max_bytes`.
+            ShardError: the storage failed (EIO, a timeout, 503) as often as it was asked, which says
+                nothing about the picture.
         """
         if _INLINE.match(name):
             return _inline(name)
+        for pause in PAUSES:
+            try:
+                return self._read(name)
+            except ShardError:
+                time.sleep(pause)
+        return self._read(name)
+
+    def _read(self, name: str) -> bytes:
         try:
             path = self._inside(name.removeprefix(f"{self.url.rstrip('/')}/"))
             with self._open(path) as file:
                 data = _limited(file, self.max_bytes + 1)
         except storage.failures() as error:
-            raise ImageError(
-                f"{shown(name)}: cannot be read ({storage.reason(error)}); check the path"
-            ) from error
+            what = f"{shown(name)}: cannot be read ({storage.reason(error)})"
+            if storage.may_pass(error):
+                raise ShardError(f"{what}; the storage fails, run the same command again later") from error
+            raise ImageError(f"{what}; check the path") from error
         if len(data) > self.max_bytes:
             raise ImageError(
                 f"{shown(name)}: has more than {self.max_bytes:,} bytes, the limit; shrink the picture"
@@ -66,13 +82,14 @@ class ImageRoot:
         return data
 
     def stamp(self, name: str) -> str:
-        """Changes when a local picture does; empty for a remote one, which would cost a request."""
+        """Changes when a local picture does; empty for a remote one, which would cost a request.
+
+        Raises:
+            UnreachableError: the storage fails, so that nobody knows.
+        """
         if storage.is_remote(self.url) or _INLINE.match(name):
             return ""
-        try:
-            return storage.stamp_of(os.stat(os.path.join(self.url, name)))
-        except (OSError, ValueError):
-            return "missing"
+        return storage.stamp_of(os.path.join(self.url, name))
 
     @cached_property
     def _real(self) -> str:

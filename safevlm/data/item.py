@@ -21,7 +21,7 @@ def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> Sample:
         max_pixels: the largest width * height that is decoded.
 
     Returns:
-        A sample with the item's id, number and text. An item without bytes, or with bytes that are
+        A sample with the item's id, number, text and text error. An item without bytes, or with bytes that are
         no picture, gives a sample with an error; where there are bytes there is a `sha256`.
 
     Raises:
@@ -37,7 +37,7 @@ def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> Sample:
             error = str(reason)
     if image is None and not error:
         error = f"{item.id}: the source gave no bytes and no reason; check the source"
-    return Sample(item.id, image, error, number=item.number, text=item.text, sha256=digest, phash=phash)
+    return Sample(item.id, image, error, item.number, item.text, item.text_error, digest, phash)
 
 
 def _phash(image: Image.Image) -> str:

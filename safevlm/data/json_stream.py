@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -21,6 +22,7 @@ MAX_ROW = 1 << 26
 _CHUNK = 1 << 16
 _ERRORS = "surrogateescape"  # a byte that is no UTF-8 costs nothing, and places in bytes stay right
 _SPACE = " \t\n\r"
+_STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)  # brackets, quotes, and what is escaped
 _NUMBER = "0123456789.eE+-"  # a number may go on behind what was read; so may nothing at all
 
 
@@ -30,13 +32,15 @@ class Element:
 
     Args:
         key: of the list in the file's object; empty where the file is one list.
-        value: the parsed row.
+        value: the parsed row; None with an error.
         end: byte behind the row, where `elements` can go on.
+        error: why a row with a clear end was not parsed.
     """
 
     key: str
     value: Any
     end: int
+    error: str = ""
 
 
 class _Text:
@@ -83,8 +87,8 @@ class _Text:
         self.pos += 1
         return found
 
-    def value(self) -> Any:
-        """Parse the next value."""
+    def value(self) -> tuple[Any, str]:
+        """Parse the next value; None and an error where it is nested too deeply to be parsed."""
         self.peek()
         size = _CHUNK
         while True:
@@ -92,14 +96,29 @@ class _Text:
                 value, end = json.JSONDecoder().raw_decode(self.text, self.pos)
                 if self._whole() or self.text[end : end + 1] not in _NUMBER:
                     self.pos = end
-                    return value
-            except (ValueError, RecursionError) as error:
-                if self._whole() or isinstance(error, RecursionError):
-                    raise DataError(
-                        f"is damaged in the row at byte {self.place():,} ({error}); correct it"
-                    ) from error
+                    return value, ""
+            except RecursionError:
+                return None, self._pass_over()
+            except ValueError as error:
+                if self._whole():
+                    raise self._damage(error) from error
             self.more(size)
             size *= 2
+
+    def _pass_over(self) -> str:
+        """Go behind a list or object without parsing it; returns why."""
+        error = f"at byte {self.place():,} is nested too deeply to be parsed"
+        size = _CHUNK
+        while (end := _end_of(self.text, self.pos)) is None:
+            if self._whole():
+                raise self._damage("nested too deeply, without an end")
+            self.more(size)
+            size *= 2
+        self.pos = end
+        return error
+
+    def _damage(self, what: object) -> DataError:
+        return DataError(f"is damaged in the row at byte {self.place():,} ({what}); correct it")
 
     def _whole(self) -> bool:
         """Whether as much of a row was read as will be."""
@@ -110,6 +129,22 @@ class _Text:
         self._at += len(self.text[self._known : self.pos].encode("utf-8", _ERRORS))
         self._known = self.pos
         return self._at
+
+
+def _end_of(text: str, start: int) -> int | None:
+    """Where the list or object that begins at `start` ends; None where the text ends before."""
+    depth, quoted = 0, False
+    for found in _STRUCTURE.finditer(text, start):
+        mark = found[0]
+        if mark == '"':
+            quoted = not quoted
+        elif not quoted and mark in "[{":
+            depth += 1
+        elif not quoted and mark in "]}":
+            depth -= 1
+            if not depth:
+                return found.end()
+    return None
 
 
 def elements(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
@@ -138,8 +173,8 @@ def _rows(text: _Text, key: str, *, first: bool) -> Iterator[Element]:
         return
     while first or text.take(",]") == ",":
         first = False
-        value = text.value()
-        yield Element(key, value, text.place())
+        value, error = text.value()
+        yield Element(key, value, text.place(), error)
 
 
 def _lists(text: _Text) -> Iterator[Element]:
@@ -148,7 +183,7 @@ def _lists(text: _Text) -> Iterator[Element]:
         return
     while True:
         text.peek()
-        key = text.value()
+        key, _ = text.value()
         text.take(":")
         if text.peek() == "[":
             text.take("[")

@@ -24,4 +24,6 @@ class LlavaSource(RowSource):
             for number, element in enumerate(elements(file, start=start), first):
                 if element.key:
                     raise DataError("is an object, not LLaVA's list; is it COCO? then write coco:")
-                yield row_of(element.value, f"{self.name}:{number}"), element.end
+                id = f"{self.name}:{number}"
+                bad = Row(id, error=f"{id}: {element.error}; correct the row")
+                yield bad if element.error else row_of(element.value, id), element.end

@@ -42,8 +42,12 @@ class ParquetSource:
     def shards(self) -> list[Shard]:
         """`a.parquet:3` is its row group 3, `a.parquet:3-5` three of them; the name alone, a file that is broken.
 
+        A broken file has one shard, which fails. Once it is mended, the shards of its row groups take
+        the place of that one; reading it by the name alone gives all of the file then.
+
         Raises:
-            DataError: no files, none with rows, or none that can be read: the first one's reason.
+            DataError: no files, none with rows, none that can be read (the first one's reason), or
+                storage that fails for now.
         """
         shards: list[Shard] = []
         errors: list[ShardError] = []
@@ -54,6 +58,8 @@ class ParquetSource:
                     columns = columns_of(file.schema_arrow, self.choice, name)
                     shards += _planned(file, name, f"{stamp}-{storage.digest(columns.names)}", columns)
             except ShardError as error:
+                if error.__cause__ is not None and storage.may_pass(error.__cause__):
+                    raise storage.unreachable(url, error.__cause__) from error
                 errors.append(error)
                 shards.append(Shard(name, stamp))
         if errors and len(errors) == len(shards):

@@ -91,7 +91,8 @@ class RowSource(ABC):
         """Runs of rows, `rows-00000000`, `rows-00001024` ...; runs without pictures are left out.
 
         Raises:
-            DataError: no such file, not such a file, or no row that names a picture.
+            DataError: no such file, not such a file, no row that names a picture, or storage that
+                fails for now.
         """
         shards = [run.shard for run in self._plan.runs.values()]
         if not shards:
@@ -102,7 +103,7 @@ class RowSource(ABC):
         """The rows' pictures.
 
         Raises:
-            ShardError: the file breaks off, or has changed since it was planned.
+            ShardError: the file breaks off, has changed since it was planned, or the storage fails.
         """
         run = self._plan.runs.get(shard.name)
         if run is None or storage.fingerprint(self.url) != self._plan.stamp:
@@ -114,6 +115,8 @@ class RowSource(ABC):
                 yield from self._items(row)
             if count < run.rows:
                 raise DataError(f"ends after {count} of {run.rows} rows; start the scan again")
+        except ShardError:
+            raise  # of a picture's storage, with its name
         except _failures() as error:
             raise ShardError(f"{self.url}: {_told(error)}") from error
 
@@ -125,7 +128,9 @@ class RowSource(ABC):
         beside = storage.parent(self.url)
         try:
             names = [name for row, _ in islice(self.rows(0, 0), _LOOKED_AT) for name in row.images]
-        except _failures():
+        except _failures() as error:
+            if storage.may_pass(error):
+                raise storage.unreachable(self.url, error) from error
             names = []  # planning says what is wrong
         for folder in (beside, storage.join(beside, "images")):
             if any(_readable(ImageRoot(folder), name) for name in names):
@@ -147,21 +152,30 @@ class RowSource(ABC):
         runs: dict[str, _Run] = {}
         run = _Draft(0, 0)
         textual = 0
-        try:
-            for row, behind in self.rows(0, 0):
-                run.add(row, self.root)
-                textual += not (row.images or row.error)
-                if run.rows == self.rows_per_shard:
-                    self._close(run, runs)
-                    run = _Draft(behind, run.first + run.rows)
-        except _failures() as error:
+        damage: list[Exception] = []
+        for row, behind in self._until_damage(damage):
+            run.add(row, self.root)
+            textual += not (row.images or row.error)
+            if run.rows == self.rows_per_shard:
+                self._close(run, runs)
+                run = _Draft(behind, run.first + run.rows)
+        if damage:
             if not runs and not run.rows:
-                raise DataError(f"{self.url}: {_told(error)}") from error
+                raise DataError(f"{self.url}: {_told(damage[0])}") from damage[0]
             run.rows, run.images = run.rows + 1, None  # the row that is not there makes reading fail, too
         self._close(run, runs)
         if textual:
             logger.info("%s: %d rows have no picture and are passed over", self.url, textual)
         return _Plan(runs, stamp)
+
+    def _until_damage(self, damage: list[Exception]) -> Iterator[tuple[Row, int]]:
+        """All rows, up to where the file is damaged; storage that fails for now stops the planning."""
+        try:
+            yield from self.rows(0, 0)
+        except _failures() as error:
+            if storage.may_pass(error):
+                raise storage.unreachable(self.url, error) from error
+            damage.append(error)
 
     def _close(self, run: _Draft, runs: dict[str, _Run]) -> None:
         if run.images == 0:

@@ -34,6 +34,7 @@ class Item:
         data: the encoded bytes; None where there are none.
         error: why there are none; empty where there are.
         text: the caption or conversation that goes with it; empty without one.
+        text_error: why a text that is there could not be read; without it the image is not understood.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Item:
     data: bytes | None = None
     error: str = ""
     text: str = ""
+    text_error: str = ""
 
 
 class ShardError(DataError):

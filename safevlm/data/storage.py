@@ -7,8 +7,10 @@ through `ImageRoot`, never through here.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
+import logging
 import os
 import posixpath
 import re
@@ -22,6 +24,8 @@ from urllib.parse import quote, unquote, urlencode
 from safevlm.data.image import open_regular
 from safevlm.errors import DataError, ImageError, MissingExtraError
 
+logger = logging.getLogger(__name__)
+
 _CLIENTS = (  # what their clients raise beside OSError, for http and the clouds
     *(("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")),
     *(("httpx", "HTTPError"), ("httpx2", "HTTPError"), ("datasets.exceptions", "DatasetsError")),
@@ -31,6 +35,24 @@ _STAMPS = (  # what file systems call the things that change with a file's conte
     *("mtime", "modified", "LastModified", "last_modified", "Last-Modified", "updated", "generation"),
     *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "content_md5", "blob_id", "sha256"),
 )
+
+
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
+_LASTING_NUMBERS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV})
+MISSING = "missing"
+"""The fingerprint of a file that is not there or is forbidden."""
+
+_PASSING_STATUS = frozenset({408, 425, 429})
+"""Of HTTP, beside 500 and above: timeout, too early, too many requests."""
+
+
+class UnreachableError(DataError):
+    """Storage that fails for now: what cannot be looked at is not taken for missing or changed."""
+
+
+def unreachable(url: str, error: BaseException) -> UnreachableError:
+    """The error for a file or folder that may be back later."""
+    return UnreachableError(f"{url}: cannot be reached ({reason(error)}); run the same command again later")
 
 
 def canonical(url: str | os.PathLike[str]) -> str:
@@ -63,6 +85,31 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether a failure may be over later (EIO, a timeout, 503), unlike what is missing or forbidden."""
+    cause = error.__cause__
+    if isinstance(error, UnreachableError):
+        return True
+    if isinstance(error, FileNotFoundError) and cause is not None and _is_client(cause):
+        return may_pass(cause)  # fsspec calls every failure of http so
+    if isinstance(error, OSError) and isinstance(cause, ImageError):  # of `open_binary`
+        return cause.__cause__ is not None and may_pass(cause.__cause__)
+    number = getattr(error, "errno", None)
+    if isinstance(error, _LASTING) or number in _LASTING_NUMBERS:
+        return False
+    if type(error) is OSError and number is None:
+        return False  # a decoder's word for damage, not the system's
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int) and status >= 400:
+        return status >= 500 or status in _PASSING_STATUS
+    return isinstance(error, failures())
+
+
+def _is_client(error: BaseException) -> bool:
+    """Whether a network client raised it, and not the file system."""
+    return isinstance(error, failures()) and not isinstance(error, _LASTING)
+
+
 @contextmanager
 def open_binary(url: str) -> Iterator[BinaryIO]:
     """Open a file for reading, seekable where its file system can. Raises one of `failures`."""
@@ -88,22 +135,26 @@ def is_folder(url: str) -> bool:
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file or folder of this name."""
+    """Whether there is a file or folder of this name; raises as `fingerprint` does for a local one."""
     if not is_remote(url):
-        return os.path.exists(url)
+        return stamp_of(url) != MISSING
     file_system, path = resolved(url)
     return bool(file_system.exists(path))
 
 
 def fingerprint(url: str) -> str:
-    """Changes when the file does: its size with its time, etag or hash; "missing" where there is none."""
+    """Changes when the file does: its size with its time, etag or hash; "missing" where it cannot be had.
+
+    Raises:
+        UnreachableError: the storage does not answer, which says nothing about the file.
+    """
+    if not is_remote(url):
+        return stamp_of(url)
     try:
-        if not is_remote(url):
-            return stamp_of(os.stat(url))
         file_system, path = resolved(url)
         return stamp(file_system.info(path))
-    except failures():
-        return "missing"
+    except failures() as error:
+        return _missing(url, error)
 
 
 def stamp(info: Mapping[str, Any]) -> str:
@@ -112,9 +163,20 @@ def stamp(info: Mapping[str, Any]) -> str:
     return digest([f"size={info.get('size')}", *(told or [f"created={info.get('created')}"])])
 
 
-def stamp_of(found: os.stat_result) -> str:
-    """A fingerprint of a local file."""
+def stamp_of(path: str) -> str:
+    """The fingerprint of a local file, whatever its name looks like; raises as `fingerprint` does."""
+    try:
+        found = os.stat(path)
+    except failures() as error:
+        return _missing(path, error)
     return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _missing(url: str, error: Exception) -> str:
+    """`MISSING`, where the error says as much."""
+    if may_pass(error):
+        raise unreachable(url, error) from error
+    return MISSING
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -156,8 +218,14 @@ def _matching(url: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     elif exists(url):
         if not is_folder(url):
             return {posixpath.basename(url): url}
-        found = {name: join(url, name) for name in files_below(url) if name.lower().endswith(suffixes)}
-        found = {name: path for name, path in found.items() if not _hidden(name)}
+        every = {name: join(url, name) for name in files_below(url) if name.lower().endswith(suffixes)}
+        found = {name: path for name, path in every.items() if not _hidden(name)}
+        if len(found) < len(every):
+            hidden = next(name for name in every if name not in found)
+            logger.warning(
+                "%s: passed over %d files with . or _ before a name, such as %s; a pattern reaches them",
+                *(url, len(every) - len(found), ascii(hidden)),
+            )
         if not found:
             raise DataError(f"{url}: holds no files ending in {', '.join(suffixes)}; check the path")
         return found
@@ -204,7 +272,10 @@ def _same_root(found: str, pattern: str) -> str:
 
 
 def files_below(url: str) -> list[str]:
-    """Names of all files below a folder, relative to it; symlinks to folders are not followed."""
+    """Names of all files below a folder, relative to it; symlinks to folders are not followed.
+
+    One that leads elsewhere is logged, since what it reaches is in no other place of the listing.
+    """
     if is_remote(url):
         return list(stamps_below(url))
 
@@ -212,7 +283,13 @@ def files_below(url: str) -> list[str]:
         raise error
 
     names = []
-    for folder, _, files in os.walk(url, onerror=refuse):
+    inside = os.path.realpath(url)
+    for folder, folders, files in os.walk(url, onerror=refuse):
+        for path in (os.path.join(folder, name) for name in folders):
+            if os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(inside):
+                logger.warning(
+                    "%a: a symlink out of the folder was not followed; scan what it names as well", path
+                )
         names += [Path(folder, name).relative_to(url).as_posix() for name in files]
     return names
 

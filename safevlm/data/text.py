@@ -13,6 +13,9 @@ FIELDS = ("caption", "text", "captions", "conversations", "messages", "TEXT", "C
 MAX_TEXT = 100_000
 """Characters that are kept of a sample's text."""
 
+MAX_DEPTH = 8
+"""Lists within lists that are looked into for words; real data has two."""
+
 _PLACEHOLDER = re.compile(r"[ \t]*<image>[ \t]*\n?")
 _ASKING = ("human", "user")
 
@@ -22,17 +25,18 @@ def text_of(row: Mapping[str, Any]) -> str:
     return next((text for field in FIELDS if (text := plain(row.get(field)))), "")
 
 
-def plain(value: Any) -> str:
+def plain(value: Any, *, depth: int = MAX_DEPTH) -> str:
     """A caption, a list of captions, or a conversation as one text; empty for anything else.
 
     Of a conversation the turns of the person who asks are kept, without `<image>` placeholders.
+    What lies more than `depth` lists deep has no words.
     """
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, bytes):
         return clean(value.decode("utf-8", "backslashreplace"))
-    if isinstance(value, Sequence):
-        lines = [_turn(part) if isinstance(part, Mapping) else plain(part) for part in value]
+    if isinstance(value, Sequence) and depth:
+        lines = [_turn(part) if isinstance(part, Mapping) else plain(part, depth=depth - 1) for part in value]
         return clean("\n".join(line for line in lines if line))
     return ""
 
@@ -43,11 +47,11 @@ def clean(text: str) -> str:
 
 
 def json_text(data: bytes) -> str:
-    """The text of a JSON object; empty where it is none."""
+    """The text of a JSON object, empty for another value; raises ValueError where it is no JSON."""
     try:
         row = json.loads(data)
-    except (ValueError, RecursionError):
-        return ""
+    except RecursionError as error:
+        raise ValueError(f"nested too deeply: {error}") from error
     return text_of(row) if isinstance(row, Mapping) else ""
 
 

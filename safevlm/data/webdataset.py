@@ -14,16 +14,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from lzma import LZMAError
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from safevlm.data import storage
 from safevlm.data.folder import is_picture
 from safevlm.data.image_root import MAX_BYTES, shown
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.text import clean, json_text
+from safevlm.data.unpacked import Unpacked
 from safevlm.errors import MissingExtraError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_TEXT_BYTES = 1 << 22
+"""The largest `.txt` or `.json` that is read, 4 MiB: it is held together with its sample's pictures."""
+
 MAX_HEADER = 1 << 20
 """Bytes of a long name or pax header; tarfile reads them whole."""
 
@@ -45,6 +49,8 @@ class _Member:
 
 class WebDatasetSource:
     """Pictures in tar files, one shard per tar; caption from `.txt` or a `.json` with a caption or text.
+
+    A `.txt` or `.json` that cannot be read leaves its pictures with a `text_error`.
 
     Every picture of a sample is an item, numbered in the order of its members (`key.0.jpg`,
     `key.1.jpg`). Where a key comes again later in the tar, its pictures go on with the numbers.
@@ -100,6 +106,10 @@ class WebDatasetSource:
                 sample.append(member)
         except (*storage.failures(), *TAR_ERRORS) as error:
             broken = error
+            if sample:
+                sample.append(
+                    _Member(sample[0].key, "", error="the tar breaks off here, maybe before a text")
+                )
         if sample:
             yield sample
         if broken:
@@ -109,12 +119,11 @@ class WebDatasetSource:
         """Pictures and texts in their order, at most `max_bytes` of one key."""
         split = _key_rule()
         last, held = "", 0
-        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar:
+        with tarfile.open(fileobj=cast(BinaryIO, Unpacked(file)), mode="r|", tarinfo=_Header) as tar:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined]  # or they pile up
                 name = info.name
-                is_text = name.lower().endswith((".txt", ".json"))
-                if info.isdir() or not (is_text or is_picture(name)):
+                if info.isdir() or not (_is_text(name) or is_picture(name)):
                     continue
                 key = clean(split(name))
                 last, held = key, (held if key == last else 0) + info.size
@@ -133,25 +142,41 @@ class WebDatasetSource:
             return f"{name}: is a link or device in the tar, which is not followed; store the file itself"
         if info.name.startswith("/") or ".." in info.name.split("/"):
             return f"{name}: its path climbs out of the archive, so it was not read; rename the member"
-        if info.size > self.max_bytes:
-            return f"{name}: has {info.size:,} bytes, more than the limit of {self.max_bytes:,}; shrink it"
+        limit = min(self.max_bytes, MAX_TEXT_BYTES) if _is_text(info.name) else self.max_bytes
+        if info.size > limit:
+            return f"{name}: has {info.size:,} bytes, more than the limit of {limit:,}; shrink it"
         if held > self.max_bytes:
             return f"{name}: its sample has more than {self.max_bytes:,} bytes, the limit; split the sample"
         return ""
 
 
 def _items(sample: list[_Member], first: int) -> Iterator[Item]:
-    """The sample's pictures, numbered from `first`."""
-    texts = [clean(m.data.decode("utf-8", "backslashreplace")) for m in sample if _ends(m, ".txt")]
-    texts += [json_text(m.data) for m in sample if _ends(m, ".json")]
-    text = next((text for text in texts if text), "")
+    """The sample's pictures, numbered from `first`, with the first text that is there."""
+    texts, errors = [], []
+    sides = [member for member in sample if not is_picture(member.name)]
+    for member in sorted(sides, key=lambda side: side.name.lower().endswith(".json")):
+        text, error = _words(member)
+        texts += [text] if text else []
+        errors += [error] if error else []
+    text, text_error = next(iter(texts), ""), next(iter(errors), "")
     pictures = [member for member in sample if is_picture(member.name)]
     for number, member in enumerate(pictures, first):
-        yield Item(member.key, number, None if member.error else member.data, member.error, text)
+        data = None if member.error else member.data
+        yield Item(member.key, number, data, member.error, text, text_error)
 
 
-def _ends(member: _Member, suffix: str) -> bool:
-    return member.name.lower().endswith(suffix)
+def _words(side: _Member) -> tuple[str, str]:
+    """What a `.txt` or `.json` says, or why that cannot be told."""
+    if side.error or not side.name.lower().endswith(".json"):
+        return clean(side.data.decode("utf-8", "backslashreplace")), side.error
+    try:
+        return json_text(side.data), ""
+    except ValueError as error:
+        return "", f"{shown(side.name)}: is no JSON ({error}); correct it"
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith((".txt", ".json"))
 
 
 class _Header(tarfile.TarInfo):

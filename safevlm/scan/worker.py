@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from safevlm.data import Item, decode_item
+from safevlm.data import Item, decode_item, prepared_pixels
 from safevlm.errors import SafeVLMError
 from safevlm.scan.model import Preprocessor, Scorer
 from safevlm.scan.reader import Batch, Entry
@@ -29,7 +29,7 @@ SCORER_ERRORS = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError
 """What one picture may do to a scorer: out of memory (torch's is a RuntimeError), sizes, a broken model."""
 
 MAX_HELD_PIXELS = 2**26
-"""Decoded pixels that one thread holds before it preprocesses them: 2^26 * 3 bytes = 192 MiB."""
+"""Pixels, decoded or scaled, that one thread holds before it preprocesses them: 2^26 * 3 bytes = 192 MiB."""
 
 THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 192, 70
 TEXT_LENGTH = 1000
@@ -89,7 +89,7 @@ def prepare(batch: Batch, scorer: Preprocessor) -> Ready:
         if image is not None:
             positions.append(position)
             images.append(image)
-        if sum(image.width * image.height for image in images) >= MAX_HELD_PIXELS:
+        if sum(prepared_pixels(*image.size) for image in images) >= MAX_HELD_PIXELS:
             groups.append(_group(positions, images, scorer))
             positions, images = [], []
     if images:
@@ -160,7 +160,16 @@ def _assess(group: Group, entries: Sequence[Entry], scorer: Scorer, with_text: b
     except SCORER_ERRORS as error:
         logger.warning("%d images failed together (%s); trying one by one", len(group.positions), error)
         found = [_assess_one(entries[position].item, scorer, with_text) for position in group.positions]
-    return [_checked(assessment) for assessment in found]
+    items = [entries[position].item for position in group.positions]
+    return [
+        _unread(item) if with_text and item.text_error else _checked(assessment)
+        for item, assessment in zip(items, found, strict=True)
+    ]
+
+
+def _unread(item: Item) -> RiskAssessment:
+    """An image without the text that it has is another one, and may look safer."""
+    return RiskAssessment(score=None, reason=f"its text could not be read: {item.text_error}")
 
 
 def _assess_one(item: Item, scorer: Scorer, with_text: bool) -> RiskAssessment:

@@ -74,6 +74,18 @@ def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
     assert "no such file" in second.error
 
 
+def test_pictures_of_formats_that_are_not_read_are_rows(tmp_path: Path) -> None:
+    others = ("avif", "heic", "heif", "ppm", "jp2", "jxl", "SVG")
+    for number, kind in enumerate(others):
+        (tmp_path / f"{number}.{kind}").write_text("<svg/>")
+    for name in ("x.jfif", "y.JPE", "z.svg"):
+        save(tmp_path / name)
+    samples = samples_of(FolderSource(tmp_path))
+    assert len(samples) == len(others) + 3
+    assert [sample.image is not None for sample in samples] == [False] * len(others) + [True] * 3
+    assert all("convert it to one of JPEG" in sample.error for sample in samples[: len(others)])
+
+
 def test_unreadable_files_are_samples_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("hello")

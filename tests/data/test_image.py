@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safevlm.data import read_image
+from safevlm.data import prepared_pixels, read_image
+from safevlm.data.image import MAX_RATIO
 from safevlm.errors import ImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -295,6 +296,21 @@ def test_bomb_is_refused_whatever_pillows_own_limit(
     refused(data, "20000 x 20000", "400,000,000", "decompression bomb", "max_pixels")
     assert limit == Image.MAX_IMAGE_PIXELS
     assert read_image(encoded(picture(), "PNG")).size == (24, 16)
+
+
+@pytest.mark.parametrize("size", [(1, MAX_RATIO), (MAX_RATIO * 7, 7)])
+def test_the_thinnest_picture_that_passes(size: tuple[int, int]) -> None:
+    assert read_image(Image.new("L", size)).size == size
+    longer = (size[0] + (size[0] > 1), size[1] + (size[0] == 1))
+    refused(Image.new("L", longer), "is thinner than 1 to")
+
+
+def test_prepared_pixels_are_those_of_the_largest_that_a_processor_makes() -> None:
+    for width, height in ((1, 50), (50, 1), (224, 224), (100, 300), (8000, 6000), (448, 448)):
+        scale = 448 / min(width, height)
+        scaled = round(width * scale) * round(height * scale)
+        assert prepared_pixels(width, height) == max(width * height, scaled)
+        assert prepared_pixels(width, height) <= max(width * height, MAX_RATIO * 448**2)
 
 
 def test_size_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

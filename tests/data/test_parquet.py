@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from safevlm.data import Item, ShardError, open_source
+from safevlm.data.arrow import columns_of
+from safevlm.data.columns import Choice, Columns
 from safevlm.errors import DataError
 from tests.data.builders import drain
 
@@ -225,3 +227,34 @@ def test_words_that_are_not_utf8_cost_nothing(tmp_path: Path) -> None:
         ("caf\\xe9", "caf\\xe9", b"1"),
         ("fine", "fine", b"2"),
     ]
+
+
+def test_words_in_many_lists_are_no_words(tmp_path: Path) -> None:
+    for depth, told in ((2, "x"), (8, "x"), (9, ""), (20, ""), (40, "")):
+        column = pa.array(["x"], pa.string())
+        for _ in range(depth):
+            column = pa.ListArray.from_arrays([0, 1], column)
+        assert read(write(tmp_path / f"{depth}.parquet", {"image": [b"1"], "caption": column})) == [
+            Item(f"{depth}.parquet:0", 0, b"1", text=told)
+        ]
+
+
+@pytest.mark.parametrize("wrap", [pa.list_, lambda t: pa.struct({"a": t}), lambda t: pa.map_(pa.string(), t)])
+def test_a_deep_type_is_neither_words_nor_pictures(wrap: Any) -> None:
+    kind = pa.string()
+    for _ in range(2000):
+        kind = wrap(kind)
+    schema = pa.schema({"caption": pa.list_(kind), "image": pa.binary(), "other": pa.struct({"bytes": kind})})
+    assert columns_of(schema, Choice(), "x") == Columns("image")
+
+
+def test_a_file_that_was_mended_is_read_by_either_name(tmp_path: Path) -> None:
+    path = tmp_path / "b.parquet"
+    write(tmp_path / "a.parquet", {"image": [b"0"]})
+    path.write_bytes(b"PAR1 this is none PAR1")
+    broken = open_source(f"parquet:{tmp_path}").shards()[1]
+    write(path, {"image": [b"1", b"2"]}, row_group_size=1)
+    source = open_source(f"parquet:{tmp_path}")
+    mended = source.shards()[1:]
+    assert [shard.name for shard in mended] == ["b.parquet:0-1"]
+    assert list(source.read(broken)) == list(source.read(mended[0]))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from safevlm.data import Item, ShardError, json_stream, open_source
+from safevlm.data.coco import CocoSource
 from safevlm.data.jsonl import JsonlSource
 from safevlm.data.llava import LlavaSource
+from safevlm.data.text import MAX_TEXT
 from safevlm.errors import DataError
 from tests.data.builders import drain
 
@@ -162,6 +166,103 @@ def test_a_broken_line_is_one_item_and_costs_no_other(folder: Path, monkeypatch:
     assert [item.data for item in items] == [b"0.jpg", None, None, None, None, b"1.jpg"]
     assert all("the line" in item.error for item in items[1:5])
     assert len({item.id for item in items}) == 6
+
+
+@pytest.mark.parametrize("depth", [9, 600, 100_000])
+@pytest.mark.parametrize("kind", ["llava", "coco", "jsonl"])
+def test_a_row_that_is_nested_deeply_costs_no_other(kind: str, depth: int, folder: Path) -> None:
+    words = "[" * depth + '"]{\\"["' + "]" * depth
+    deep = f'{{"image": "1.jpg", "file_name": "1.jpg", "caption": {words}}}'
+    rows = ['{"image": "0.jpg", "file_name": "0.jpg"}', deep, '{"image": "2.jpg", "file_name": "2.jpg"}']
+    text = "\n".join(rows) if kind == "jsonl" else f"[{', '.join(rows)}]"
+    path = folder / "a.txt"
+    path.write_text(f'{{"x": {deep}, "images": {text}}}' if kind == "coco" else text)
+    first, middle, last = read(f"{kind}:{path}")
+    assert [first.data, last.data] == [b"0.jpg", b"2.jpg"]
+    if depth < 100_000:
+        assert middle.data == b"1.jpg"
+        assert middle.text == ""
+    else:
+        assert middle.data is None
+        assert "nested too deeply" in middle.error or "is no JSON" in middle.error
+
+
+def test_a_deep_row_ends_where_json_ends_it_whatever_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oracle is the next row, behind strings that look like brackets."""
+    deep = "[" * 5000 + '"a]\\\\", "\\"]", {"]": "[" }' + "]" * 5000
+    text = f'[{deep} , {{"a": "}}"}}, {deep}]'.encode()
+    for chunk in (1, 7, 100, 1 << 16):
+        monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+        found = list(json_stream.elements(io.BytesIO(text)))
+        assert [bool(element.error) for element in found] == [True, False, True]
+        assert found[1].value == {"a": "}"}
+        rest = list(json_stream.elements(io.BytesIO(text), start=found[0].end))
+        assert [element.end for element in rest] == [element.end for element in found[1:]]
+
+
+def test_a_caption_that_cannot_be_told_is_not_left_out(folder: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    images = '[{"id": 1, "file_name": "0.jpg"}]'
+    (folder / "c.json").write_text(f'{{"images": {images}, "annotations": [{deep}]}}')
+    with pytest.raises(DataError, match="an annotation that at byte .* is nested too deeply"):
+        read(f"coco:{folder}/c.json")
+
+
+def test_coco_keeps_ids_and_words_as_they_are(folder: Path) -> None:
+    """Captions may come first; 7 and "7" are two pictures; lone surrogates are written out."""
+    content = {
+        "annotations": [
+            {"image_id": 7, "caption": "number"},
+            {"image_id": "7", "caption": "text"},
+            {"image_id": "0.jpg", "caption": "by its name"},
+            {"image_id": "\ud800", "caption": "lone \udfff, pair \U0001d11e"},
+            {"image_id": 7, "caption": "second"},
+        ],
+        "images": [
+            {"id": "7", "file_name": "1.jpg"},
+            {"id": 7, "file_name": "2.jpg"},
+            {"file_name": "0.jpg"},
+            {"id": "\ud800", "file_name": "\udcff.jpg"},
+            {"id": 7, "file_name": "3.jpg"},
+        ],
+    }
+    (folder / "\udcff.jpg").write_bytes(b"named by a byte")
+    items = read(write(folder / "c.json", content))
+    assert [(item.id, item.data, item.text) for item in items] == [
+        ("7", b"1.jpg", "text"),
+        ("7", b"2.jpg", "number\nsecond"),
+        ("0.jpg", b"0.jpg", "by its name"),
+        ("\\ud800", b"named by a byte", "lone \\udfff, pair \U0001d11e"),
+        ("7", b"3.jpg", "number\nsecond"),
+    ]
+
+
+def test_coco_holds_no_more_words_than_a_text_has(folder: Path) -> None:
+    captions = [{"image_id": 1, "caption": f"{n:04d}" + "x" * 996} for n in range(1000)]
+    write(folder / "c.json", {"images": [{"id": 1, "file_name": "0.jpg"}], "annotations": captions})
+    (item,) = read(f"coco:{folder}/c.json")
+    assert item.text == "\n".join(caption["caption"] for caption in captions)[:MAX_TEXT]
+
+
+def test_coco_begins_in_the_middle_and_in_another_process(folder: Path) -> None:
+    content = {"images": [{"file_name": f"{n % 5}.jpg", "id": n} for n in range(20)]}
+    source = CocoSource(str(write(folder / "c.json", content)), rows_per_shard=7)
+    shards = source.shards()
+    for number in (2, 0, 1):
+        copy = pickle.loads(pickle.dumps(source))  # noqa: S301
+        ids = [item.id for item in copy.read(shards[number])]
+        assert ids == [str(n) for n in range(number * 7, min(number * 7 + 7, 20))]
+        assert ids == [item.id for item in source.read(shards[number])]
+
+
+def test_a_temporary_file_that_cannot_grow_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, *values: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("safevlm.data.coco._Catalogue.add_image", full)
+    write(folder / "c.json", {"images": [{"id": 1, "file_name": "0.jpg"}]})
+    with pytest.raises(DataError, match=r"c.json.*disk is full.*free space"):
+        read(f"coco:{folder}/c.json")
 
 
 @pytest.mark.parametrize("source", [LlavaSource, JsonlSource])

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
+import subprocess
+import sys
 import tarfile
 import tracemalloc
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import webdataset
 
-from safevlm.data import Item, ShardError, open_source
-from safevlm.data.webdataset import WebDatasetSource
+from safevlm.data import Item, ShardError, decode_item, open_source
+from safevlm.data.webdataset import MAX_TEXT_BYTES, WebDatasetSource
 from safevlm.errors import DataError
 from tests.data.builders import drain, picture_bytes
 
@@ -191,5 +196,121 @@ def test_captions_that_are_not_text_are_left_readable(tmp_path: Path) -> None:
         *(("b.jpg", b"1"), ("b.json", b"[" * 100_000)),
         *(("c.jpg", b"1"), ("c.json", b'{"caption": "\\ud800 x"}')),
     ]
-    texts = [item.text for item in read(tar_of(tmp_path / "x.tar", members))]
-    assert texts == ["caf\\xe9", "", "\\ud800 x"]
+    items = read(tar_of(tmp_path / "x.tar", members))
+    assert [item.text for item in items] == ["caf\\xe9", "", "\\ud800 x"]
+    assert [bool(item.text_error) for item in items] == [False, True, False]
+
+
+def test_a_caption_in_many_lists_is_none(tmp_path: Path) -> None:
+    for depth, told in ((2, "x"), (600, "")):
+        words = b'{"caption": %s"x"%s}' % (b"[" * depth, b"]" * depth)
+        (item,) = read(tar_of(tmp_path / "x.tar", [("a.jpg", b"1"), ("a.json", words)]))
+        assert (item.data, item.text, item.text_error) == (b"1", told, "")
+
+
+def test_a_text_that_cannot_be_read_is_told_with_the_picture(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, data in (
+            *(("a.jpg", b"1"), ("a.txt", b"x" * (MAX_TEXT_BYTES + 1))),
+            *(("b.json", b'{"caption": "cut'), ("b.jpg", b"2")),
+            *(("c.0.jpg", b"3"), ("c.1.jpg", b"4"), ("c.txt", None), ("c.json", b'{"text": "other"}')),
+            *(("d.jpg", b"5"), ("d.txt", b"x" * MAX_TEXT_BYTES)),
+            *(("e.jpg", b"6"), ("e.json", b'{"width": 5}')),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data or b"")
+            if data is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(info, io.BytesIO(data or b""))
+    items = {item.data: item for item in read(tmp_path / "x.tar")}
+    assert set(items) == {b"1", b"2", b"3", b"4", b"5", b"6"}
+    for data, told in ((b"1", "more than the limit"), (b"2", "is no JSON"), (b"3", "link"), (b"4", "link")):
+        assert told in items[data].text_error
+        assert items[data].error == ""
+    assert items[b"3"].text == "other"
+    assert items[b"5"].text_error == items[b"6"].text_error == ""
+    sample = decode_item(Item("x", 0, picture_bytes(), text_error="gone"))
+    assert (sample.error, sample.text_error) == ("", "gone")
+
+
+def test_a_text_behind_the_cut_is_told_with_the_picture(tmp_path: Path) -> None:
+    path = tar_of(
+        tmp_path / "x.tar", [("a.jpg", b"1"), ("a.txt", b"one"), ("b.jpg", b"2"), ("b.txt", b"two")]
+    )
+    path.write_bytes(path.read_bytes()[: 3 * 1024 + 512])
+    (first, second), _ = drain(WebDatasetSource(str(path)))
+    assert (first.text, first.text_error) == ("one", "")
+    assert second.data == b"2"
+    assert "breaks off" in second.text_error
+
+
+def test_pictures_of_formats_that_are_not_read_are_items(tmp_path: Path) -> None:
+    names = [
+        f"{n}.{kind}"
+        for n, kind in enumerate(("jfif", "JPE", "avif", "heic", "heif", "ppm", "jp2", "jxl", "svg"))
+    ]
+    items = read(tar_of(tmp_path / "x.tar", [(name, b"<not read>") for name in names]))
+    assert len(items) == len(names)
+    assert all("convert it to one of JPEG" in decode_item(item).error for item in items)
+
+
+PACKERS = ("gz", "bz2", "xz")
+
+
+BOMB = """
+import resource, sys
+import webdataset
+from safevlm.data.webdataset import WebDatasetSource
+source = WebDatasetSource(sys.argv[1])
+source.shards()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+items = [item.id for shard in source.shards() for item in source.read(shard)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, items)
+"""
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_a_packed_bomb_takes_no_memory(tmp_path: Path, kind: str) -> None:
+    """A picture, a member of 160 MB that is no picture, a picture: in 10 kB of bzip2 they would be one piece."""
+    head, size = io.BytesIO(), 160_000_000
+    with tarfile.open(fileobj=head, mode="w") as tar:
+        for name, data in (("a.jpg", b"1"), ("z.bin", b"")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    info.size = size
+    start = head.getvalue()[:1024] + info.tobuf()
+    tail = tar_of(tmp_path / "tail", [("b.jpg", b"2")]).read_bytes()
+    pieces = [start, *[bytes(8_000_000)] * 20, bytes(-size % 512), tail]
+    with (tmp_path / f"x.tar.{kind}").open("wb") as file:
+        for piece in _packed(kind, pieces):
+            file.write(piece)
+    assert (tmp_path / f"x.tar.{kind}").stat().st_size < 2_000_000
+    told = subprocess.run(
+        [sys.executable, "-c", BOMB, str(tmp_path / f"x.tar.{kind}")], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    kilobytes, _, rest = told.stdout.partition(" ")
+    assert rest.strip() == "['a', 'b']"
+    assert int(kilobytes) < 50_000
+
+
+def _packed(kind: str, pieces: list[bytes]) -> Iterable[bytes]:
+    """One stream of all pieces."""
+    packer = {
+        "gz": lambda: zlib.compressobj(1, wbits=31),
+        "bz2": lambda: bz2.BZ2Compressor(9),
+        "xz": lambda: lzma.LZMACompressor(preset=0),
+    }[kind]()
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
+
+
+def test_xz_that_needs_much_memory_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 29}]
+    inner = tar_of(tmp_path / "inner", [("a.jpg", b"1")]).read_bytes()
+    (tmp_path / "x.tar.xz").write_bytes(lzma.compress(inner, filters=filters))
+    items, error = drain(WebDatasetSource(str(tmp_path / "x.tar.xz")))
+    assert items == []
+    assert "Memory usage limit" in error

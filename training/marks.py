@@ -1,7 +1,8 @@
 """Marks that a person made on a scan's report -> rows with their images.
 
 A line of the exported file names its image by source, shard and place in the shard, and tells by the
-sha256 of the image's bytes whether it is still the one that was marked.
+sha256 of the image's bytes whether it is still the one that was marked. Sources on this machine alone
+are opened: a file of marks comes from elsewhere, and may name any URL.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from safevlm.data import Shard, Source, open_source
 from safevlm.errors import DataError
@@ -66,6 +69,10 @@ def _labelled(values: dict[str, Any]) -> bool:
 
 
 def _in_source(uri: str, marks: list[RawRow]) -> Iterator[RawRow]:
+    if not _is_local(uri):
+        reason = "is not on this machine, and marks may name any URL; download it, and scan and mark the copy"
+        yield from _without(marks, "source", reason)
+        return
     try:
         source = open_source(uri)
         shards = {shard.name: shard for shard in source.shards()}
@@ -78,6 +85,14 @@ def _in_source(uri: str, marks: list[RawRow]) -> Iterator[RawRow]:
             yield from _in_shard(source, shards[name], group)
         else:
             yield from _without(group, "shard", f"{name!r} is not in {uri}; it has changed since the scan")
+
+
+def _is_local(uri: str) -> bool:
+    """Whether reading a source fetches nothing."""
+    kind, _, location = uri.partition(":")
+    if kind == "hf" and not Path(location.partition("?")[0]).is_dir():
+        return False
+    return "://" not in unquote(uri)  # options are quoted
 
 
 def _in_shard(source: Source, shard: Shard, marks: Iterable[RawRow]) -> Iterator[RawRow]:

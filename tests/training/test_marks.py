@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,40 @@ def test_an_image_that_is_gone_costs_its_row(source: str, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="row 6, column index: .*no longer reaches"):
         read_table(table, TAXONOMY)
     assert len(read_table(table, TAXONOMY, skip_bad=True)) == 5
+
+
+REMOTE = (
+    "folder:http://127.0.0.1:{port}/pictures",
+    "wds:http://127.0.0.1:{port}/a.tar",
+    "http://127.0.0.1:{port}/a.json",
+    "jsonl:{folder}/a.jsonl?images=http://127.0.0.1:{port}/",
+    "jsonl:{folder}/a.jsonl?images=http:%2F%2F127.0.0.1:{port}/",
+    "wds:simplecache::http://127.0.0.1:{port}/a.tar",
+    "hf:org/name",
+    "hf:org/name?split=train",
+)
+
+
+@pytest.mark.parametrize("uri", REMOTE)
+def test_a_source_elsewhere_is_not_fetched(
+    uri: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"image": "a.png"}\n')
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: pytest.fail("fetched"))
+    lines = marks(source)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        lines[2]["source"] = uri.format(port=server.getsockname()[1], folder=tmp_path)
+        table = write_jsonl(tmp_path / "marks.jsonl", lines)
+        with pytest.raises(DataError, match="row 3, column source: .*not on this machine.*download it"):
+            read_table(table, TAXONOMY)
+        with pytest.raises(TimeoutError):  # nobody called
+            server.accept()
+    assert len(read_table(table, TAXONOMY, skip_bad=True)) == 5
+
+
+def test_a_local_folder_of_the_datasets_library_is_read(tmp_path: Path) -> None:
+    from tests.data.builders import make_source, picture_bytes
+
+    uri = make_source("hf", tmp_path, [(f"{n}.png", picture_bytes(n)) for n in range(3)])
+    assert len(read_table(write_jsonl(tmp_path / "marks.jsonl", marks(uri)), TAXONOMY)) == 3

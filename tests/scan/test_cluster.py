@@ -1,10 +1,13 @@
-"""What only a cluster does: lose an actor."""
+"""What only a cluster does: lose an actor, and leave processes behind if nobody ends them."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,3 +102,46 @@ def test_what_goes_wrong_on_a_node_is_told(model: Checkpoint, pictures: Path, tm
     missing = Missing(model.name, model.backbone, model.chosen_policy)
     with pytest.raises(SafeVLMError, match="no such checkpoint on this node"):
         scan(open_source(str(pictures)), missing, tmp_path / "out", ScanOptions(engine="ray"))
+
+
+def marked(mark: str) -> list[int]:
+    """Ids of the living processes that were started with a word in their environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (place / "environ").read_bytes():
+                found.append(int(place.name))
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_an_interrupted_command_ends_its_cluster_and_can_go_on(
+    tiny: tuple[str, str], pictures: Path, tmp_path: Path
+) -> None:
+    out, mark = tmp_path / "out", f"interrupted-{tmp_path}"
+    options = ["--model", tiny[0], "--backbone", tiny[1], "--engine", "ray"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "safevlm.cli", "scan", str(pictures), "--out", str(out), *options],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"SAFEVLM_MARK": mark, "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert any("Started a local Ray instance" in line for line in process.stderr)
+    time.sleep(0.5)  # the model is loading
+    assert len(marked(mark)) > 3
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Go on with:\n  safevlm scan" in errors
+    for _ in range(100):
+        if not (left := marked(mark)):
+            break
+        time.sleep(0.1)
+    assert not left
+    assert scan(open_source(str(pictures)), Checkpoint(*tiny), out).n == 20

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from safevlm.data import FolderSource, Item, Shard
+from safevlm.data import FolderSource, Item, Shard, prepared_pixels
 from safevlm.errors import DataError, MissingExtraError
 from safevlm.policy import Policy
 from safevlm.scan import Checkpoint, Loaded, ScanCounts, ScanOptions, scan, worker
@@ -42,7 +42,7 @@ def test_schema(pictures: Path, model: Checkpoint, tmp_path: Path) -> None:
     texts, numbers = pa.string(), pa.int32()
     scores = pa.map_(pa.string(), pa.float32())
     assert {field.name: field.type for field in schema} == {
-        "id": texts, "shard": texts, "index": numbers, "number": numbers, "width": numbers, "height": numbers,
+        "source": texts, "id": texts, "shard": texts, "index": numbers, "number": numbers, "width": numbers, "height": numbers,
         "sha256": texts, "phash": texts, "score": pa.float32(), "level": texts, "category": texts,
         "verdict": texts, "status": texts, "reason": texts, "level_probabilities": scores,
         "category_probabilities": scores, "calibrated": pa.bool_(), "text": texts, "model": texts, "policy": texts,
@@ -239,7 +239,7 @@ def test_what_waits_is_bounded(model: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_large_pictures_go_in_small_groups(scorer: RiskScorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "MAX_HELD_PIXELS", 1000)  # two of 24 x 24
+    monkeypatch.setattr(worker, "MAX_HELD_PIXELS", 2 * prepared_pixels(24, 24))
     entries = [Entry(n, Item(str(n), data=picture_bytes(n, (24, 24)))) for n in range(5)]
     ready = prepare(Batch(0, 0, tuple(entries)), scorer)
     assert [group.positions for group in ready.groups] == [(0, 1), (2, 3), (4,)]

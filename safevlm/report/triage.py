@@ -32,9 +32,9 @@ FAILURES = 5
 """Failed shards that the page names."""
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]"
+    "\ufe00-\ufe0d\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]"
 )
-"""Characters that reorder or hide text, controls, tags and variation selectors; shown as a replacement character."""
+"""Characters that reorder or hide text, controls, tags and variation selectors (but those of emoji, U+FE0E and U+FE0F)."""
 
 
 def write_triage(

@@ -235,7 +235,7 @@ def test_rows_of_several_sources_keep_theirs(tmp_path: Path) -> None:
 
 
 INVISIBLE = (
-    *("\u061c", "\u00ad", "\u200b", "\u202e", "\u2066", "\ufeff", "\ufe0f", "\ufe00", "\U000e0100"),
+    *("\u061c", "\u00ad", "\u200b", "\u202e", "\u2066", "\ufeff", "\ufe0d", "\ufe00", "\U000e0100"),
     *("\U000e0001", "\U000e0041", "\U000e007f", "\U000e01ef", "\x00", "\x85", "\u2028", "\u180e"),
 )
 

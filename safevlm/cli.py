@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 from docstring_parser import parse as docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -137,5 +137,17 @@ def _run(parsed: Namespace) -> int:
     return function(**options)
 
 
+def run() -> NoReturn:
+    """The process: one command, then its exit code."""
+    code = main()
+    if (
+        "ray" in sys.modules
+    ):  # its threads can crash the interpreter while that ends, long after the work is done
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -69,7 +69,7 @@ def test_every_mode_is_scored(guard, mode):
     assert guard.assess([image])[0].score is not None
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])
 def test_tiny_and_thin_images_are_scored(guard, size):
     assert guard.assess([picture(size=size)])[0].score is not None
 

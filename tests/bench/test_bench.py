@@ -224,7 +224,9 @@ def test_every_row_has_its_lines(setup, row):
             assert line.low <= line.value <= line.high
             assert line.rounds >= 1
             assert line.unit in ("images/s", "tokens/s", "ms")
-            assert line.against is None or line.ratio > 0
+            assert (
+                line.against is None or line.ratio is None or line.ratio > 0
+            )  # None: the measure was too noisy
         assert line.target is None
     assert sum(line.against is None for line in found) < len(found)
     assert "| " + row in to_markdown(found, {"device": "cpu"})

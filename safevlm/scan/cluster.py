@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -133,6 +135,16 @@ def _cluster(address: str | None) -> Iterator[Any]:
         yield ray
         return
     try:
+        with _uninterrupted():
+            _start(ray, address)
+        yield ray
+    finally:
+        with _uninterrupted():
+            ray.shutdown()
+
+
+def _start(ray: Any, address: str | None) -> None:
+    try:
         if address:
             ray.init(address=address, log_to_driver=False)
         else:  # one core for the model, one for decoding, also where there is but one
@@ -142,7 +154,19 @@ def _cluster(address: str | None) -> Iterator[Any]:
         raise SafeVLMError(
             f"no Ray cluster at {address or 'this machine'} ({error}); check the address"
         ) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: interrupted while it starts or ends, Ray hangs or leaves processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
     try:
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt

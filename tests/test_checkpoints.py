@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,3 +39,17 @@ def test_they_are_small_and_hold_no_pickle():
     paths = [path for path in FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in paths) <= 24 * 2**20
     assert {path.suffix for path in paths} <= {".safetensors", ".json", ".jinja", ".toml", ".md", ".py"}
+
+
+def test_no_config_names_a_path_of_the_machine_that_wrote_it():
+    def strings(value):
+        if isinstance(value, dict):
+            return [text for part in value.values() for text in strings(part)]
+        if isinstance(value, list):
+            return [text for part in value for text in strings(part)]
+        return [value] if isinstance(value, str) else []
+
+    configs = sorted(FOLDER.glob("safevlm-mini*/**/*config.json"))
+    assert configs
+    for path in configs:
+        assert not [text for text in strings(json.loads(path.read_text())) if text.startswith("/")], path

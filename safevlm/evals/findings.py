@@ -161,6 +161,8 @@ def read_labels(
     digests = _digests(item.data for shard in source.shards() for item in source.read(shard))
     found: dict[str, Label] = {}
     for number, (digest, *values) in enumerate(zip(digests, *names, strict=True)):
+        if digest is None:  # a row without a picture labels nothing
+            continue
         label = Label(*values)
         other = found.setdefault(digest, label)
         if (other.level, other.category) != (label.level, label.category):
@@ -171,8 +173,8 @@ def read_labels(
     return found
 
 
-def _digests(images: Iterable[bytes | None]) -> Iterator[str]:
-    return (hashlib.sha256(data or b"").hexdigest() for data in images)
+def _digests(images: Iterable[bytes | None]) -> Iterator[str | None]:
+    return (None if data is None else hashlib.sha256(data).hexdigest() for data in images)
 
 
 def to_markdown(table: Mapping[str, Findings], *, most: int = 8) -> str:

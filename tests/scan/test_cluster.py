@@ -139,7 +139,7 @@ def test_an_interrupted_command_ends_its_cluster_and_can_go_on(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Go on with:\n  safevlm scan" in errors
-    for _ in range(400):
+    for _ in range(100):
         if not (left := marked(mark)):
             break
         time.sleep(0.1)

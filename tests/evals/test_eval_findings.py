@@ -98,6 +98,9 @@ def test_labels_that_fit_nothing_or_each_other(made, tmp_path):
     pq.write_table(pa.table({**levels, "risk_level": ["safe", "refuse"]}), tmp_path / "twice.parquet")
     with pytest.raises(DataError, match="row 1 is labelled refuse"):
         read_labels(tmp_path / "twice.parquet")
+    blank = {"image": [picture(0), None, None], "risk_category": ["none"] * 3, "label": ["a"] * 3}
+    pq.write_table(pa.table({**blank, "risk_level": ["safe", "safe", "refuse"]}), tmp_path / "blank.parquet")
+    assert set(read_labels(tmp_path / "blank.parquet")) == {hashlib.sha256(picture(0)).hexdigest()}
     with pytest.raises(DataError, match="nonsense"):
         read_labels(folder / "labels.parquet", level="nonsense")
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
+
+
+def brief(value: object) -> str:
+    """The `repr` of a value for a message: at most two levels deep and a few items of each, however large it is."""
+    return _BRIEF.repr(value)
+
 
 class SafeVLMError(Exception):
     """Base of every error that the library raises on its own account."""

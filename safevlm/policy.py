@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from safevlm.taxonomy import Taxonomy, read_yaml
+from safevlm.errors import brief
+from safevlm.taxonomy import Taxonomy, check_fields, check_text, read_yaml
 from safevlm.types import Action, Risk, RiskAssessment, Verdict
 
 REFUSAL = "I'm sorry, but I can't help with this image."
@@ -68,9 +70,11 @@ class Policy:
     hints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_types()
         object.__setattr__(self, "off", frozenset(self.off))
-        object.__setattr__(self, "undecided", Action(self.undecided))
-        object.__setattr__(self, "actions", {k: Action(v) for k, v in self.actions.items()})
+        object.__setattr__(self, "undecided", _action("undecided", self.undecided))
+        actions = {level: _action(f"actions: {level}", action) for level, action in self.actions.items()}
+        object.__setattr__(self, "actions", actions)
         self._check_names("actions", self.actions, self.taxonomy.risky_levels)
         self._check_names("hints", self.hints, self.taxonomy.risky_levels)
         self._check_names("thresholds", self.thresholds, self.taxonomy.risky_categories)
@@ -79,17 +83,44 @@ class Policy:
             self._check_names("hints", texts, self.taxonomy.category_names)
         for value in (self.threshold, *self.thresholds.values()):
             if not 0 < value <= 1:
-                raise ValueError(f"policy threshold {value!r} is not in (0, 1]; 0.5 is the default")
+                raise ValueError(f"policy threshold {brief(value)} is not in (0, 1]; 0.5 is the default")
         if self.undecided is Action.ALLOW:
             raise ValueError("policy: undecided cannot be 'allow'; what could not be scored is never safe")
         if not self.refusal.strip():
             raise ValueError("policy: the refusal is empty; write the reply that users should read")
 
-    def _check_names(self, what: str, names: Any, known: tuple[str, ...]) -> None:
+    def _check_types(self) -> None:
+        """Raise ValueError for a value of a wrong type, before anything compares or prints it."""
+        for what, value in (
+            ("thresholds", self.thresholds),
+            ("actions", self.actions),
+            ("hints", self.hints),
+        ):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"policy: {what} is {brief(value)}, not a mapping of names to values")
+        for level, texts in self.hints.items():
+            if not isinstance(texts, Mapping):
+                raise ValueError(
+                    f"policy hints: {brief(level)} is {brief(texts)}, not a mapping of categories to texts"
+                )
+            for category, text in texts.items():
+                check_text(f"policy hints: {brief(level)}: {brief(category)}", text)
+        for name, value in (("threshold", self.threshold), *self.thresholds.items()):
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(
+                    f"policy: the threshold {brief(name)} is {brief(value)}, not a number in (0, 1]"
+                )
+        if not isinstance(self.off, Set | list | tuple):
+            raise ValueError(f"policy: off is {brief(self.off)}, not a list of categories")
+        for name in (*self.off, *self.thresholds, *self.actions, *self.hints):
+            check_text("policy: a name", name)
+        check_text("policy: refusal", self.refusal)
+
+    def _check_names(self, what: str, names: Iterable[str], known: tuple[str, ...]) -> None:
         unknown = sorted(set(names) - set(known))
         if unknown:
             raise ValueError(
-                f"policy {what}: {unknown} not in taxonomy {self.taxonomy.name!r}; it has {list(known)}"
+                f"policy {what}: {brief(unknown)} not in taxonomy {self.taxonomy.name!r}; it has {list(known)}"
             )
 
     @classmethod
@@ -215,14 +246,10 @@ class Policy:
             ValueError: a foreign field, or no taxonomy at all.
         """
         if not isinstance(values, Mapping):
-            raise ValueError(f"a policy is a mapping of fields to values; got {values!r:.80}")
+            raise ValueError(f"a policy is a mapping of fields to values; got {brief(values)}")
         # YAML reads a bare `off` as false; null means the default
-        values = {
-            "off" if str(key) == "False" else key: value for key, value in values.items() if value is not None
-        }
-        known = {f.name for f in fields(cls)}
-        if foreign := sorted(map(str, set(values) - known)):
-            raise ValueError(f"policy: foreign fields {foreign}; it has {sorted(known)}")
+        values = {"off" if key is False else key: value for key, value in values.items() if value is not None}
+        check_fields("policy", values, set(), {f.name for f in fields(cls)})
         given = values.get("taxonomy")
         if isinstance(given, str):
             taxonomy = Taxonomy.preset(given)
@@ -245,3 +272,11 @@ class Policy:
     def sha256(self) -> str:
         """Hash of everything that the policy decides by, 64 hex digits."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _action(what: str, value: object) -> Action:
+    """An action by its name; raises ValueError with the names there are."""
+    names = [action.value for action in Action]
+    if not isinstance(value, str) or value not in names:  # an enum's own error would print the whole value
+        raise ValueError(f"policy: {what} is {brief(value)}; it is one of {', '.join(names)}")
+    return Action(value)

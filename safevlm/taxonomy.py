@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -10,13 +11,73 @@ from typing import Any
 
 import yaml
 
+from safevlm.errors import brief
+
+MAX_YAML_BYTES = 1 << 20
+"""The largest policy or taxonomy file that is read, 1 MiB; the presets have 2 kB."""
+
+MAX_NAME = 200
+"""Characters of a level's or category's name, which stands in columns, terminals and pages."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain values only; a key that is given twice is an error, where YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in counts.most_common(1):
+            if count > 1:
+                problem = f"the key {brief(key)} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
+
 
 def read_yaml(path: str | Path) -> Any:
-    """The plain values of a YAML file; raises ValueError that names the file where it is none."""
+    """Read the plain values of a YAML file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is larger than `MAX_YAML_BYTES`, not UTF-8, not YAML, nested too deeply, or gives a
+            key twice; the message names the file.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(MAX_YAML_BYTES + 1)
+    if len(data) > MAX_YAML_BYTES:
+        raise ValueError(
+            f"{path} has more than {MAX_YAML_BYTES:,} bytes, the limit; is it a policy or taxonomy?"
+        )
     try:
-        return yaml.safe_load(Path(path).read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        return yaml.load(data.decode("utf-8"), _UniqueKeys)  # noqa: S506  a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # UnicodeDecodeError and numbers too long are ValueErrors
+        raise ValueError(f"{path} is not YAML that can be read: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply; a policy or taxonomy has three levels") from error
+
+
+def check_fields(what: str, values: Mapping[Any, Any], needed: set[str], optional: set[str]) -> None:
+    """Raise ValueError unless a mapping has the needed fields, and no others than those and the optional ones."""
+    missing = sorted(needed - set(values))
+    foreign = sorted(brief(key) for key in set(values) - needed - optional)
+    if missing or foreign:
+        raise ValueError(
+            f"{what}: missing fields {missing}, foreign fields [{', '.join(foreign[:8])}]; "
+            f"it has {sorted(needed | optional)}"
+        )
+
+
+def check_text(what: str, value: object) -> str:
+    """The value if it is text; raises ValueError that says how to write it otherwise."""
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is {brief(value)}, not text; write it in quotes")
+    return value
+
+
+def check_name(what: str, value: object) -> str:
+    """The value if it is a printable name of 1 to `MAX_NAME` characters; raises ValueError otherwise."""
+    name = check_text(what, value)
+    if not name.strip() or not name.isprintable() or len(name) > MAX_NAME:
+        raise ValueError(f"{what} is {brief(name)}; a name has 1 to {MAX_NAME} printable characters")
+    return name
 
 
 @dataclass(frozen=True)
@@ -56,15 +117,19 @@ class Taxonomy:
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_name("a taxonomy's name", self.name)
+        check_text(f"taxonomy {self.name!r}: source", self.source)
         for what, names in (("levels", self.levels), ("categories", self.category_names)):
+            for name in names:
+                check_name(f"taxonomy {self.name!r}: a name in {what}", name)
             if len(names) < 2 or len(set(names)) != len(names):
                 raise ValueError(
-                    f"taxonomy {self.name!r} has {what} {list(names)}; it needs at least two, each name once"
+                    f"taxonomy {self.name!r} has {what} {brief(list(names))}; it needs at least two, each name once"
                 )
         if self.clean not in self.category_names:
             raise ValueError(
-                f"taxonomy {self.name!r}: the clean category {self.clean!r} is not among "
-                f"{list(self.category_names)}; set `clean` to one of them"
+                f"taxonomy {self.name!r}: the clean category {brief(self.clean)} is not among "
+                f"{brief(list(self.category_names))}; set `clean` to one of them"
             )
 
     @property
@@ -120,27 +185,19 @@ class Taxonomy:
         """The inverse of `to_dict`; raises ValueError where a field is missing, foreign or of a wrong kind."""
         if not isinstance(values, Mapping):
             raise ValueError(
-                f"a taxonomy is a mapping with name, levels, categories, clean; got {values!r:.80}"
+                f"a taxonomy is a mapping with name, levels, categories, clean; got {brief(values)}"
             )
-        known = {"name", "levels", "categories", "clean", "source"}
-        missing, foreign = {"name", "levels", "categories", "clean"} - set(values), set(values) - known
-        if missing or foreign:
-            raise ValueError(
-                f"taxonomy {values.get('name')!r}: missing fields {sorted(missing)}, "
-                f"foreign fields {sorted(foreign)}; a preset in safevlm/presets shows the form"
-            )
-        try:
-            categories = tuple(Category(**category) for category in values["categories"])
-        except TypeError as error:
-            raise ValueError(
-                f"taxonomy {values['name']!r}: each category is a mapping with name, concern, guidance ({error})"
-            ) from error
+        name = brief(values.get("name"))
+        check_fields(f"taxonomy {name}", values, {"name", "levels", "categories", "clean"}, {"source"})
+        for field in ("levels", "categories"):
+            if not isinstance(values[field], list | tuple):
+                raise ValueError(f"taxonomy {name}: {field} is {brief(values[field])}, not a list")
         return cls(
-            str(values["name"]),
-            tuple(str(level) for level in values["levels"]),
-            categories,
-            str(values["clean"]),
-            str(values.get("source", "")),
+            check_name("a taxonomy's name", values["name"]),
+            tuple(values["levels"]),
+            tuple(_category(name, category) for category in values["categories"]),
+            values["clean"],
+            values.get("source", ""),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,3 +211,15 @@ class Taxonomy:
     def to_yaml(self, path: str | Path) -> None:
         """Write the taxonomy in the presets' form."""
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _category(taxonomy: str, values: Any) -> Category:
+    """A category from plain values; raises ValueError where it is no mapping of texts."""
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"taxonomy {taxonomy}: each category is a mapping with name, concern, guidance; got {brief(values)}"
+        )
+    what = f"taxonomy {taxonomy}: category {brief(values.get('name'))}"
+    check_fields(what, values, {"name"}, {"concern", "guidance"})
+    texts = {field: check_text(f"{what}: {field}", text) for field, text in values.items() if field != "name"}
+    return Category(check_name(f"taxonomy {taxonomy}: a category's name", values["name"]), **texts)

@@ -176,3 +176,85 @@ def test_a_policy_of_another_taxonomy_does_not_fit():
     Policy(PAPER).check_fits(PAPER)
     with pytest.raises(ValueError, match="openai.*the model's is 'safevlm'"):
         Policy(Taxonomy.preset("openai")).check_fits(PAPER)
+
+
+ALIASES = "- &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"- &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+"""A file of 600 bytes whose value has 10^9 items when it is printed."""
+
+
+def below(key: str, text: str) -> str:
+    return f"{key}:\n" + "".join(f"  {line}\n" for line in text.splitlines())
+
+
+REFUSED = {
+    "threshold is a word": "threshold: high",
+    "threshold in quotes": "threshold: '0.5'",
+    "threshold is true": "threshold: true",
+    "threshold is a date": "threshold: 2020-01-01",
+    "threshold is binary": "threshold: !!binary aGVsbG8=",
+    "threshold is a list": "threshold: [0.5]",
+    "threshold is not a number": "threshold: .nan",
+    "threshold of 5,000 digits": f"threshold: {'9' * 5000}",
+    "threshold within itself": "threshold: &a [*a]",
+    "own threshold is true": "thresholds: {privacy: true}",
+    "own threshold is a word": "thresholds: {privacy: high}",
+    "thresholds are a number": "thresholds: 5",
+    "thresholds of mixed keys": "thresholds: {1: 0.5, a: 0.5}",
+    "actions are a word": "actions: hint",
+    "actions are a list": "actions: [hint]",
+    "an action is a list": "actions: {caution: [hint]}",
+    "off is a number": "off: 5",
+    "off is a word": "off: privacy",
+    "off is a mapping": "off: {privacy: 1}",
+    "off is nested": "off: [[privacy]]",
+    "undecided is a list": "undecided: [refuse]",
+    "refusal is a number": "refusal: 5",
+    "refusal is a list": "refusal: [x]",
+    "hints are a list": "hints: [caution]",
+    "a level's hints are a text": "hints: {caution: hello}",
+    "a level's hints are nothing": "hints: {caution: ~}",
+    "a hint is a number": "hints: {caution: {privacy: 5}}",
+    "foreign keys of mixed types": "{1: 2, nope: 3}",
+    "a key twice": "threshold: 0.5\nthreshold: 0.9",
+    "a key twice, inside": "thresholds: {privacy: 0.5, privacy: 0.9}",
+    "two documents": "threshold: 0.5\n---\nthreshold: 0.6",
+    "code": "!!python/object/apply:os.getcwd []",
+    "levels are a number": "taxonomy: {name: x, levels: 5, categories: [{name: c}, {name: b}], clean: c}",
+    "levels are text": "taxonomy: {name: x, levels: ab, categories: [{name: c}, {name: b}], clean: c}",
+    "a level is a number": "taxonomy: {name: x, levels: [1, 2], categories: [{name: c}, {name: b}], clean: c}",
+    "a level is true": "taxonomy: {name: x, levels: [no, yes], categories: [{name: c}, {name: b}], clean: c}",
+    "a level has an escape": 'taxonomy: {name: x, levels: [a, "\\e[31m"], categories: [{name: c}, {name: b}], clean: c}',
+    "categories are a number": "taxonomy: {name: x, levels: [a, b], categories: 5, clean: c}",
+    "a category's name is a list": "taxonomy: {name: x, levels: [a, b], categories: [{name: [1]}, {name: b}], clean: b}",
+    "a category's concern is a number": "taxonomy: {name: x, levels: [a, b], categories: [{name: c, concern: 1}, {name: b}], clean: b}",
+    "taxonomy with mixed foreign keys": "taxonomy: {name: x, levels: [a, b], categories: [], clean: b, 1: 2, z: 3}",
+    "taxonomy within itself": "taxonomy: &a {name: *a, levels: *a, categories: [], clean: b}",
+    "aliases as the policy": ALIASES,
+    "aliases as the taxonomy": below("taxonomy", ALIASES),
+    "aliases as the threshold": below("threshold", ALIASES),
+    "aliases as a name in off": below("off", ALIASES),
+    "aliases as undecided": below("undecided", ALIASES),
+    "aliases as the refusal": below("refusal", ALIASES),
+    "deep": "[" * 5000,
+    "deep and closed": "threshold: " + "[" * 3000 + "]" * 3000,
+    "larger than a policy": "refusal: " + "x" * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+def test_a_malformed_file_is_one_line_that_says_what_is_wrong(tmp_path, text):
+    path = tmp_path / "policy.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=r".") as caught:
+        Policy.from_yaml(path, PAPER)
+    assert len(str(caught.value)) < 1500
+    assert str(caught.value).isprintable()
+
+
+def test_aliases_within_their_types_are_read(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("refusal: &sorry No.\nhints: {caution: {privacy: *sorry}}\n", "utf-8")
+    policy = Policy.from_yaml(path, PAPER)
+    assert (policy.refusal, policy.hints["caution"]["privacy"]) == ("No.", "No.")

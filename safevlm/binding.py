@@ -75,13 +75,32 @@ def load_modules(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> SafetyModules:
-    """The modules of a checkpoint, in eval mode; sizes are checked before a tensor is read."""
+    """The modules of a checkpoint, in eval mode; sizes are checked before a tensor is read.
+
+    Raises:
+        CheckpointError: the file's tensors are not those of the config's sizes.
+    """
+    _check_sizes(config, checkpoint.stored_sizes(folder), folder)
     with torch.device("meta"):
         modules = build_modules(config)
     sizes = {key: tensor.shape for key, tensor in modules.state_dict().items()}
     tensors = checkpoint.load_tensors(folder, sizes, dtype=dtype, device=device)
     modules.load_state_dict(tensors, strict=True, assign=True)
     return modules.eval()
+
+
+def _check_sizes(config: SafetyConfig, stored: dict[str, torch.Size], folder: Path) -> None:
+    """Raise CheckpointError for sizes that no module of the file's tensors has, before any module is built."""
+    numbers = sum(size.numel() for size in stored.values())
+    for key, most in (
+        *((key, numbers) for key in ("vision_dim", "text_dim", "hidden_dim", "num_tokens", "num_heads")),
+        ("depth", len(stored)),
+    ):
+        if (found := getattr(config, key)) > most:
+            raise CheckpointError(
+                f"{folder / checkpoint.CONFIG}: {key} is {found}, more than {checkpoint.WEIGHTS} has numbers for; "
+                "the files do not belong together, restore both from one save"
+            )
 
 
 def beside(tower: VisionTower, dtype: torch.dtype | str | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -20,11 +21,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from safevlm.config import SafetyConfig
-from safevlm.errors import CheckpointError
+from safevlm.config import SafetyConfig, read_json
+from safevlm.errors import CheckpointError, brief
+from safevlm.lora import LoraSettings
 
 CONFIG, WEIGHTS, LORA, CARD = "safety_config.json", "safety.safetensors", "lora", "README.md"
 LORA_CONFIG, LORA_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+MAX_CONFIG_BYTES = 1 << 22
+"""The largest config that is read, 4 MiB; those of the embedded checkpoints have 4 kB."""
+
+MAX_HEADER_BYTES = 1 << 24
+"""The largest header of a safetensors file that is read, 16 MiB, a hundred bytes for each of 160,000 tensors."""
+
+FLOATS = ("F16", "BF16", "F32", "F64")
+"""Types of the tensors that are read, as safetensors names them."""
 
 
 def embedded() -> tuple[str, ...]:
@@ -94,9 +105,23 @@ def load_config(folder: Path) -> SafetyConfig:
             f"{folder} has no {CONFIG}{hint}: it is no SafeVLM checkpoint; write one with `save_pretrained`"
         )
     try:
-        return SafetyConfig.from_json(path.read_text("utf-8"))
+        return SafetyConfig.from_json(_config_text(path))
     except (ValueError, TypeError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def stored_sizes(folder: Path) -> dict[str, torch.Size]:
+    """Names and sizes of the tensors in `safety.safetensors`, from its header alone.
+
+    Raises:
+        CheckpointError: no such file, a header that cannot be read, or a tensor that is not of floats.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no {WEIGHTS}; only safetensors files are read: save it with `save_pretrained`"
+        )
+    return _sizes(path)
 
 
 def load_tensors(
@@ -108,11 +133,7 @@ def load_tensors(
 ) -> dict[str, Tensor]:
     """Read `safety.safetensors` after comparing every name and size with `expected`; each tensor cast as it is read."""
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} has no {WEIGHTS}; only safetensors files are read: save it with `save_pretrained`"
-        )
-    _compare(path, _sizes(path), expected)
+    _compare(path, stored_sizes(folder), expected)
     tensors = {}
     for key in expected:
         with safe_open(
@@ -131,16 +152,42 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
 def _sizes(path: Path) -> dict[str, torch.Size]:
     """Names and sizes from a file's header; no tensor is read."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        with safe_open(path, framework="pt"):  # the library checks that offsets and sizes fit the file
+            header = read_json(_header(path))  # and lets a key come twice
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}); download or save it again"
         ) from error
+    header.pop("__metadata__", None)
+    for key, entry in header.items():
+        if entry["dtype"] not in FLOATS:
+            raise CheckpointError(
+                f"{path}: {brief(key)} is of type {entry['dtype']}, one of {', '.join(FLOATS)} is needed; "
+                "save the checkpoint again with `save_pretrained`"
+            )
+    return {key: torch.Size(entry["shape"]) for key, entry in header.items()}
+
+
+def _header(path: Path) -> bytes:
+    """The JSON at the start of a safetensors file, behind its length in 8 bytes."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER_BYTES:
+            raise ValueError(f"its header has {size:,} bytes, more than the limit of {MAX_HEADER_BYTES:,}")
+        return file.read(size)
+
+
+def _config_text(path: Path) -> bytes:
+    """A config's bytes; raises ValueError where there are more than `MAX_CONFIG_BYTES`."""
+    with path.open("rb") as file:
+        data = file.read(MAX_CONFIG_BYTES + 1)
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ValueError(f"has more than {MAX_CONFIG_BYTES:,} bytes, the limit of a config")
+    return data
 
 
 def _compare(path: Path, found: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
-    remedy = f"the file does not belong to its {CONFIG}; restore both from one save"
+    remedy = "the file does not belong to its config; restore both from one save"
     for key in expected:
         if key not in found:
             raise CheckpointError(f"{path}: the key {key!r} is missing; {remedy}")
@@ -165,9 +212,19 @@ def save_lora(folder: str | Path, model: nn.Module) -> None:
         save_file(tensors, part, metadata={"format": "pt"})
 
 
-def load_lora(folder: Path, model: nn.Module) -> None:
-    """Put the LoRA layers of `folder`/lora into the model, strictly."""
-    from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:
+    """Put the LoRA matrices of `folder`/lora into the model; nothing else of the model changes.
+
+    Args:
+        folder: of the checkpoint.
+        model: the backbone, without LoRA layers.
+        linears: the modules that may have LoRA, by their names in `model`: the LLM's linear layers.
+
+    Raises:
+        CheckpointError: a file is missing or malformed, asks for more than plain LoRA, names a module
+            outside `linears`, or holds other tensors than its config says.
+    """
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     source = folder / LORA
     for name in (LORA_CONFIG, LORA_WEIGHTS):
@@ -176,18 +233,44 @@ def load_lora(folder: Path, model: nn.Module) -> None:
                 f"{folder / CONFIG} says has_lora, but {source / name} is missing; "
                 "restore it, or save the checkpoint again"
             )
-    config = PeftConfig.from_pretrained(str(source))
-    _check_lora(config, source / LORA_CONFIG)
     if getattr(model, "peft_config", None):
         raise CheckpointError(
             f"{folder}: the backbone has LoRA layers already, of another checkpoint or of its own; load it anew"
         )
-    config.inference_mode = True
+    try:
+        settings = LoraSettings.from_dict(read_json(_config_text(source / LORA_CONFIG)))
+        targets = settings.modules([name for name, _ in model.named_modules()], linears)
+    except ValueError as error:
+        raise CheckpointError(f"{source / LORA_CONFIG}: {error}") from error
+    expected = {
+        f"{name}.lora_{side}.weight": torch.Size(size)
+        for name in targets
+        for side, size in (
+            ("A", (settings.r, linears[name].in_features)),
+            ("B", (linears[name].out_features, settings.r)),
+        )
+    }
+    _compare(source / LORA_WEIGHTS, _sizes(source / LORA_WEIGHTS), expected)
+    tensors = load_file(source / LORA_WEIGHTS)
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{source / LORA_WEIGHTS}: {key!r} has values that are not finite; the training that wrote it "
+                "failed, restore an earlier save"
+            )
+    own = [(tensor, tensor._version) for tensor in (*model.parameters(), *model.buffers())]
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        target_modules=f"({'|'.join(map(re.escape, targets))})",
+        inference_mode=True,
+    )
     inject_adapter_in_model(config, model)
     model.peft_config = {"default": config}  # type: ignore[assignment]
-    own = {key: value.shape for key, value in get_peft_model_state_dict(model).items()}
-    _compare(source / LORA_WEIGHTS, _sizes(source / LORA_WEIGHTS), own)
-    set_peft_model_state_dict(model, load_file(source / LORA_WEIGHTS))
+    set_peft_model_state_dict(model, tensors)
+    _check_untouched(model, own, source)
     for layer in _lora_layers(
         model
     ):  # injected in train mode, behind frozen parents that pass no `eval()` on
@@ -195,17 +278,12 @@ def load_lora(folder: Path, model: nn.Module) -> None:
             part.training = False
 
 
-def _check_lora(config: Any, path: Path) -> None:
-    """Plain LoRA only: anything that would touch the backbone's own weights or structure is refused."""
-    if config.peft_type != "LORA":
-        raise CheckpointError(f"{path}: peft_type is {config.peft_type!r}; only LORA is loaded")
-    for key in ("modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters"):
-        if getattr(config, key, None):
-            raise CheckpointError(f"{path}: {key} is set; only plain LoRA layers are loaded, save it without")
-    if config.init_lora_weights is not True:
+def _check_untouched(model: nn.Module, own: list[tuple[Tensor, int]], source: Path) -> None:
+    """Raise CheckpointError unless every tensor that the model had is there as it was."""
+    now = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    if any(id(tensor) not in now or tensor._version != version for tensor, version in own):
         raise CheckpointError(
-            f"{path}: init_lora_weights is {config.init_lora_weights!r}, which may rewrite the backbone's "
-            "weights; set it to true"
+            f"{source} changed the backbone's own weights; load the backbone anew without it"
         )
 
 

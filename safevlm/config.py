@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from safevlm.taxonomy import Taxonomy
+from safevlm.errors import brief
+from safevlm.taxonomy import Taxonomy, check_fields, check_text
 
 SCHEMA_VERSION = 1
+
+MAX_POOL = 256
+"""The most rows or columns that the projector may pool to, since memory grows with them; LLaVA-1.5 has 24."""
+
+MAX_LAYERS = 10_000
+"""Bound of `vision_layer`; the deepest towers have fewer than 100 layers."""
+
+MAX_NAME_LENGTH = 4096
+"""Characters of a backbone's name, as many as a path may have on Linux."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +39,12 @@ class Calibration:
     samples: int
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"calibration temperature {self.temperature!r} is not above 0; fit it again")
+        if not is_number(self.temperature) or not self.temperature > 0:
+            raise ValueError(
+                f"calibration temperature {brief(self.temperature)} is not a finite number above 0; fit it again"
+            )
+        check_text("calibration: data", self.data)
+        _check_whole("calibration: samples", self.samples, least=0)
 
 
 @dataclass(frozen=True)
@@ -87,40 +103,96 @@ class SafetyConfig:
     @classmethod
     def from_json(cls, text: str) -> SafetyConfig:
         """Read a config; raises ValueError with the offending key and the remedy."""
-        values = json.loads(text)
+        values = read_json(text)
         if not isinstance(values, Mapping):
             raise ValueError("the config is not a JSON object; save it with `save_pretrained`")
         version = values.get("schema_version")
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise ValueError(
-                f"schema_version is {version!r}, this safevlm reads up to {SCHEMA_VERSION}; "
+                f"schema_version is {brief(version)}, this safevlm reads 1 to {SCHEMA_VERSION}; "
                 "run: pip install -U safevlm"
             )
         return cls._from_dict(dict(values))
 
     @classmethod
     def _from_dict(cls, values: dict[str, Any]) -> SafetyConfig:
-        known = {f.name: f for f in fields(cls)}
-        if foreign := sorted(set(values) - set(known)):
-            raise ValueError(f"foreign keys {foreign}; known are {sorted(known)}")
-        if missing := sorted(set(known) - set(values)):
-            raise ValueError(f"missing keys {missing}; save the checkpoint again with `save_pretrained`")
+        check_fields("the config", values, {field.name for field in fields(cls)}, set())
         for name in ("vision_dim", "text_dim", "hidden_dim", "depth", "num_tokens", "num_heads"):
-            if type(values[name]) is not int or values[name] < 1:
-                raise ValueError(f"{name} is {values[name]!r}, a whole number of at least 1 is needed")
+            _check_whole(name, values[name], least=1)
         layer = values["vision_layer"]
-        if layer not in (None, "auto") and type(layer) is not int:
-            raise ValueError(f'vision_layer is {layer!r}, a whole number, null or "auto" is needed')
+        if layer not in (None, "auto"):
+            _check_whole("vision_layer", layer, least=-MAX_LAYERS, most=MAX_LAYERS)
+        for name in ("backbone", "backbone_type"):
+            if len(check_text(name, values[name])) > MAX_NAME_LENGTH or "\0" in values[name]:
+                raise ValueError(f"{name} is {brief(values[name])}, which is no name, folder or hub id")
+        if type(values["has_lora"]) is not bool:
+            raise ValueError(f"has_lora is {brief(values['has_lora'])}, true or false is needed")
         values["taxonomy"] = Taxonomy.from_dict(values["taxonomy"])
         for name in ("tower_fingerprint", "prompt_fingerprint"):
-            values[name] = tuple(float(x) for x in values[name])
+            values[name] = _fingerprint(name, values[name])
         if values["pool_grid"] is not None:
-            height, width = values["pool_grid"]
-            values["pool_grid"] = (int(height), int(width))
+            values["pool_grid"] = _grid(values["pool_grid"])
         if values["calibration"] is not None:
-            values["calibration"] = Calibration(**values["calibration"])
+            values["calibration"] = _calibration(values["calibration"])
         return cls(**values)
 
     def with_changes(self, **changes: Any) -> SafetyConfig:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def read_json(text: str | bytes) -> Any:
+    """Plain values from JSON, strictly.
+
+    Raises:
+        ValueError: not JSON, not UTF-8, nested too deeply, a key given twice in an object, or NaN or
+            infinity, which JSON does not have.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {brief(twice)} is given twice")
+    return values
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite float or a whole number that a float holds; true and false are none."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[operator]
+
+
+def _check_whole(name: str, value: object, *, least: int, most: int | None = None) -> None:
+    if type(value) is not int or value < least or (most is not None and value > most):
+        upper = "" if most is None else f" and at most {most}"
+        raise ValueError(f"{name} is {brief(value)}, a whole number of at least {least}{upper} is needed")
+
+
+def _fingerprint(name: str, values: object) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple) or not all(is_number(value) for value in values):
+        raise ValueError(f"{name} is {brief(values)}, a list of numbers is needed")
+    return tuple(float(value) for value in values)
+
+
+def _grid(values: object) -> tuple[int, int]:
+    if not isinstance(values, list | tuple) or len(values) != 2:
+        raise ValueError(f"pool_grid is {brief(values)}, null or [height, width] is needed")
+    for value in values:
+        _check_whole("pool_grid", value, least=1, most=MAX_POOL)
+    return values[0], values[1]
+
+
+def _calibration(values: object) -> Calibration:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"calibration is {brief(values)}, null or an object is needed")
+    check_fields("calibration", values, {field.name for field in fields(Calibration)}, set())
+    return Calibration(**values)

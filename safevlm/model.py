@@ -22,6 +22,7 @@ from safevlm.backbone import (
     TowerPass,
     encode,
     fill_placeholders,
+    language_linears,
     last_user_text,
     load_backbone,
     make_chat,
@@ -29,7 +30,6 @@ from safevlm.backbone import (
 )
 from safevlm.card import model_card
 from safevlm.config import SafetyConfig
-from safevlm.errors import CheckpointError
 from safevlm.modules import SafetyModules, answer_losses
 from safevlm.policy import Decision, Policy
 from safevlm.request import Images, Request, open_requests
@@ -126,12 +126,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         binding.check_tower(config, backbone.tower, folder)
         binding.check_prompt_table(config, backbone.prompt_table, folder / checkpoint.CONFIG)
         if config.has_lora:
-            checkpoint.load_lora(folder, backbone.model)
-        if any("lora_" in part for part, _ in backbone.tower.module.named_parameters()):
-            raise CheckpointError(
-                f"{folder / checkpoint.LORA} adapts the vision tower, whose features scores rest on; "
-                "only LoRA on the language model is loaded"
-            )
+            checkpoint.load_lora(folder, backbone.model, language_linears(backbone.model))
         modules = binding.load_modules(folder, config, **binding.beside(backbone.tower, safety_dtype))
         guard = cls(backbone, config, safety=modules, policy=policy)
         guard.scorer.name, guard.scorer.hub = str(name), hub.without_revision

@@ -58,11 +58,10 @@ def check_fields(what: str, values: Mapping[Any, Any], needed: set[str], optiona
     """Raise ValueError unless a mapping has the needed fields, and no others than those and the optional ones."""
     missing = sorted(needed - set(values))
     foreign = sorted(brief(key) for key in set(values) - needed - optional)
-    if missing or foreign:
-        raise ValueError(
-            f"{what}: missing fields {missing}, foreign fields [{', '.join(foreign[:8])}]; "
-            f"it has {sorted(needed | optional)}"
-        )
+    wrong = [f"missing fields {missing}"] if missing else []
+    wrong += [f"foreign fields [{', '.join(foreign[:8])}]"] if foreign else []
+    if wrong:
+        raise ValueError(f"{what} has {' and '.join(wrong)}; its fields are {sorted(needed | optional)}")
 
 
 def check_text(what: str, value: object) -> str:

@@ -50,7 +50,7 @@ def test_config_round_trip():
     [
         ({"schema_version": SCHEMA_VERSION + 1}, "pip install -U safevlm"),
         ({"schema_version": None}, "schema_version"),
-        ({"colour": "red"}, "foreign keys.*colour"),
+        ({"colour": "red"}, "foreign fields.*colour"),
         ({"num_tokens": 0}, "num_tokens is 0"),
         ({"num_tokens": "three"}, "num_tokens"),
         ({"num_tokens": 4}, r"tokens.head.*\(3, 32\).*\(4, 32\) expected"),
@@ -59,6 +59,31 @@ def test_config_round_trip():
         ({"taxonomy": {"name": "x"}}, "missing fields"),
         ({"calibration": {"temperature": -1, "data": "x", "samples": 3}}, "temperature"),
         ({"has_lora": True}, "adapter_config.json"),
+        ({"has_lora": "yes"}, "has_lora is 'yes'"),
+        ({"has_lora": 1}, "has_lora is 1"),
+        ({"schema_version": True}, "schema_version is True"),
+        ({"schema_version": -5}, "schema_version is -5"),
+        ({"depth": 10**7}, "depth is 10000000, more than"),
+        ({"hidden_dim": 2**62}, "hidden_dim is .*more than"),
+        ({"num_tokens": 10**30}, "num_tokens is .*more than"),
+        ({"num_tokens": True}, "num_tokens is True"),
+        ({"pool_grid": [10**6, 10**6]}, "pool_grid is 1000000"),
+        ({"pool_grid": "ab"}, "pool_grid is 'ab'"),
+        ({"pool_grid": 5}, "pool_grid is 5"),
+        ({"pool_grid": [2.0, 2.0]}, "pool_grid is 2.0"),
+        ({"vision_layer": True}, "vision_layer is True"),
+        ({"vision_layer": 10**30}, "vision_layer is"),
+        ({"backbone": 5}, "backbone is 5"),
+        ({"backbone": ["a"]}, "backbone is .'a'."),
+        ({"backbone": "a\0b"}, "backbone is"),
+        ({"tower_fingerprint": None}, "tower_fingerprint is None"),
+        ({"tower_fingerprint": "1234"}, "tower_fingerprint is '1234'"),
+        ({"tower_fingerprint": [10**400]}, "tower_fingerprint is"),
+        ({"taxonomy": None}, "taxonomy is a mapping"),
+        ({"calibration": [1, 2, 3]}, "calibration is"),
+        ({"calibration": {"temperature": 10**400, "data": "", "samples": 1}}, "temperature"),
+        ({"calibration": {"temperature": True, "data": "", "samples": 1}}, "temperature True"),
+        ({"calibration": {"temperature": 1.0, "data": 5, "samples": 1}}, "data is 5"),
     ],
 )
 def test_a_config_that_does_not_fit_names_file_and_key(folder, changes, message):
@@ -76,7 +101,10 @@ def test_a_missing_config_key_is_named(folder):
         load(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1]", "\x00\xff", "[" * 100_000, '{"has_lora": true, "has_lora": false}', '{"depth": NaN}'],
+)
 def test_a_config_that_is_no_json_object(folder, text):
     (folder / CONFIG).write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=CONFIG):
@@ -159,3 +187,28 @@ def test_the_card_names_the_backbone_and_the_taxonomy(saved):
     assert card.startswith("---\nlibrary_name: safevlm\n")
     assert "politics" in card
     assert "64" not in card.split("safety tokens")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.complex64])
+def test_tensors_that_are_no_floats_are_refused(folder, dtype):
+    save_file({key: value.to(dtype) for key, value in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    with pytest.raises(CheckpointError, match="of type"):
+        load(folder)
+
+
+@pytest.mark.parametrize("kind", ["a key twice", "nested too deeply", "too large"])
+def test_a_malformed_header(folder, kind):
+    data = (folder / WEIGHTS).read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = data[8:end].rstrip()
+    first = next(key for key in json.loads(text) if key != "__metadata__")
+    entry = json.dumps({first: json.loads(text)[first]})[1:].encode()
+    header = {
+        "a key twice": text[:-1] + b", " + entry,
+        "nested too deeply": b"[" * 100_000,
+        "too large": text + b" " * (17 << 20),
+    }[kind]
+    header += b" " * (-len(header) % 8)
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        load(folder)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from safevlm.backbone import language_linears
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError
 from safevlm.model import SafeVLM
@@ -161,9 +162,7 @@ def lora_targets(model: Any) -> str:
     Raises:
         BackboneError: the language model has no linear layer.
     """
-    decoder, output = model.get_decoder(), model.get_output_embeddings()
-    inside = {id(part) for part in decoder.modules() if isinstance(part, nn.Linear) and part is not output}
-    names = [name for name, part in model.named_modules() if id(part) in inside]
+    names = list(language_linears(model))
     if not names:
         raise BackboneError(
             f"{type(model).__name__}: no linear layer in its language model; LoRA has nothing to adapt"

@@ -5,6 +5,7 @@ from .fingerprint import same_weights
 from .freeze import freeze
 from .hub import HubOptions
 from .layer import Layer
+from .linears import language_linears
 from .load import (
     Backbone,
     load_backbone,
@@ -46,6 +47,7 @@ __all__ = [
     "fill_placeholders",
     "freeze",
     "is_timm",
+    "language_linears",
     "last_user_text",
     "load_backbone",
     "load_model_type",

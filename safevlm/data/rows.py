@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
 
 from safevlm.data import storage
+from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot
-from safevlm.data.source import TEXT_ONLY, Item, Shard, ShardError
-from safevlm.data.text import clean, text_of
+from safevlm.data.mentions import mentions
+from safevlm.data.source import Item, Shard, ShardError
+from safevlm.data.text import clean, has_words, plain, text_of
 from safevlm.errors import DataError, ImageError
 
 ROWS_PER_SHARD = 1024
@@ -29,13 +31,17 @@ class Row:
         id: as the row says, or the file's name with the row's number.
         images: names of its pictures; none where it has text only.
         text: caption or the questions of its conversation.
-        error: why the row cannot be read, which makes it one item.
+        error: why the row, or an image that it names, is not understood: one more item.
+        text_error: why its text is not understood.
+        passed_over: why things in it give no image, once for each.
     """
 
     id: str
     images: tuple[str, ...] = ()
     text: str = ""
     error: str = ""
+    text_error: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,8 @@ class RowSource(ABC):
         try:
             for row, _ in islice(self.rows(run.start, run.first), run.rows):
                 count += 1
-                if passed_over is not None and not (row.images or row.error):
-                    passed_over[TEXT_ONLY] += 1
+                if passed_over is not None:
+                    passed_over.update(row.passed_over)
                 yield from self._items(row)
             if count < run.rows:
                 raise DataError(f"ends after {count} of {run.rows} rows; start the scan again")
@@ -127,7 +133,12 @@ class RowSource(ABC):
             return ImageRoot(self.images)
         beside = storage.parent(self.url)
         try:
-            names = [name for row, _ in islice(self.rows(0, 0), _LOOKED_AT) for name in row.images]
+            names = [
+                name
+                for row, _ in islice(self.rows(0, 0), _LOOKED_AT)
+                for name in row.images
+                if not name.startswith("data:")
+            ]
         except _failures() as error:
             if storage.may_pass(error):
                 raise storage.unreachable(self.url, error) from error
@@ -138,13 +149,14 @@ class RowSource(ABC):
         return ImageRoot(beside)
 
     def _items(self, row: Row) -> Iterator[Item]:
-        if row.error:
-            yield Item(row.id, error=row.error, text=row.text)
+        item = Item(row.id, text=row.text, text_error=row.text_error)
         for number, name in enumerate(row.images):
             try:
-                yield Item(row.id, number, self.root.read(name), text=row.text)
+                yield replace(item, number=number, data=self.root.read(name))
             except ImageError as error:
-                yield Item(row.id, number, error=str(error), text=row.text)
+                yield replace(item, number=number, error=str(error))
+        if row.error:
+            yield replace(item, number=len(row.images), error=row.error)
 
     @cached_property
     def _plan(self) -> _Plan:
@@ -191,25 +203,35 @@ class _Draft:
 
     def add(self, row: Row, root: ImageRoot) -> None:
         self.rows += 1
-        self.images = (self.images or 0) + (1 if row.error else len(row.images))
-        words = [row.id, row.text, row.error, *row.images]
+        self.images = (self.images or 0) + len(row.images) + bool(row.error)
+        words = [row.id, row.text, row.error, row.text_error, *row.images]
         self.told.append(storage.digest([*words, *(root.stamp(name) for name in row.images)]))
 
 
-def row_of(value: Any, otherwise: str, pictures: Sequence[str] = ("image", "images")) -> Row:
+def row_of(value: Any, otherwise: str) -> Row:
     """A JSON object as a row; `otherwise` is its id where it has none."""
     if not isinstance(value, Mapping):
         return Row(
             otherwise, error=f"{otherwise}: is {_type(value)} where an object belongs; correct the row"
         )
-    told = value.get("id")
-    id = clean(str(told)) if isinstance(told, str | int) and told != "" else otherwise
-    text = text_of(value)
-    found: Any = next((value[name] for name in pictures if value.get(name) not in (None, "", [])), [])
-    names = [found] if isinstance(found, str) else found
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return Row(id, text=text, error=f"{id}: names its picture by {_type(found)}; a path belongs there")
-    return Row(id, tuple(names), text)
+    told = id_of(value.get("id"))
+    id = otherwise if told is None else clean(told)
+    found = mentions(value)
+    error = f"{id}: {found.errors[0]}; correct the row" if found.errors else ""
+    text, text_error = _words(value, found.places)
+    return Row(id, tuple(found.names), text, clean(error), text_error, tuple(found.passed_over))
+
+
+def _words(value: Mapping[str, Any], places: Sequence[str]) -> tuple[str, str]:
+    """The row's text with that of the messages its images are in, and why some of it could not be read."""
+    text, unread = text_of(value), ""
+    for place in places:
+        own = plain(value[place])
+        if not own and has_words(value[place]):
+            unread = f"the words in {place!r} are written in a way that is not known"
+        elif own not in text:
+            text = clean(f"{text}\n{own}" if text else own)
+    return text, clean(unread)
 
 
 def _type(value: Any) -> str:

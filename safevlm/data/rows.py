@@ -91,6 +91,10 @@ class RowSource(ABC):
             DataError: the file breaks off; without its name.
         """
 
+    def beside(self) -> Counter[str]:
+        """What the file has besides its rows that gives no image: reason -> how many."""
+        return Counter()
+
     def shards(self) -> list[Shard]:
         """Runs of rows, `rows-00000000`, `rows-00001024` ...; a run without pictures has no items.
 
@@ -114,6 +118,8 @@ class RowSource(ABC):
             raise ShardError(f"{self.url}: has changed since the scan began; start it again")
         count = 0
         try:
+            if passed_over is not None and not run.first:
+                passed_over.update(self.beside())
             for row, _ in islice(self.rows(run.start, run.first), run.rows):
                 count += 1
                 if passed_over is not None:

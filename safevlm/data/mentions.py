@@ -89,6 +89,10 @@ class Mentions:
         if isinstance(value, list):
             return [name for one in value for name in self.read(one, where)]
         name = _name(value, MAX_DEPTH)
+        if name is None and isinstance(value, Mapping):
+            several = [one for key, one in value.items() if isinstance(one, list) and _plain(key) in _NAME]
+            if several and several[0]:
+                return self.read(several[0], where)
         if name is None:
             self.errors.append(_unknown(where, value))
         return [] if name is None else [name]

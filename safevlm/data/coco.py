@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from safevlm.data import storage
+from safevlm.data.ids import id_of
 from safevlm.data.json_stream import elements
 from safevlm.data.rows import Row, RowSource
-from safevlm.data.text import MAX_TEXT, clean
+from safevlm.data.text import MAX_TEXT, clean, plain
 from safevlm.errors import DataError
 
 
 class CocoSource(RowSource):
     """`{"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "caption"}, ...]}`.
 
-    The text of a picture is its captions, one per line. Everything else (boxes, outlines, URLs) is
-    passed over while it is read; names and captions wait in a temporary database, not in memory.
+    The text of an image is its captions, one per line; ids are equal as `id_of` says. Everything else (boxes,
+    outlines, URLs) is passed over while it is read; names and captions wait in a temporary database, not in
+    memory. Captions that belong to no image are counted with the first shard.
     """
 
     kind = "coco"
@@ -33,6 +36,11 @@ class CocoSource(RowSource):
             for number, key, name, error, text in self._all.pictures(start):
                 id = f"{self.name}:{number}" if key is None else clean(key)
                 yield Row(id, () if error else (name,), clean(text), error and f"{id}: {error}"), number + 1
+
+    def beside(self) -> Counter[str]:
+        """See `RowSource.beside`."""
+        with _kept():
+            return self._all.passed_over
 
     @cached_property
     def _all(self) -> _Catalogue:
@@ -48,11 +56,14 @@ class CocoSource(RowSource):
                     if element.error:  # whose caption it is, nobody knows
                         raise DataError(f"has an annotation that {element.error}; correct it")
                     catalogue.add_caption(*_caption(element.value))
+                elif isinstance(element.value, Mapping) and "file_name" in element.value:
+                    catalogue.passed_over["rows with a file_name outside the list 'images'"] += 1
         catalogue.index()
         if "images" not in keys:
             found = ", ".join(sorted(key for key in keys if key)) or "none"
             raise DataError(
-                f"has no pictures in a list 'images' (lists with rows: {found}); COCO's JSON has one"
+                f"has no pictures in a list 'images' (lists with rows: {found}); COCO's JSON has one. If this is "
+                "one object of JSON Lines, write jsonl:"
             )
         return catalogue
 
@@ -64,6 +75,7 @@ class _Catalogue:
     """
 
     def __init__(self) -> None:
+        self.passed_over: Counter[str] = Counter()
         # planned in one thread, read in another
         self._database = sqlite3.connect("", check_same_thread=False)
         # words as bytes, since text with lone surrogates is no text to the database
@@ -72,24 +84,34 @@ class _Catalogue:
         )
         self._database.execute("CREATE TABLE captions (number INTEGER PRIMARY KEY, key BLOB, text BLOB)")
 
-    def add_image(self, key: str | int | None, name: str, error: str) -> None:
+    def add_image(self, key: str | None, name: str, error: str) -> None:
         values = (_packed(key), name.encode("utf-8", "surrogatepass"), error)
         self._database.execute("INSERT INTO images (key, name, error) VALUES (?, ?, ?)", values)
 
-    def add_caption(self, key: str | int | None, text: str) -> None:
-        if key is not None:
+    def add_caption(self, key: str | None, text: str, reason: str) -> None:
+        """A caption, or why an annotation is passed over; one without a caption is neither."""
+        if reason:
+            self.passed_over[reason] += 1
+        elif text:
             values = (_packed(key), text.encode("utf-8", "surrogatepass"))
             self._database.execute("INSERT INTO captions (key, text) VALUES (?, ?)", values)
 
     def index(self) -> None:
-        """Make captions findable, once all of them are there."""
+        """Make captions findable, once all of them are there, and count those that no image has."""
         self._database.execute("CREATE INDEX by_key ON captions (key, number)")
+        self._database.execute("CREATE INDEX by_id ON images (key)")
+        query = (
+            "SELECT count(*) FROM captions WHERE NOT EXISTS (SELECT 1 FROM images WHERE key = captions.key)"
+        )
+        (count,) = self._database.execute(query).fetchone()
+        if count:
+            self.passed_over["captions that match no image"] = count
 
     def pictures(self, start: int) -> Iterator[tuple[int, str | None, str, str, str]]:
         """Number, key, name, error and captions of every picture from one on, in the file's order."""
         query = "SELECT number - 1, key, name, error FROM images WHERE number > ? ORDER BY number"
         for number, key, name, error in self._database.execute(query, (start,)):
-            told = None if key is None else _text(key[1:])
+            told = None if key is None else _text(key)
             yield number, told, _text(name), error, self._captions(key)
 
     def _captions(self, key: bytes | None) -> str:
@@ -116,33 +138,32 @@ def _kept() -> Iterator[None]:
         ) from error
 
 
-def _packed(key: str | int | None) -> bytes | None:
-    """A key's bytes, by which 1 and "1" differ."""
-    if key is None:
-        return None
-    kind = "s" if isinstance(key, str) else "i"
-    return f"{kind}{key}".encode("utf-8", "surrogatepass")
+def _packed(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "surrogatepass")
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _image(value: Any) -> tuple[str | int | None, str, str]:
+def _image(value: Any) -> tuple[str | None, str, str]:
+    """The image's id, its name, and what is wrong with it."""
     if not isinstance(value, Mapping):
         return None, "", "is no object; correct the row of 'images'"
-    key = value.get("id")
     name = value.get("file_name")
-    key = key if isinstance(key, str | int) else name if isinstance(name, str) else None
-    if not isinstance(name, str):
+    key = id_of(value.get("id"))
+    if not isinstance(name, str) or not name:
         return key, "", "has no 'file_name'; correct the row of 'images'"
-    return key, name, ""
+    return name if key is None else key, name, ""
 
 
-def _caption(value: Any) -> tuple[str | int | None, str]:
-    """The picture's id and the caption; no id where either is missing."""
-    if isinstance(value, Mapping) and isinstance(value.get("caption"), str):
-        key = value.get("image_id")
-        if isinstance(key, str | int):
-            return key, value["caption"].strip()
-    return None, ""
+def _caption(value: Any) -> tuple[str | None, str, str]:
+    """The image's id, the caption, and why the annotation is passed over."""
+    if not isinstance(value, Mapping):
+        return None, "", "annotations that are no object"
+    key = id_of(value.get("image_id"))
+    said = value.get("caption")
+    text = plain(said).strip()
+    if key is None:
+        return None, "", "annotations without an image_id that is a number or text"
+    return key, text, "" if text or said in (None, "", []) else "captions that are no text"

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from safevlm.data import storage
+from safevlm.data.utf8 import as_utf8
 from safevlm.errors import DataError
 
 MAX_ROW = 1 << 26
 """Characters of the largest row that is read, 64 Mi: room for pictures that are written into it."""
 
 _CHUNK = 1 << 16
+_LOOKED_AT = 1 << 20
+"""Characters of the first value that are looked at to tell what a file holds."""
 _ERRORS = "surrogateescape"  # a byte that is no UTF-8 costs nothing, and places in bytes stay right
 _SPACE = " \t\n\r"
 _STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)  # brackets, quotes, and what is escaped
@@ -28,13 +30,13 @@ _NUMBER = "0123456789.eE+-"  # a number may go on behind what was read; so may n
 
 @dataclass(frozen=True)
 class Element:
-    """A row of a list.
+    """A row of a list, or one of several values that follow one another.
 
     Args:
-        key: of the list in the file's object; empty where the file is one list.
+        key: of the list in the file's object; empty elsewhere.
         value: the parsed row; None with an error.
         end: byte behind the row, where `elements` can go on.
-        error: why a row with a clear end was not parsed.
+        error: why a row with a clear end was not parsed, or is not understood.
     """
 
     key: str
@@ -44,19 +46,13 @@ class Element:
 
 
 class _Text:
-    """A UTF-8 file as text that is dropped when it was read, with its place in bytes."""
+    """A file as text that is dropped when it was read, with its place in bytes of the UTF-8 text."""
 
     def __init__(self, file: BinaryIO, start: int) -> None:
-        self.file, self.text, self.pos = file, "", 0
+        self.file, self.text, self.pos = as_utf8(file, start), "", 0
         self._at, self._known = start, 0  # the byte at which text[_known] is
         self._decoder = codecs.getincrementaldecoder("utf-8")(_ERRORS)
         self.ended = False
-        if start:
-            file.seek(start)
-        elif (head := file.read(3)) == codecs.BOM_UTF8:
-            self._at = 3
-        else:
-            self.text = self._decoder.decode(head)
 
     def more(self, size: int = _CHUNK) -> bool:
         """Read on, dropping what was consumed; False at the end."""
@@ -88,30 +84,41 @@ class _Text:
         return found
 
     def value(self) -> tuple[Any, str]:
-        """Parse the next value; None and an error where it is nested too deeply to be parsed."""
+        """Parse the next value; an error where it cannot be parsed although its end is clear, or says two things."""
         self.peek()
         size = _CHUNK
         while True:
             try:
-                value, end = json.JSONDecoder().raw_decode(self.text, self.pos)
+                value, end, error = _parsed(self.text, self.pos)
                 if self._whole() or self.text[end : end + 1] not in _NUMBER:
+                    where = f"at byte {self.place():,} {error}" if error else ""
                     self.pos = end
-                    return value, ""
+                    return value, where
             except RecursionError:
-                return None, self._pass_over()
-            except ValueError as error:
+                return None, self._pass_over("is nested too deeply to be parsed")
+            except json.JSONDecodeError as error:
                 if self._whole():
                     raise self._damage(error) from error
+            except ValueError:  # Python's limit for whole numbers
+                return None, self._pass_over("has a number of too many digits")
             self.more(size)
             size *= 2
 
-    def _pass_over(self) -> str:
+    def end(self) -> None:
+        """Make sure that nothing but space is left."""
+        if found := self.peek():
+            raise DataError(
+                f"has {found!r} at byte {self.place():,}, behind the end of its JSON, where nothing belongs; "
+                "make one list or object of it, or, where it has one object per line, write jsonl:"
+            )
+
+    def _pass_over(self, what: str) -> str:
         """Go behind a list or object without parsing it; returns why."""
-        error = f"at byte {self.place():,} is nested too deeply to be parsed"
+        error = f"at byte {self.place():,} {what}"
         size = _CHUNK
         while (end := _end_of(self.text, self.pos)) is None:
             if self._whole():
-                raise self._damage("nested too deeply, without an end")
+                raise self._damage(f"{what}, without an end")
             self.more(size)
             size *= 2
         self.pos = end
@@ -129,6 +136,29 @@ class _Text:
         self._at += len(self.text[self._known : self.pos].encode("utf-8", _ERRORS))
         self._known = self.pos
         return self._at
+
+
+def _parsed(text: str, start: int) -> tuple[Any, int, str]:
+    """The value at `start`, the position behind it, and what is wrong with it."""
+    repeated: list[str] = []
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            repeated.extend(key for key, value in pairs if found[key] != value)
+        return found
+
+    value, end = json.JSONDecoder(object_pairs_hook=object_of).raw_decode(text, start)
+    return value, end, f"has the key {repeated[0][:100]!r} twice" if repeated else ""
+
+
+def parse(text: str) -> tuple[Any, str]:
+    """A text that is one JSON value -> the value, and what is wrong with it; raises as `json.loads` does."""
+    begin = len(text) - len(text.lstrip(_SPACE))
+    value, end, error = _parsed(text, begin)
+    if rest := text[end:].strip(_SPACE):
+        raise json.JSONDecodeError("Extra data", text, text.index(rest, end))
+    return value, error
 
 
 def _end_of(text: str, start: int) -> int | None:
@@ -151,11 +181,12 @@ def elements(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
     """Rows of a list, or of every list in an object, in the order of the file.
 
     Args:
-        file: the JSON text, UTF-8; seekable where `start` is given.
+        file: the JSON text, see `as_utf8`; seekable where `start` is given.
         start: the `end` of a row of a file that is one list, to go on behind it.
 
     Raises:
-        DataError: no JSON, cut off, or a row of more than `MAX_ROW` characters; without the file's name.
+        DataError: no JSON, cut off, a row of more than `MAX_ROW` characters, or something behind the list
+            or object; without the file's name.
     """
     text = _Text(file, start)
     if start:
@@ -164,6 +195,23 @@ def elements(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
         yield from _rows(text, "", first=True)
     else:
         yield from _lists(text)
+    text.end()
+
+
+def values(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
+    """JSON values that follow one another, with space between them or nothing.
+
+    Args:
+        file: as for `elements`.
+        start: the `end` of a value, to go on behind it.
+
+    Raises:
+        DataError: no JSON, cut off, or a value of more than `MAX_ROW` characters; without the file's name.
+    """
+    text = _Text(file, start)
+    while text.peek():
+        value, error = text.value()
+        yield Element("", value, text.place(), error)
 
 
 def _rows(text: _Text, key: str, *, first: bool) -> Iterator[Element]:
@@ -182,7 +230,8 @@ def _lists(text: _Text) -> Iterator[Element]:
     if text.peek() == "}":
         return
     while True:
-        text.peek()
+        text.take('"')
+        text.pos -= 1
         key, _ = text.value()
         text.take(":")
         if text.peek() == "[":
@@ -194,7 +243,17 @@ def _lists(text: _Text) -> Iterator[Element]:
             return
 
 
-def first_character(url: str) -> str:
-    """The first character of a file that is no space."""
-    with storage.open_binary(url) as file:
-        return file.read(_CHUNK).decode("utf-8-sig", "replace").lstrip()[:1]
+def first_values(file: BinaryIO) -> tuple[str, bool]:
+    """The first character that is no space, and whether another value follows the first one.
+
+    No more is read than `_LOOKED_AT` characters of the first value; where it is longer, nothing follows.
+    """
+    text = _Text(file, 0)
+    first = text.peek()
+    while len(text.text) - text.pos < _LOOKED_AT and text.more(_LOOKED_AT):
+        pass
+    try:
+        _, text.pos, _ = _parsed(text.text, text.pos)
+    except (ValueError, RecursionError):
+        return first, False
+    return first, bool(text.peek())

@@ -1,4 +1,4 @@
-"""LLaVA's JSON: a list of conversations, each about one picture, several, or none."""
+"""LLaVA's JSON: a list of conversations, each about one image, several, or none."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from safevlm.errors import DataError
 class LlavaSource(RowSource):
     """`[{"id": ..., "image": name or list of names, "conversations": [...]}, ...]`.
 
-    The text of a picture is what the human turns say. A row without `image` is text only.
+    The text of an image is what the human turns say. A row that names no image is text only.
     """
 
     kind = "llava"
 
     def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
-        """See `RowSource.rows`; a place is a byte."""
+        """See `RowSource.rows`; a place is a byte of the UTF-8 text."""
         with storage.open_binary(self.url) as file:
             for number, element in enumerate(elements(file, start=start), first):
                 if element.key:
-                    raise DataError("is an object, not LLaVA's list; is it COCO? then write coco:")
+                    raise DataError(
+                        "is an object, not LLaVA's list; is it COCO? then write coco:; has it one object per "
+                        "line? then write jsonl:"
+                    )
                 id = f"{self.name}:{number}"
                 bad = Row(id, error=f"{id}: {element.error}; correct the row")
                 yield bad if element.error else row_of(element.value, id), element.end

@@ -11,7 +11,7 @@ from safevlm.data import parquet, storage, webdataset
 from safevlm.data.coco import CocoSource
 from safevlm.data.folder import FolderSource, is_picture
 from safevlm.data.hub import SAVED, HubSource
-from safevlm.data.json_stream import first_character
+from safevlm.data.json_kind import json_kind
 from safevlm.data.jsonl import JsonlSource
 from safevlm.data.llava import LlavaSource
 from safevlm.data.parquet import ParquetSource
@@ -38,7 +38,8 @@ def open_source(text: str) -> Source:
     Args:
         text: `KIND:LOCATION?OPTION=VALUE&...`, or a path or URL without a kind that only one kind fits:
             a folder of pictures, of tars, of Parquet files, or written by `save_to_disk`; a tar, Parquet
-            or jsonl file; a JSON file whose content is LLaVA's or COCO's.
+            or jsonl file; a JSON file whose content is LLaVA's, COCO's or JSON Lines, also compressed
+            (`.json.gz`).
 
     Raises:
         DataError: an unknown kind or option, nothing there, or several kinds that fit; with the choices.
@@ -87,16 +88,17 @@ def _recognised(location: str) -> str:
     """The kind that fits a path or URL, if only one does."""
     url = storage.canonical(location)
     name = url.partition("?")[0].lower() if storage.is_remote(url) else url.lower()
-    for suffixes, kind in (
-        (webdataset.SUFFIXES, "wds"),
-        (parquet.SUFFIXES, "parquet"),
-        ((".jsonl", ".ndjson"), "jsonl"),
+    unpacked = re.sub(r"\.(gz|bz2|xz)$", "", name)
+    for known, suffixes, kind in (
+        (name, webdataset.SUFFIXES, "wds"),
+        (name, parquet.SUFFIXES, "parquet"),
+        (unpacked, (".jsonl", ".ndjson"), "jsonl"),
     ):
-        if name.endswith(suffixes):
+        if known.endswith(suffixes):
             return kind
     try:
-        if name.endswith(".json"):
-            return _json_kind(url)
+        if unpacked.endswith(".json"):
+            return json_kind(url)
         if storage.is_folder(url):
             return _folder_kind(url)
         there = storage.exists(url)
@@ -135,13 +137,3 @@ def _kinds_in(url: str) -> Iterator[str]:
             yield "parquet"
         elif is_picture(lower):
             yield "folder"
-
-
-def _json_kind(url: str) -> str:
-    """LLaVA's list or COCO's object, by the first bytes of the content."""
-    start = first_character(url)
-    if start in ("[", "{"):
-        return {"[": "llava", "{": "coco"}[start]
-    raise DataError(
-        f"{url}: is neither a JSON list (LLaVA) nor an object (COCO); say which with llava: or coco:"
-    )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
 
 from safevlm.data import storage
+from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot
+from safevlm.data.mentions import mentions
 from safevlm.data.source import Item, Shard, ShardError
-from safevlm.data.text import clean, text_of
+from safevlm.data.text import clean, has_words, plain, text_of
 from safevlm.errors import DataError, ImageError
-
-logger = logging.getLogger(__name__)
 
 ROWS_PER_SHARD = 1024
 _LOOKED_AT = 100
@@ -31,13 +31,17 @@ class Row:
         id: as the row says, or the file's name with the row's number.
         images: names of its pictures; none where it has text only.
         text: caption or the questions of its conversation.
-        error: why the row cannot be read, which makes it one item.
+        error: why the row, or an image that it names, is not understood: one more item.
+        text_error: why its text is not understood.
+        passed_over: why things in it give no image, once for each.
     """
 
     id: str
     images: tuple[str, ...] = ()
     text: str = ""
     error: str = ""
+    text_error: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,20 +91,24 @@ class RowSource(ABC):
             DataError: the file breaks off; without its name.
         """
 
+    def beside(self) -> Counter[str]:
+        """What the file has besides its rows that gives no image: reason -> how many."""
+        return Counter()
+
     def shards(self) -> list[Shard]:
-        """Runs of rows, `rows-00000000`, `rows-00001024` ...; runs without pictures are left out.
+        """Runs of rows, `rows-00000000`, `rows-00001024` ...; a run without pictures has no items.
 
         Raises:
             DataError: no such file, not such a file, no row that names a picture, or storage that
                 fails for now.
         """
         shards = [run.shard for run in self._plan.runs.values()]
-        if not shards:
+        if all(shard.images == 0 for shard in shards):
             raise DataError(f"{self.url}: names no pictures; check that it is of the kind {self.kind}")
         return shards
 
-    def read(self, shard: Shard) -> Iterator[Item]:
-        """The rows' pictures.
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
+        """The rows' pictures. Rows without one are passed over.
 
         Raises:
             ShardError: the file breaks off, has changed since it was planned, or the storage fails.
@@ -110,8 +118,12 @@ class RowSource(ABC):
             raise ShardError(f"{self.url}: has changed since the scan began; start it again")
         count = 0
         try:
+            if passed_over is not None and not run.first:
+                passed_over.update(self.beside())
             for row, _ in islice(self.rows(run.start, run.first), run.rows):
                 count += 1
+                if passed_over is not None:
+                    passed_over.update(row.passed_over)
                 yield from self._items(row)
             if count < run.rows:
                 raise DataError(f"ends after {count} of {run.rows} rows; start the scan again")
@@ -127,7 +139,12 @@ class RowSource(ABC):
             return ImageRoot(self.images)
         beside = storage.parent(self.url)
         try:
-            names = [name for row, _ in islice(self.rows(0, 0), _LOOKED_AT) for name in row.images]
+            names = [
+                name
+                for row, _ in islice(self.rows(0, 0), _LOOKED_AT)
+                for name in row.images
+                if not name.startswith("data:")
+            ]
         except _failures() as error:
             if storage.may_pass(error):
                 raise storage.unreachable(self.url, error) from error
@@ -138,24 +155,23 @@ class RowSource(ABC):
         return ImageRoot(beside)
 
     def _items(self, row: Row) -> Iterator[Item]:
-        if row.error:
-            yield Item(row.id, error=row.error, text=row.text)
+        item = Item(row.id, text=row.text, text_error=row.text_error)
         for number, name in enumerate(row.images):
             try:
-                yield Item(row.id, number, self.root.read(name), text=row.text)
+                yield replace(item, number=number, data=self.root.read(name))
             except ImageError as error:
-                yield Item(row.id, number, error=str(error), text=row.text)
+                yield replace(item, number=number, error=str(error))
+        if row.error:
+            yield replace(item, number=len(row.images), error=row.error)
 
     @cached_property
     def _plan(self) -> _Plan:
         stamp = storage.fingerprint(self.url)
         runs: dict[str, _Run] = {}
         run = _Draft(0, 0)
-        textual = 0
         damage: list[Exception] = []
         for row, behind in self._until_damage(damage):
             run.add(row, self.root)
-            textual += not (row.images or row.error)
             if run.rows == self.rows_per_shard:
                 self._close(run, runs)
                 run = _Draft(behind, run.first + run.rows)
@@ -164,8 +180,6 @@ class RowSource(ABC):
                 raise DataError(f"{self.url}: {_told(damage[0])}") from damage[0]
             run.rows, run.images = run.rows + 1, None  # the row that is not there makes reading fail, too
         self._close(run, runs)
-        if textual:
-            logger.info("%s: %d rows have no picture and are passed over", self.url, textual)
         return _Plan(runs, stamp)
 
     def _until_damage(self, damage: list[Exception]) -> Iterator[tuple[Row, int]]:
@@ -178,7 +192,7 @@ class RowSource(ABC):
             damage.append(error)
 
     def _close(self, run: _Draft, runs: dict[str, _Run]) -> None:
-        if run.images == 0:
+        if not run.rows:
             return
         name = f"rows-{run.first:08d}"
         shard = Shard(name, storage.digest([self.root.url, *run.told]), run.images)
@@ -195,25 +209,35 @@ class _Draft:
 
     def add(self, row: Row, root: ImageRoot) -> None:
         self.rows += 1
-        self.images = (self.images or 0) + (1 if row.error else len(row.images))
-        words = [row.id, row.text, row.error, *row.images]
+        self.images = (self.images or 0) + len(row.images) + bool(row.error)
+        words = [row.id, row.text, row.error, row.text_error, *row.images]
         self.told.append(storage.digest([*words, *(root.stamp(name) for name in row.images)]))
 
 
-def row_of(value: Any, otherwise: str, pictures: Sequence[str] = ("image", "images")) -> Row:
+def row_of(value: Any, otherwise: str) -> Row:
     """A JSON object as a row; `otherwise` is its id where it has none."""
     if not isinstance(value, Mapping):
         return Row(
             otherwise, error=f"{otherwise}: is {_type(value)} where an object belongs; correct the row"
         )
-    told = value.get("id")
-    id = clean(str(told)) if isinstance(told, str | int) and told != "" else otherwise
-    text = text_of(value)
-    found: Any = next((value[name] for name in pictures if value.get(name) not in (None, "", [])), [])
-    names = [found] if isinstance(found, str) else found
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return Row(id, text=text, error=f"{id}: names its picture by {_type(found)}; a path belongs there")
-    return Row(id, tuple(names), text)
+    told = id_of(value.get("id"))
+    id = otherwise if told is None else clean(told)
+    found = mentions(value)
+    error = f"{id}: {found.errors[0]}; correct the row" if found.errors else ""
+    text, text_error = _words(value, found.places)
+    return Row(id, tuple(found.names), text, clean(error), text_error, tuple(found.passed_over))
+
+
+def _words(value: Mapping[str, Any], places: Sequence[str]) -> tuple[str, str]:
+    """The row's text with that of the messages its images are in, and why some of it could not be read."""
+    text, unread = text_of(value), ""
+    for place in places:
+        own = plain(value[place])
+        if not own and has_words(value[place]):
+            unread = f"the words in {place!r} are written in a way that is not known"
+        elif own not in text:
+            text = clean(f"{text}\n{own}" if text else own)
+    return text, clean(unread)
 
 
 def _type(value: Any) -> str:

@@ -16,29 +16,63 @@ MAX_TEXT = 100_000
 MAX_DEPTH = 8
 """Lists within lists that are looked into for words; real data has two."""
 
-_PLACEHOLDER = re.compile(r"[ \t]*<image>[ \t]*\n?")
-_ASKING = ("human", "user")
+_MORE = ("prompt", "question", "instruction", "query", "conversation", "contents", "input")
+"""Where the words of a JSON row are looked for behind `FIELDS`."""
+
+_PLACEHOLDER = re.compile(r"[ \t]*(?:<image>|(?:Picture \d+: *)?<img>[^<>]*</img>)[ \t]*\n?")
+_ROLES = ("from", "role", "author", "speaker")
+_ANSWERING = frozenset(
+    [
+        "assistant",
+        "gpt",
+        "chatgpt",
+        "gpt4",
+        "bot",
+        "chatbot",
+        "model",
+        "ai",
+        "system",
+        "developer",
+        "tool",
+        "function",
+        "observation",
+    ]
+)
+_WORDS = ("value", "content", "parts", "text", "caption")
+_ASKED = ("human", "user", "question", "query", "instruction", "prompt", "input")
+"""Keys of a turn without a role."""
 
 
 def text_of(row: Mapping[str, Any]) -> str:
-    """The text of a row: its first field of `FIELDS` that is there and not empty."""
-    return next((text for field in FIELDS if (text := plain(row.get(field)))), "")
+    """The text of a JSON row: its first field of `FIELDS` and then `_MORE` that is there and not empty."""
+    return next((text for field in (*FIELDS, *_MORE) if (text := plain(row.get(field)))), "")
 
 
 def plain(value: Any, *, depth: int = MAX_DEPTH) -> str:
     """A caption, a list of captions, or a conversation as one text; empty for anything else.
 
-    Of a conversation the turns of the person who asks are kept, without `<image>` placeholders.
-    What lies more than `depth` lists deep has no words.
+    Of a conversation all turns are kept but those of the assistant, the system and tools, without `<image>`
+    placeholders. What lies more than `depth` lists deep has no words.
     """
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, bytes):
         return clean(value.decode("utf-8", "backslashreplace"))
+    if isinstance(value, Mapping):
+        return clean(_turn(value, depth))
     if isinstance(value, Sequence) and depth:
-        lines = [_turn(part) if isinstance(part, Mapping) else plain(part, depth=depth - 1) for part in value]
+        lines = [plain(part, depth=depth - 1) for part in value]
         return clean("\n".join(line for line in lines if line))
     return ""
+
+
+def has_words(value: Any, *, depth: int = MAX_DEPTH) -> bool:
+    """Whether a conversation has texts of more than one word in it that `plain` may not find."""
+    if isinstance(value, str):
+        return bool(re.search(r"\w\s+\w", _PLACEHOLDER.sub("", value)))
+    if isinstance(value, Mapping):
+        return depth > 0 and not _answers(value) and has_words(list(value.values()), depth=depth)
+    return isinstance(value, Sequence) and depth > 0 and any(has_words(one, depth=depth - 1) for one in value)
 
 
 def clean(text: str) -> str:
@@ -55,12 +89,16 @@ def json_text(data: bytes) -> str:
     return text_of(row) if isinstance(row, Mapping) else ""
 
 
-def _turn(turn: Mapping[str, Any]) -> str:
-    """One turn of LLaVA (`from`, `value`) or of chat messages (`role`, `content`)."""
-    if turn.get("from", turn.get("role")) not in _ASKING:
+def _answers(turn: Mapping[str, Any]) -> bool:
+    role = next((turn[key] for key in _ROLES if turn.get(key) is not None), None)
+    role = role.get("role") if isinstance(role, Mapping) else role
+    return isinstance(role, str) and role.strip().lower() in _ANSWERING
+
+
+def _turn(turn: Mapping[str, Any], depth: int) -> str:
+    """One turn of LLaVA (`from`, `value`), of chat messages (`role`, `content`), or a part of one (`text`)."""
+    if _answers(turn) or not depth:
         return ""
-    content = turn.get("value", turn.get("content"))
-    if isinstance(content, Sequence) and not isinstance(content, str | bytes):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        return "\n".join(plain(part) for part in parts if isinstance(part, str))
-    return _PLACEHOLDER.sub("", plain(content)).strip()
+    keys = [key for key in _WORDS if turn.get(key)] or [key for key in _ASKED if turn.get(key)]
+    lines = [plain(turn[key], depth=depth - 1) for key in keys]
+    return _PLACEHOLDER.sub("", "\n".join(line for line in lines if line)).strip()

@@ -22,19 +22,24 @@ class Unpacked:
 
     Args:
         file: at its start; what it is packed with is told by its first bytes.
+
+    Attributes:
+        compressed: whether it is packed.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._packed = file.read(_HEAD)
         self._decoder = _decoder(self._packed)
+        self.compressed = self._decoder is not None
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, none at the end alone; all that can be unpacked comes before an error.
 
         Raises:
             EOFError: the packed data is cut off.
-            OSError, ValueError, zlib.error, lzma.LZMAError: it is damaged, or takes too much memory.
+            OSError, ValueError, zlib.error, lzma.LZMAError: it is damaged, takes too much memory, or something
+            else follows.
         """
         if self._decoder is None:
             given, self._packed = self._packed, b""
@@ -60,6 +65,8 @@ class Unpacked:
         decoder = _decoder(rest)
         if decoder is not None:
             self._decoder, self._packed = decoder, rest
+        elif rest:
+            raise ValueError(f"{rest[:_HEAD]!r} follows the compressed data")
         return decoder is not None
 
 

@@ -209,7 +209,7 @@ def test_a_caption_that_cannot_be_told_is_not_left_out(folder: Path) -> None:
 
 
 def test_coco_keeps_ids_and_words_as_they_are(folder: Path) -> None:
-    """Captions may come first; 7 and "7" are two pictures; lone surrogates are written out."""
+    """Captions may come first; 7 and "7" are one id; lone surrogates are written out."""
     content = {
         "annotations": [
             {"image_id": 7, "caption": "number"},
@@ -229,11 +229,11 @@ def test_coco_keeps_ids_and_words_as_they_are(folder: Path) -> None:
     (folder / "\udcff.jpg").write_bytes(b"named by a byte")
     items = read(write(folder / "c.json", content))
     assert [(item.id, item.data, item.text) for item in items] == [
-        ("7", b"1.jpg", "text"),
-        ("7", b"2.jpg", "number\nsecond"),
+        ("7", b"1.jpg", "number\ntext\nsecond"),
+        ("7", b"2.jpg", "number\ntext\nsecond"),
         ("0.jpg", b"0.jpg", "by its name"),
         ("\\ud800", b"named by a byte", "lone \\udfff, pair \U0001d11e"),
-        ("7", b"3.jpg", "number\nsecond"),
+        ("7", b"3.jpg", "number\ntext\nsecond"),
     ]
 
 

@@ -1,0 +1,306 @@
+"""Where a row of JSON names its images: in fields, in the parts of messages, or written out in base64.
+
+Data sets do this in many ways. What is known is read. What looks like an image and is not known is an
+error, so that no row with an image passes for one that has text only.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from safevlm.data.folder import is_picture
+from safevlm.data.source import TEXT_ONLY
+
+MAX_DEPTH = 32
+"""Lists and objects within each other that are looked into."""
+
+WEB_BESIDE = "web addresses beside an image that is read"
+MEDIA_BESIDE = "videos or sounds beside an image that is read"
+"""Why a field is passed over: it most likely says where the image comes from."""
+UNNAMED = "rows with <image> in their text that name no image"
+"""Why such a row is passed over."""
+
+_FIELD = re.compile(
+    r"(image|img|picture|photo)s?\d*(path|file|filename|filepath|url|uri|base64|b64|bytes)?s?\d*"
+)
+"""Fields whose value, whatever it is, stands for the row's images. Case, `_` and `-` do not count."""
+
+_MAYBE = re.compile(r"image|img|picture|photo")
+"""Fields that name an image where their value looks like one (`left_image`), and only there (`image_id`)."""
+
+_FILE = ("filename", "filepath", "file", "path", "url", "jpg", "jpeg", "png", "webp")
+"""Fields that name an image where their value looks like one, and no other field names it."""
+
+_INLINE = ("bytes", "base64", "b64", "b64json", "data", "binary", "imagebytes", "imagebase64")
+_NAME = (
+    *("image", "imagepath", "path", "filepath", "file", "imagefile", "filename", "inputimage", "imageurl"),
+    *("url", "uri", "fileuri", "inlinedata", "filedata", "src", "href", "name", "source"),
+)
+"""Keys of an object that stands for an image, in the order in which they are looked at."""
+
+_SETTINGS = {"detail", "index", "cachecontrol", "minpixels", "maxpixels", "resizedheight", "resizedwidth"}
+"""Keys of a part that say how its image is shown."""
+
+_OTHER = re.compile(r"video|audio|speech|pdf|document|^file$|inputfile")
+_MEDIA = re.compile(r"(data:|[a-z][a-z0-9+.-]*://)\S+|\S+\.\w{2,5}", re.IGNORECASE)
+
+_WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_TAGGED = re.compile(r"<img>\s*([^<>]*?)\s*</img>")
+"""An image within a text, as Qwen-VL's data name it."""
+_PLACEHOLDER = re.compile(r"<\|?image(?:_?\d+)?\|?>", re.IGNORECASE)
+_WRITTEN = re.compile(r"data:image/[\w.+-]+;base64,[\w+/]{1024}")
+"""An image within a text; shorter ones are the icons of web pages."""
+
+
+@dataclass
+class Mentions:
+    """What a row names.
+
+    Args:
+        names: of its images, each as `ImageRoot.read` takes it.
+        errors: what is not understood, without the row's id.
+        places: fields in whose messages there are images.
+        passed_over: why something in the row, or the row itself, gives no image; once for each.
+        signs: of an image, such as a part without a value, or a file name in an unknown field.
+        placeholder: whether a text has `<image>`.
+    """
+
+    names: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    signs: list[str] = field(default_factory=list)
+    placeholder: bool = False
+
+    def add(self, names: list[str]) -> None:
+        """Take the names of one place; those that other places gave before are here already."""
+        known = {_same(name) for name in self.names}
+        self.names += [name for name in names if _same(name) not in known]
+
+    def read(self, value: Any, where: str) -> list[str]:
+        """The names in a value that stands for one image or several; what is not understood is an error."""
+        if value is None or value in ("", []):
+            return []
+        if isinstance(value, list):
+            return [name for one in value for name in self.read(one, where)]
+        name = _name(value, MAX_DEPTH)
+        if name is None and isinstance(value, Mapping):
+            several = [one for key, one in value.items() if isinstance(one, list) and _plain(key) in _NAME]
+            if several and several[0]:
+                return self.read(several[0], where)
+        if name is None:
+            self.errors.append(_unknown(where, value))
+        return [] if name is None else [name]
+
+
+def mentions(row: Mapping[str, Any]) -> Mentions:
+    """The images that a row names: those of each place in its order, and those of several places once."""
+    found = Mentions()
+    web, media, rest = [], [], []
+    for key, value in row.items():
+        plain = _plain(key)
+        if _FIELD.fullmatch(plain):
+            names = found.read(_inlined(value, plain), f"its field {key!r}")
+            away = [name for name in names if "ur" in plain and _WEB.match(name)]
+            web += away
+            found.add([name for name in names if name not in away])
+        elif _OTHER.search(plain) and _is_media(value):
+            media.append(f"its field {key!r} is neither text nor an image")
+        elif plain not in _FILE and not (_MAYBE.search(plain) and _is_clear(value)):
+            _walk(key, value, found)
+        else:
+            rest.append((key, value))
+    for key, value in rest:
+        _add_other(key, value, found)
+    if found.names:
+        found.passed_over += [WEB_BESIDE] * len(web) + [MEDIA_BESIDE] * len(media)
+    else:
+        found.add(web)
+        found.errors += media
+    if found.names or found.errors:
+        return found
+    if found.signs:
+        found.errors.append(f"{found.signs[0]}, but it names no image")
+    else:
+        found.passed_over.append(UNNAMED if found.placeholder else TEXT_ONLY)
+    return found
+
+
+def _walk(key: str, value: Any, found: Mentions) -> None:
+    messages = _Messages(found)
+    messages.look(value, MAX_DEPTH)
+    if messages.names or messages.parts:
+        found.places.append(key)
+    found.add(messages.names)
+
+
+def _add_other(key: str, value: Any, found: Mentions) -> None:
+    """The image that `file_name`, `left_image` or the like name, unless it is one that was found."""
+    before = {posixpath.basename(name) for name in found.names}
+    plain = _plain(key)
+    if plain in ("filename", "filepath") and not before:
+        found.add(found.read(value, f"its field {key!r}"))
+    elif plain in _FILE and any(name.startswith("data:") for name in found.names):
+        return  # what is written out there has this name
+    elif _is_clear(value):
+        names = [
+            name for name in found.read(value, f"its field {key!r}") if posixpath.basename(name) not in before
+        ]
+        away = [name for name in names if before and _WEB.match(name)]
+        found.passed_over += [WEB_BESIDE] * len(away)
+        found.add([name for name in names if name not in away])
+    else:
+        _walk(key, value, found)
+
+
+class _Messages:
+    """Messages, and whatever else a row has besides fields of images.
+
+    Args:
+        found: what the row names; takes errors and signs, but no names.
+    """
+
+    def __init__(self, found: Mentions) -> None:
+        self.found = found
+        self.names: list[str] = []
+        self.parts = 0
+        """Parts that stand for an image."""
+
+    def look(self, value: Any, depth: int, *, listed: bool = False) -> None:
+        """Look through a value; `listed`: it is one of a list, where the parts of messages are."""
+        if isinstance(value, str):
+            self._text(value)
+        elif isinstance(value, list | Mapping) and not depth:
+            self.found.signs.append("it is nested too deeply to be looked into")
+        elif isinstance(value, list):
+            for one in value:
+                self.look(one, depth - 1, listed=True)
+        elif isinstance(value, Mapping) and not self._part(value, listed=listed):
+            for key, one in value.items():
+                plain = _plain(key)
+                if _FIELD.fullmatch(plain) or (_MAYBE.search(plain) and _is_clear(one)):
+                    self.names += self.found.read(_inlined(one, plain), f"{key!r} in it")
+                elif plain in ("inlinedata", "filedata") and isinstance(one, Mapping):
+                    self._gemini(one)
+                else:
+                    self.look(one, depth - 1)
+
+    def _part(self, part: Mapping[str, Any], *, listed: bool) -> bool:
+        """Whether a part of a message is an image, or what is not read."""
+        kind = part.get("type")
+        plain = _plain(kind) if isinstance(kind, str) else ""
+        where = f"a part of type {kind!r}"
+        if _MAYBE.search(plain) and (listed or any(_plain(key) in _INLINE + _NAME for key in part)):
+            self.parts += 1
+            value = {key: one for key, one in part.items() if key not in ("type", "text") and one is not None}
+            if value and not {_plain(key) for key in value} <= _SETTINGS:
+                names = self.found.read(_image_of(value), where)
+                self.names += names
+            else:
+                self.found.signs.append(f"it has {where}")
+        elif listed and _OTHER.search(plain):
+            self.found.errors.append(f"{where} is neither text nor an image")
+        else:
+            return False
+        return True
+
+    def _gemini(self, value: Mapping[str, Any]) -> None:
+        kind = str(value.get("mime_type", value.get("mimeType", "image/")))
+        if kind.startswith("image/"):
+            self.parts += 1
+            self.names += self.found.read(value, "a part with inline data")
+        else:
+            self.found.errors.append(f"a part of type {kind[:100]!r} is neither text nor an image")
+
+    def _text(self, text: str) -> None:
+        self.names += [name for name in _TAGGED.findall(text) if is_picture(name)]
+        if _is_file(text):
+            self.found.signs.append(f"it has the file name {text[:100]!r}")
+        elif written := _WRITTEN.search(text):
+            self.found.signs.append(f"its text has {written[0][:50]!r}")
+        self.found.placeholder |= bool(_PLACEHOLDER.search(text))
+
+
+def _image_of(part: Mapping[str, Any]) -> Any:
+    """What stands for the image, of a part whose type says that it is one."""
+    known = [key for key in part if _plain(key) in _INLINE + _NAME]
+    fields = [key for key in part if _MAYBE.search(_plain(key)) and key not in known]
+    return part if known or not fields else part[fields[0]]
+
+
+def _name(value: Any, depth: int) -> str | None:
+    """A name as `ImageRoot.read` takes it; None where the value is no known notation."""
+    if isinstance(value, str):
+        return value or None
+    if not isinstance(value, Mapping) or not depth:
+        return None
+    keys = {_plain(key): one for key, one in value.items()}
+    away = None
+    for key in (*_INLINE, *_NAME):
+        one = keys.get(key)
+        if key in _INLINE and isinstance(one, str) and one:
+            return one if one.startswith("data:") else f"data:image/unknown;base64,{one}"
+        name = _name(one, depth - 1)
+        if name is not None and not _WEB.match(name):
+            return name
+        away = away or name
+    return away
+
+
+def _inlined(value: Any, plain: str) -> Any:
+    """The value of a field such as `image_base64`, as an object that says so."""
+    if not re.search(r"base64|b64|bytes", plain):
+        return value
+    if isinstance(value, list):
+        return [_inlined(one, plain) for one in value]
+    return {"base64": value} if isinstance(value, str) and value else value
+
+
+def _unknown(where: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        keys = ", ".join(ascii(key)[:50] for key in list(value)[:8]) or "none"
+        what = f"an object with other keys than are known ({keys})"
+    else:
+        what = f"{value!r}"[:50]
+    return f"{where} names an image by {what}; a path, a data: URL or base64 belongs there"
+
+
+def _is_clear(value: Any) -> bool:
+    """Whether a value looks like the name of an image, or several, by itself."""
+    if isinstance(value, list):
+        return bool(value) and all(_is_clear(one) for one in value)
+    if isinstance(value, Mapping):
+        name = _name(value, MAX_DEPTH)
+        return name is not None and (name.startswith("data:image/") or is_picture(name))
+    return isinstance(value, str) and _is_file(value)
+
+
+def _is_media(value: Any) -> bool:
+    """Whether a field such as `video` holds a file: no text about it, number or empty list."""
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, Mapping):
+        return any(_plain(key) in _INLINE + _NAME for key in first)
+    return isinstance(first, str) and bool(_MEDIA.fullmatch(first))
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text is nothing but the name of an image."""
+    return text.startswith("data:image/") or (
+        len(text) <= 4096 and is_picture(text) and not re.search(r"\s", text)
+    )
+
+
+@lru_cache(4096)
+def _plain(key: str) -> str:
+    """A key as it is compared: `image_path`, `imagePath` and `image-path` are one."""
+    return re.sub(r"[^a-z0-9]", "", key.lower())
+
+
+def _same(name: str) -> str:
+    """Equal for names of one file."""
+    return name if name.startswith("data:") or _WEB.match(name) else posixpath.normpath(name)

@@ -7,6 +7,7 @@ What made this file awkward: a scan meets every kind of broken or hostile file.
 - The plugin classes are called directly, because `PIL.Image.open` applies a limit that is global
   to the process and warns through a global filter; here the limit is an argument.
 - Size comes from the header and is checked before a pixel is decoded.
+- Metadata are cut out first (`essence_of`), since Pillow refuses images for large or damaged ones.
 - Only regular files are opened, and without blocking, so a FIFO or a device cannot hang a scan.
 
 Colours are taken as they are coded: embedded ICC profiles are not applied. Of an animation only the
@@ -19,8 +20,6 @@ import io
 import logging
 import os
 import stat
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO
@@ -38,6 +37,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from safevlm.data.essence import TooMuchWork, essence_of
 from safevlm.errors import ImageError
 from safevlm.types import ImageLike
 
@@ -53,28 +53,13 @@ ratio a picture becomes 336 * 336 * 50 = 5.6 million pixels, 68 MB in float32; 1
 MAX_SIDE = 448
 """The largest short side that is counted on; towers have 224, 336, 384 or 448."""
 
+MAX_ENCODED = 1 << 30
+"""The largest file that is decoded, 1 GiB: it is held, once more where metadata are cut out."""
+
 _STRIP = 1 << 20
 """Pixels of a wide grey picture that are scaled at a time: 8 MiB in float64."""
 
 FORMATS = "JPEG, PNG, GIF, WebP, BMP, TIFF"
-
-DECODE_ERRORS = (
-    OSError,  # truncated data, libtiff, UnidentifiedImageError
-    SyntaxError,  # broken headers and PNG chunks
-    ValueError,  # sizes, modes, text chunks that are too large
-    TypeError,  # tags of a wrong kind
-    LookupError,  # missing tags, short tables
-    EOFError,  # GIF without a frame
-    ArithmeticError,  # sizes that overflow
-    RuntimeError,  # WebP
-    NotImplementedError,  # BMP and TIFF variants
-    MemoryError,  # a size that does not fit
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,  # a caller's own, lower Image.MAX_IMAGE_PIXELS inside a plugin
-    Warning,  # what is only a warning, where the caller's filter makes errors of warnings
-)
-"""What Pillow's decoders raise on bad data, read from their source and from mutated files of each format."""
 
 _TRANSPOSE: dict[object, Image.Transpose] = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -135,8 +120,10 @@ def prepared_pixels(width: int, height: int) -> int:
 def decode(file: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Like `read_image`, from a seekable binary file at its start; `name` is for messages."""
     opener = _opener(file.read(16), name)
+    if file.seek(0, os.SEEK_END) > MAX_ENCODED:
+        raise ImageError(f"{name}: has more than {MAX_ENCODED:,} bytes, the limit; shrink it")
     file.seek(0)
-    with _explained(name), opener(file) as image:
+    with _explained(name), opener(io.BytesIO(essence_of(file.read(MAX_ENCODED)))) as image:
         _check_size(image, name, max_pixels)
         return _upright_rgb(image)
 
@@ -193,10 +180,20 @@ def _opener(head: bytes, name: str) -> _Opener:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn what Pillow raises on bad data into an ImageError that names the file."""
+    """Turn whatever a decoder raises on bad data into an ImageError that names the file.
+
+    The one place where any exception is taken for the file's fault: Pillow's plugins run assertions and look up
+    attributes on what a file says, so that no list of exceptions is complete. Ctrl-C and exits pass.
+    """
     try:
         yield
-    except DECODE_ERRORS as error:
+    except ImageError:
+        raise
+    except TooMuchWork as error:
+        raise ImageError(f"{name}: {error}, which take too long to decode; save it again") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: does not fit into memory when decoded; shrink it") from error
+    except Exception as error:
         what = str(error) or type(error).__name__
         raise ImageError(f"{name}: is damaged or truncated ({what}); save or download it again") from error
 
@@ -237,8 +234,9 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> object:
     """The EXIF orientation, 1 to 8; None where there is none or where the EXIF block is damaged."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    except DECODE_ERRORS as error:
+        with _explained("EXIF"):
+            return image.getexif().get(ExifTags.Base.Orientation)
+    except ImageError as error:
         logger.debug("EXIF block ignored: %s", error)
         return None
 

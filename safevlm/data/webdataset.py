@@ -1,46 +1,59 @@
-"""WebDataset: tar files in which the members of a sample share a key and follow one another.
+"""WebDataset: tar files in which the members of a sample share a key and, as a rule, follow one another.
 
-Keys and brace patterns are the webdataset library's; the tar is read by Python's tarfile, which the
-library reads with, too. The library's own loop is not used here, because it takes members of any
-size into memory, passes over links, drops the second member of a name, and ends without a word at
-a damaged header.
+Keys and brace patterns are the webdataset library's. Its loop is not used here, because it takes members of any
+size into memory, passes over links, drops the second member of a name, and ends without a word at a damaged
+header; the tar is read by `safevlm.data.tar`.
 """
 
 from __future__ import annotations
 
-import tarfile
+import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from lzma import LZMAError
-from typing import BinaryIO, cast
 
 from safevlm.data import storage
+from safevlm.data.captions import Caption, TextsApart, captions_of, key_mark
 from safevlm.data.folder import is_picture
 from safevlm.data.image_root import MAX_BYTES, shown
 from safevlm.data.source import Item, Shard, ShardError
+from safevlm.data.sparse import SparseError
+from safevlm.data.tar import FILE, FOLDER, Member, Tar
 from safevlm.data.text import clean, json_text
 from safevlm.data.unpacked import Unpacked
-from safevlm.errors import MissingExtraError
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MAX_TEXT_BYTES = 1 << 22
-"""The largest `.txt` or `.json` that is read, 4 MiB: it is held together with its sample's pictures."""
-
-MAX_HEADER = 1 << 20
-"""Bytes of a long name or pax header; tarfile reads them whole."""
-
-TAR_ERRORS: tuple[type[Exception], ...] = (
-    *(tarfile.TarError, zlib.error, LZMAError, ArithmeticError, LookupError, MemoryError),
+SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.lzma"),
+    *(".tar.zst", ".tzst", ".tar.lz4", ".tar.lz", ".tar.z"),
 )
-"""What tarfile raises on damaged data, beside what a file system does."""
+"""What tars are called; the last five are packed in ways that are not read, and their shards say so."""
+
+MAX_TEXT_BYTES = 1 << 22
+"""The largest `.txt` or `.json` that is read, 4 MiB: it is held together with its sample's images."""
+
+MAX_MEMBERS = 10_000
+"""Members of one key that are held together; behind them the sample is taken for another one of its key."""
+
+WITHOUT_IMAGE = "samples without an image in a tar"
+SIDE_FILES = "side files in a tar (such as ._name of macOS)"
+"""Why members are passed over."""
+
+_DAMAGE = (zlib.error, LZMAError, MemoryError)
+"""What damaged packed data raises, beside what a file system does."""
+
+_APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")  # RFC 1740, appendix A and B
+_SIDE_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_PAX_FOLDER = re.compile(r"(^|/)PaxHeaders?(\.\w+)?(/|$)")
+_PAX_RECORD = re.compile(rb"[0-9]{1,20} [\w.]+=")
+_META = re.compile(r"__[^/]*__($|/)")  # as the webdataset library
 
 
 @dataclass(frozen=True)
-class _Member:
-    """A member of the tar: `data` of a picture or text; `error` where there is none to be had."""
+class _Part:
+    """An image or text of a sample: `data`, or `error` where there is none to be had."""
 
     key: str
     name: str
@@ -49,16 +62,17 @@ class _Member:
 
 
 class WebDatasetSource:
-    """Pictures in tar files, one shard per tar; caption from `.txt` or a `.json` with a caption or text.
+    """Images in tar files, one shard per tar; caption from `.txt` or a `.json` with a caption or text.
 
-    A `.txt` or `.json` that cannot be read leaves its pictures with a `text_error`.
+    A `.txt` or `.json` that cannot be read, or that may belong to another image, leaves its images with a
+    `text_error`. Texts apart from their images are found by reading the tar a second time.
 
-    Every picture of a sample is an item, numbered in the order of its members (`key.0.jpg`,
-    `key.1.jpg`). Where a key comes again later in the tar, its pictures go on with the numbers.
+    Every image of a sample is an item, numbered in the order of its members (`key.0.jpg`, `key.1.jpg`). Where a
+    key comes again later in the tar, its images go on with the numbers.
 
     Args:
         url: a tar, a brace pattern, a glob, or a folder that holds tars; local or remote.
-        max_bytes: the largest picture, and the most of one sample's bytes that are held.
+        max_bytes: the largest image, and the most of one sample's bytes that are held.
     """
 
     def __init__(self, url: str, *, max_bytes: int = MAX_BYTES) -> None:
@@ -71,140 +85,186 @@ class WebDatasetSource:
         return [Shard(name, storage.fingerprint(url)) for name, url in self._files.items()]
 
     def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
-        """The tar's pictures, read as a stream.
+        """The tar's images, read as a stream.
 
         Raises:
-            ShardError: the tar is missing, damaged, cut off, or holds no picture.
+            ShardError: the tar is missing, damaged, cut off, or holds no image.
         """
-        url = self._files.get(shard.name, "")
-        seen: dict[str, int] = {}
-        try:
-            with storage.open_binary(url) as file:
-                for sample in self._samples(file):
-                    for item in _items(sample, seen.get(sample[0].key, 0)):
-                        seen[item.id] = item.number + 1
-                        yield item
-        except (*storage.failures(), *TAR_ERRORS) as error:
-            raise ShardError(
-                f"{shard.name}: the tar breaks off ({storage.reason(error)}); download or write it again"
-            ) from error
-        if not seen:
-            raise ShardError(f"{shard.name}: holds no pictures; members such as 0001.jpg are looked for")
+        reading = _Reading(self._files.get(shard.name, ""), shard.name, self.max_bytes)
+        yield from reading.items(passed_over if passed_over is not None else Counter())
 
     @cached_property
     def _files(self) -> dict[str, str]:
         return storage.matching(self.url, SUFFIXES)
 
-    def _samples(self, file: BinaryIO) -> Iterator[list[_Member]]:
-        """Members of one key that follow one another; what was read stands where the tar breaks off."""
-        sample: list[_Member] = []
-        broken: BaseException | None = None
+
+class _Reading:
+    """One tar that is being read."""
+
+    def __init__(self, url: str, name: str, max_bytes: int) -> None:
+        self.url, self.name, self.max_bytes = url, name, max_bytes
+        self._numbers: dict[bytes, int] = {}
+        self._without: set[bytes] = set()
+
+    def items(self, passed_over: Counter[str]) -> Iterator[Item]:
+        """The images with their texts; raises ShardError."""
         try:
-            for member in self._members(file):
-                if sample and member.key != sample[0].key:
-                    yield sample
-                    sample = []
-                sample.append(member)
-        except (*storage.failures(), *TAR_ERRORS) as error:
-            broken = error
-            if sample:
-                sample.append(
-                    _Member(sample[0].key, "", error="the tar breaks off here, maybe before a text")
-                )
-        if sample:
-            yield sample
-        if broken:
-            raise broken
+            with storage.open_binary(self.url) as file:
+                for run in _runs(self._parts(Tar(Unpacked(file)), passed_over)):
+                    yield from self._sample(run)
+        except (*storage.failures(), *_DAMAGE) as error:
+            raise self._broken(storage.reason(error)) from error
+        apart = vars(self).get("_apart")
+        if apart is not None and apart.broken:  # the first reading broke off, the second did not
+            raise self._broken(apart.broken)
+        if not self._numbers:
+            raise ShardError(f"{self.name}: holds no images; members such as 0001.jpg are looked for")
+        if without := len(self._without - self._numbers.keys()):
+            passed_over[WITHOUT_IMAGE] += without
 
-    def _members(self, file: BinaryIO) -> Iterator[_Member]:
-        """Pictures and texts in their order, at most `max_bytes` of one key."""
-        split = _key_rule()
+    def _broken(self, reason: str) -> ShardError:
+        return ShardError(f"{self.name}: the tar breaks off ({reason}); download or write it again")
+
+    def _sample(self, run: Sequence[_Part]) -> Iterator[Item]:
+        """The images of members that follow one another."""
+        key, mark = run[0].key, key_mark(run[0].key)
+        images = [part for part in run if is_picture(part.name)]
+        if not images:
+            self._without.add(mark)
+            return
+        told = self._texts(key, [part.name for part in images], _captions(run))
+        for number, (image, (text, error)) in enumerate(
+            zip(images, told, strict=True), self._numbers.get(mark, 0)
+        ):
+            self._numbers[mark] = number + 1
+            yield Item(key, number, None if image.error else image.data, image.error, text, error)
+
+    def _texts(self, key: str, images: Sequence[str], beside: Sequence[Caption]) -> list[tuple[str, str]]:
+        """Each image's text and text error: of the texts beside it, else of those elsewhere in the tar."""
+        told = captions_of(images, beside)
+        if all(text or error for text, error in told):
+            return told
+        apart, reason = self._apart.find(key)
+        found = captions_of(images, [*beside, *apart]) if apart else [("", reason)] * len(images)
+        return [own if any(own) else other for own, other in zip(told, found, strict=True)]
+
+    @cached_property
+    def _apart(self) -> TextsApart:
+        """The tar read for its texts alone; on a local disk its images are skipped, not read."""
+        found = TextsApart()
+        try:
+            with storage.open_binary(self.url) as file:
+                for run in _runs(self._parts(Tar(Unpacked(file)), Counter(), images=False)):
+                    has_images = any(is_picture(part.name) for part in run)
+                    found.add(run[0].key, has_images, _captions(run))
+        except (*storage.failures(), *_DAMAGE) as error:
+            if storage.may_pass(error) and not isinstance(error, EOFError):
+                raise
+            found.broken = storage.reason(error)
+        return found
+
+    def _parts(self, tar: Tar, passed_over: Counter[str], *, images: bool = True) -> Iterator[_Part]:
+        """Images and texts in their order, at most `max_bytes` of one key; without `images` these have no data."""
         last, held = "", 0
-        with tarfile.open(fileobj=cast(BinaryIO, Unpacked(file)), mode="r|", tarinfo=_Header) as tar:
-            for info in tar:
-                tar.members = []  # type: ignore[attr-defined]  # or they pile up
-                name = info.name
-                if info.isdir() or not (_is_text(name) or is_picture(name)):
-                    continue
-                key = clean(split(name))
-                last, held = key, (held if key == last else 0) + info.size
-                error = self._refusal(info, held)
-                if error:
-                    yield _Member(key, name, error=error)
-                    held -= info.size
-                else:
-                    extracted = tar.extractfile(info)
-                    yield _Member(key, name, extracted.read() if extracted else b"")
+        for member in tar:
+            name = member.name
+            if member.kind == FOLDER:
+                continue
+            if _is_side_file(member, tar):
+                passed_over[SIDE_FILES] += 1
+                continue
+            key = clean(key_of(name))
+            if not (_is_text(name) or is_picture(name)):
+                if not _META.match(name):
+                    self._without.add(key_mark(key))
+                continue
+            size = max(member.size, member.stored)
+            last, held = key, (held if key == last else 0) + size
+            if error := self._refusal(member, held):
+                held -= size
+                yield _Part(key, name, error=error)
+            elif images or _is_text(name):
+                yield _read(key, member, tar)
+            else:
+                yield _Part(key, name)
 
-    def _refusal(self, info: tarfile.TarInfo, held: int) -> str:
+    def _refusal(self, member: Member, held: int) -> str:
         """Why a member is not read; empty where it is."""
-        name = shown(info.name)
-        if not info.isreg():
+        name, size = shown(member.name), max(member.size, member.stored)
+        if member.kind != FILE:
             return f"{name}: is a link or device in the tar, which is not followed; store the file itself"
-        if info.name.startswith("/") or ".." in info.name.split("/"):
+        if member.name.startswith("/") or ".." in member.name.split("/"):
             return f"{name}: its path climbs out of the archive, so it was not read; rename the member"
-        limit = min(self.max_bytes, MAX_TEXT_BYTES) if _is_text(info.name) else self.max_bytes
-        if info.size > limit:
-            return f"{name}: has {info.size:,} bytes, more than the limit of {limit:,}; shrink it"
+        limit = min(self.max_bytes, MAX_TEXT_BYTES) if _is_text(member.name) else self.max_bytes
+        if size > limit:
+            return f"{name}: has {size:,} bytes, more than the limit of {limit:,}; shrink it"
         if held > self.max_bytes:
             return f"{name}: its sample has more than {self.max_bytes:,} bytes, the limit; split the sample"
         return ""
 
 
-def _items(sample: list[_Member], first: int) -> Iterator[Item]:
-    """The sample's pictures, numbered from `first`, with the first text that is there."""
-    texts, errors = [], []
-    sides = [member for member in sample if not is_picture(member.name)]
-    for member in sorted(sides, key=lambda side: side.name.lower().endswith(".json")):
-        text, error = _words(member)
-        texts += [text] if text else []
-        errors += [error] if error else []
-    text, text_error = next(iter(texts), ""), next(iter(errors), "")
-    pictures = [member for member in sample if is_picture(member.name)]
-    for number, member in enumerate(pictures, first):
-        data = None if member.error else member.data
-        yield Item(member.key, number, data, member.error, text, text_error)
+def key_of(name: str) -> str:
+    """The key of a member's sample, as the webdataset library cuts it; the name itself where that drops it."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, _ = base.partition(".")
+    if stem and dot:
+        return folder + slash + stem
+    if slash and dot and "." not in folder.rpartition("/")[2]:
+        return folder + slash
+    return name
 
 
-def _words(side: _Member) -> tuple[str, str]:
-    """What a `.txt` or `.json` says, or why that cannot be told."""
-    if side.error or not side.name.lower().endswith(".json"):
-        return clean(side.data.decode("utf-8", "backslashreplace")), side.error
+def _runs(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
+    """Parts of one key that follow one another; what was read stands where the tar breaks off."""
+    run: list[_Part] = []
     try:
-        return json_text(side.data), ""
+        for part in parts:
+            if run and (part.key != run[0].key or len(run) == MAX_MEMBERS):
+                yield run
+                run = []
+            run.append(part)
+    except (*storage.failures(), *_DAMAGE):
+        if run:
+            yield [*run, _Part(run[0].key, "", error="the tar breaks off here, maybe before a text")]
+        raise
+    if run:
+        yield run
+
+
+def _read(key: str, member: Member, tar: Tar) -> _Part:
+    """A member with its bytes."""
+    try:
+        return _Part(key, member.name, tar.read(member))
+    except SparseError as error:
+        return _Part(key, member.name, error=f"{shown(member.name)}: {error}; store the file itself")
+
+
+def _captions(run: Sequence[_Part]) -> list[Caption]:
+    """The texts among members of one key."""
+    return [_caption(part) for part in run if not is_picture(part.name)]
+
+
+def _caption(part: _Part) -> Caption:
+    """What a `.txt` or `.json` says, or why that cannot be told."""
+    if part.error or not part.name.lower().endswith(".json"):
+        return Caption(part.name, clean(part.data.decode("utf-8", "backslashreplace")), part.error)
+    try:
+        return Caption(part.name, json_text(part.data))
     except ValueError as error:
-        return "", f"{shown(side.name)}: is no JSON ({error}); correct it"
+        return Caption(part.name, error=f"{shown(part.name)}: is no JSON ({error}); correct it")
 
 
 def _is_text(name: str) -> bool:
     return name.lower().endswith((".txt", ".json"))
 
 
-class _Header(tarfile.TarInfo):
-    """A member's header; a damaged one is an error, where tarfile takes it for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.HeaderError as error:
-            if type(error).__name__ == "EOFHeaderError":  # the zeros that end a whole archive
-                raise
-            raise tarfile.ReadError(f"no end mark at byte {tarfile_.offset:,}: {error}") from error
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
-        kinds = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"X")
-        if header.type in kinds and header.size > MAX_HEADER:
-            raise tarfile.ReadError(f"an extended header of {header.size:,} bytes")
-        return header
-
-
-def _key_rule() -> Callable[[str], str]:
-    """A member's name -> the key of its sample, as the webdataset library cuts it."""
-    try:
-        from webdataset.tariterators import base_plus_ext
-    except ImportError as error:
-        raise MissingExtraError("webdataset", "scan") from error
-    return lambda name: base_plus_ext(name)[0] or name
+def _is_side_file(member: Member, tar: Tar) -> bool:
+    """Whether another program wrote it beside the files, told by what it holds: an image of such a name is read."""
+    folder, _, base = member.name.rpartition("/")
+    if member.kind != FILE:
+        return False
+    if base.startswith("._"):
+        return tar.peek(4) in _APPLE_DOUBLE
+    if _PAX_FOLDER.search(folder):
+        return _PAX_RECORD.match(tar.peek(64)) is not None
+    return base in _SIDE_NAMES

@@ -135,7 +135,7 @@ def test_what_is_no_tar_at_all(tmp_path: Path) -> None:
 
 def test_a_tar_without_pictures_says_so(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "x.tar", [("a.txt", b"words")])
-    with pytest.raises(ShardError, match="holds no pictures"):
+    with pytest.raises(ShardError, match="holds no images"):
         read(path)
 
 

@@ -173,6 +173,9 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
         f"{seen or ''}{skipped or ''}, {summary.images_per_second:.0f} images/s",
         highlight=False,
     )
+    if summary.passed_over:
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.passed_over.items()))
+        console.print(shown(f"passed over, without a row: {told}"), style="yellow")
     for name, reason in list(summary.failures.items())[:SHOWN_FAILURES]:
         console.print(shown(f"{name} broke off: {reason}"), style="yellow")
     if len(summary.failures) > SHOWN_FAILURES:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from safevlm.data.columns import Choice, Columns
 from safevlm.data.image_root import ImageRoot
-from safevlm.data.source import Item, ShardError
+from safevlm.data.source import TEXT_ONLY, Item, ShardError
 from safevlm.errors import DataError
 
 ROWS_PER_BATCH = 16
@@ -27,13 +28,26 @@ def columns_of(schema: Any, choice: Choice, name: str) -> Columns:
         raise ShardError(str(error)) from error
 
 
-def items_of(tables: Iterable[Any], columns: Columns, root: ImageRoot, name: str, row: int) -> Iterator[Item]:
-    """The pictures of tables or record batches; rows without an id are called `name:row`, counted on from `row`."""
+def items_of(
+    tables: Iterable[Any],
+    columns: Columns,
+    root: ImageRoot,
+    name: str,
+    row: int,
+    passed_over: Counter[str] | None = None,
+) -> Iterator[Item]:
+    """The pictures of tables or record batches; rows without an id are called `name:row`, counted on from `row`.
+
+    Rows with an empty list of pictures are counted in `passed_over`.
+    """
     for table in tables:
         for record in _lenient(table.select(columns.names), columns).to_pylist():
             where = f"{name}:{row}"
             id, text = columns.id_of(record, where), columns.text_of(record)
-            for number, (data, error) in enumerate(columns.pictures_of(record, root, where)):
+            pictures = columns.pictures_of(record, root, where)
+            if not pictures and passed_over is not None:
+                passed_over[TEXT_ONLY] += 1
+            for number, (data, error) in enumerate(pictures):
                 yield Item(id, number, data, error, text)
             row += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,7 +73,7 @@ class FolderSource:
         starts = range(0, len(self._listing.names), self.files_per_shard)
         return [self._shard(start) for start in starts]
 
-    def read(self, shard: Shard) -> Iterator[Item]:
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         """The run's pictures; one that cannot be read is an item with an error.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -68,7 +69,7 @@ class HubSource:
         signature = storage.digest([self._version, str(self.config), *columns.names])
         return [Shard(f"{self._split}-{n:05d}-of-{count:05d}", signature) for n in range(count)]
 
-    def read(self, shard: Shard) -> Iterator[Item]:
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         """The shard's pictures. Raises ShardError where it breaks off."""
         number, count = (int(part) for part in shard.name.rsplit("-", 3)[1::2])
         if count != self._dataset.num_shards:
@@ -76,7 +77,7 @@ class HubSource:
         tables = self._tables(self._dataset.shard(count, number, contiguous=True))
         root = ImageRoot(self.name if self.local else f"hf://datasets/{self.name}@{self._version}")
         try:
-            yield from items_of(tables, self._columns, root, shard.name, 0)
+            yield from items_of(tables, self._columns, root, shard.name, 0, passed_over)
         except _failures() as error:
             raise ShardError(f"{shard.name}: breaks off ({storage.reason(error)}); try again") from error
 

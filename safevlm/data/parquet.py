@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -68,7 +69,7 @@ class ParquetSource:
             raise DataError(f"{self.url}: has no rows; check that it was written to the end")
         return shards
 
-    def read(self, shard: Shard) -> Iterator[Item]:
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         """The rows' pictures. Raises ShardError where the file cannot be read, or not further."""
         whole = shard.name in self._files
         name, _, groups = (shard.name, "", "") if whole else shard.name.rpartition(":")
@@ -83,7 +84,7 @@ class ParquetSource:
             batches = file.iter_batches(
                 batch_size=ROWS_PER_BATCH, row_groups=list(chosen), columns=columns.names, use_threads=False
             )
-            yield from items_of(batches, columns, ImageRoot(storage.parent(url)), name, row)
+            yield from items_of(batches, columns, ImageRoot(storage.parent(url)), name, row, passed_over)
 
     @cached_property
     def _files(self) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +12,9 @@ from typing import Any, ClassVar
 
 from safevlm.data import storage
 from safevlm.data.image_root import ImageRoot
-from safevlm.data.source import Item, Shard, ShardError
+from safevlm.data.source import TEXT_ONLY, Item, Shard, ShardError
 from safevlm.data.text import clean, text_of
 from safevlm.errors import DataError, ImageError
-
-logger = logging.getLogger(__name__)
 
 ROWS_PER_SHARD = 1024
 _LOOKED_AT = 100
@@ -88,19 +86,19 @@ class RowSource(ABC):
         """
 
     def shards(self) -> list[Shard]:
-        """Runs of rows, `rows-00000000`, `rows-00001024` ...; runs without pictures are left out.
+        """Runs of rows, `rows-00000000`, `rows-00001024` ...; a run without pictures has no items.
 
         Raises:
             DataError: no such file, not such a file, no row that names a picture, or storage that
                 fails for now.
         """
         shards = [run.shard for run in self._plan.runs.values()]
-        if not shards:
+        if all(shard.images == 0 for shard in shards):
             raise DataError(f"{self.url}: names no pictures; check that it is of the kind {self.kind}")
         return shards
 
-    def read(self, shard: Shard) -> Iterator[Item]:
-        """The rows' pictures.
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
+        """The rows' pictures. Rows without one are passed over.
 
         Raises:
             ShardError: the file breaks off, has changed since it was planned, or the storage fails.
@@ -112,6 +110,8 @@ class RowSource(ABC):
         try:
             for row, _ in islice(self.rows(run.start, run.first), run.rows):
                 count += 1
+                if passed_over is not None and not (row.images or row.error):
+                    passed_over[TEXT_ONLY] += 1
                 yield from self._items(row)
             if count < run.rows:
                 raise DataError(f"ends after {count} of {run.rows} rows; start the scan again")
@@ -151,11 +151,9 @@ class RowSource(ABC):
         stamp = storage.fingerprint(self.url)
         runs: dict[str, _Run] = {}
         run = _Draft(0, 0)
-        textual = 0
         damage: list[Exception] = []
         for row, behind in self._until_damage(damage):
             run.add(row, self.root)
-            textual += not (row.images or row.error)
             if run.rows == self.rows_per_shard:
                 self._close(run, runs)
                 run = _Draft(behind, run.first + run.rows)
@@ -164,8 +162,6 @@ class RowSource(ABC):
                 raise DataError(f"{self.url}: {_told(damage[0])}") from damage[0]
             run.rows, run.images = run.rows + 1, None  # the row that is not there makes reading fail, too
         self._close(run, runs)
-        if textual:
-            logger.info("%s: %d rows have no picture and are passed over", self.url, textual)
         return _Plan(runs, stamp)
 
     def _until_damage(self, damage: list[Exception]) -> Iterator[tuple[Row, int]]:
@@ -178,7 +174,7 @@ class RowSource(ABC):
             damage.append(error)
 
     def _close(self, run: _Draft, runs: dict[str, _Run]) -> None:
-        if run.images == 0:
+        if not run.rows:
             return
         name = f"rows-{run.first:08d}"
         shard = Shard(name, storage.digest([self.root.url, *run.told]), run.images)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from safevlm.errors import DataError
+
+TEXT_ONLY = "rows that name no image"
+"""Why rows of text are passed over."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ class Source(Protocol):
         """Every shard in a fixed order; raises DataError where there is nothing to scan."""
         ...
 
-    def read(self, shard: Shard) -> Iterator[Item]:
-        """The shard's items in a fixed order; raises ShardError where it breaks off."""
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
+        """The shard's items in a fixed order.
+
+        Args:
+            shard: one of `shards()`.
+            passed_over: where to count, while reading, what gives no item although it is there: reason ->
+                how many, such as `{"rows that name no image": 12}`. Reasons are a few fixed plurals, so that
+                the shards' counts add up; people see them in the terminal, the summary and the report.
+
+        Raises:
+            ShardError: the shard breaks off.
+        """
         ...

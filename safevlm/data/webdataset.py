@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,7 @@ class WebDatasetSource:
         """One per tar, named by its path below the pattern. Raises DataError where there is none."""
         return [Shard(name, storage.fingerprint(url)) for name, url in self._files.items()]
 
-    def read(self, shard: Shard) -> Iterator[Item]:
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         """The tar's pictures, read as a stream.
 
         Raises:

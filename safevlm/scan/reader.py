@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
 from safevlm.data import Item, Source
@@ -53,6 +54,7 @@ class Batch:
         skipped: in the last batch, how many images the sample left out.
         error: in the last batch, why the shard broke off; empty where it did not.
         unfinished: in the last batch, id of the sample that the shard's end or a limit may have cut.
+        passed_over: in the last batch, reason -> how many rows or members of the shard gave no image.
     """
 
     shard: int
@@ -62,6 +64,7 @@ class Batch:
     skipped: int = 0
     error: str = ""
     unfinished: str | None = None
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class ShardReader:
         name, number, skipped, held, error = planned.shard.name, 0, 0, 0, ""
         given, last, unfinished = 0, None, None
         entries: list[Entry] = []
-        items = self._items(planned)
+        passed_over: Counter[str] = Counter()
+        items = self._items(planned, passed_over)
         while True:
             try:
                 index, item = next(items)
@@ -110,14 +114,23 @@ class ShardReader:
         if entries:
             yield Batch(planned.number, number, tuple(entries))
             number += 1
-        yield Batch(planned.number, number, last=True, skipped=skipped, error=error, unfinished=unfinished)
+        yield Batch(
+            planned.number,
+            number,
+            last=True,
+            skipped=skipped,
+            error=error,
+            unfinished=unfinished,
+            passed_over=dict(passed_over),
+        )
 
-    def _items(self, planned: PlannedShard) -> Iterator[tuple[int, Item]]:
+    def _items(self, planned: PlannedShard, passed_over: Counter[str]) -> Iterator[tuple[int, Item]]:
         """Items with their positions, one more than is taken; a shard that breaks off is read again."""
         given, most = 0, None if planned.take is None else planned.take + 1
         for attempt in range(RETRIES + 1):
+            passed_over.clear()  # reading begins anew
             try:
-                for item in islice(self.source.read(planned.shard), given, most):
+                for item in islice(self.source.read(planned.shard, passed_over), given, most):
                     yield given, item
                     given += 1
             except (DataError, OSError) as error:

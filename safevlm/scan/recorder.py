@@ -81,6 +81,7 @@ class Recorder:
         self.total.add(scored.rows)
         if batch.last:
             shard.tally.skipped += batch.skipped
+            shard.tally.passed_over.update(batch.passed_over)
             self._finish(batch.error, batch.unfinished)
 
     def _open(self, number: int) -> _OpenShard:
@@ -100,6 +101,7 @@ class Recorder:
             unfinished=unfinished,
         )
         self.total.skipped += shard.tally.skipped
+        self.total.passed_over.update(shard.tally.passed_over)
         self.total.duplicates += shard.tally.duplicates
         self._current, self._since = None, now
 

@@ -37,11 +37,16 @@ class ScanCounts:
 
 @dataclass
 class Tally:
-    """Counts of rows; `skipped` images have none, `duplicates` had equal bytes before them."""
+    """Counts of rows.
+
+    `skipped` images have none, `duplicates` had equal bytes before them, `passed_over` counts by reason what
+    the source read and gave no image for.
+    """
 
     n: int = 0
     skipped: int = 0
     duplicates: int = 0
+    passed_over: Counter[str] = field(default_factory=Counter)
     columns: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -57,12 +62,14 @@ class Tally:
         self.n += counts.get("n", 0)
         self.skipped += counts.get("skipped", 0)
         self.duplicates += counts.get("duplicates", 0)
+        self.passed_over.update(counts.get("passed_over", {}))
         for name, column in self.columns.items():
             column.update(counts.get(name, {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the ledger keeps them."""
-        own = {"n": self.n, "skipped": self.skipped, "duplicates": self.duplicates}
+        own: dict[str, Any] = {"n": self.n, "skipped": self.skipped, "duplicates": self.duplicates}
+        own["passed_over"] = dict(self.passed_over)
         return own | {name: dict(counts) for name, counts in self.columns.items()}
 
     def counts(self, total: int | None) -> ScanCounts:
@@ -85,6 +92,7 @@ class ScanSummary:
         failures: name -> reason of shards that broke off; of more than 100 the first.
         skipped: images that the sample left out; they have no rows.
         duplicates: rows whose score is that of equal bytes before them.
+        passed_over: reason -> how many rows or members of the source gave no image, so that they have no rows.
         seconds: time that the scan ran, over all runs; images_per_second = n / seconds.
         model: the model's name.
         settings: what the rows depend on: source, limit, sample, text, and the hashes of model and policy.
@@ -104,6 +112,7 @@ class ScanSummary:
     failures: Mapping[str, str]
     skipped: int
     duplicates: int
+    passed_over: Mapping[str, int]
     seconds: float
     images_per_second: float
     model: str
@@ -160,6 +169,7 @@ def summarise(ledger: Ledger, *, stopped: str = "") -> ScanSummary:
         failures=failures,
         skipped=tally.skipped,
         duplicates=tally.duplicates,
+        passed_over=dict(tally.passed_over),
         seconds=seconds,
         images_per_second=tally.n / seconds if seconds else 0.0,
         model=ledger.model,

@@ -33,7 +33,7 @@ class Generated:
         starts = range(0, self.count, SHARD)
         return [Shard(str(start), "", min(SHARD, self.count - start)) for start in starts]
 
-    def read(self, shard) -> Iterator:
+    def read(self, shard, passed_over=None) -> Iterator:
         """The shard's images."""
         from PIL import Image
 

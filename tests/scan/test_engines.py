@@ -40,16 +40,20 @@ class Together:
             for shard in source.shards()
         ]
 
-    def read(self, shard: Shard) -> Iterator[Item]:
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         kind, _, name = shard.name.partition("/")
-        return self.parts[kind].read(replace(shard, name=name))
+        return self.parts[kind].read(replace(shard, name=name), passed_over)
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
-    """The pictures in every format."""
+    """The pictures in every format; two lines of the jsonl file and a row of LLaVA's have text only."""
     folder = tmp_path_factory.mktemp("sources")
-    return Together({kind: open_source(make_source(kind, folder / kind, IMAGES, TEXTS)) for kind in KINDS})
+    uris = {kind: make_source(kind, folder / kind, IMAGES, TEXTS) for kind in KINDS}
+    lines, rows = folder / "jsonl" / "rows.jsonl", folder / "llava" / "llava.json"
+    lines.write_text('{"text": "first"}\n' + lines.read_text() + '{"text": "last"}\n')
+    rows.write_text(json.dumps([*json.loads(rows.read_text()), {"id": "words", "conversations": []}]))
+    return Together({kind: open_source(uri) for kind, uri in uris.items()})
 
 
 @pytest.fixture(scope="module", params=["local", "ray"])
@@ -112,11 +116,13 @@ def test_what_an_engine_leaves_behind(
     n = len(KINDS)
     assert (summary.n, summary.statuses) == (9 * n, {"ok": 8 * n, "error": n})
     assert summary.shards == {"done": len(together.shards()), "failed": 0, "pending": 0}
+    assert summary.passed_over == {"rows that name no image": 3}
     assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary.to_dict()))
     _check_thumbnails(out)
     before = {name: (out / name).stat().st_mtime_ns for name in files_below(out) if name.endswith("parquet")}
     again = scan(together, model, out, options)
     assert (again.n, again.verdicts, again.seconds) == (summary.n, summary.verdicts, summary.seconds)
+    assert again.passed_over == summary.passed_over
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     assert write_report(out, again).read_text().startswith("<!doctype html>")
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 from PIL import Image
 
 from safevlm.data import FolderSource, Item, Shard, ShardError, open_source
+from safevlm.data.jsonl import JsonlSource
 from safevlm.errors import CheckpointError, DataError
 from safevlm.policy import Policy
-from safevlm.scan import Checkpoint, ScanOptions, reader, scan
+from safevlm.scan import Checkpoint, ScanCounts, ScanOptions, reader, scan
 from safevlm.scan.ledger import Ledger
+from safevlm.terminal import show_summary
 from tests.data.builders import encoded, make_source, picture_bytes
 from tests.scan.tiny_checkpoint import files_below, rows_of
 
@@ -102,8 +105,8 @@ class Breaking(FolderSource):
 
     breaks = 1
 
-    def read(self, shard: Shard) -> Iterator[Item]:
-        for number, item in enumerate(super().read(shard)):
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
+        for number, item in enumerate(super().read(shard, passed_over)):
             if shard.name.endswith("6") and number == 3 and self.breaks > 0:
                 self.breaks -= 1
                 raise ShardError(f"{shard.name}: the disk hiccuped; try again")
@@ -310,3 +313,33 @@ def test_thumbnails_are_bounded(model: Checkpoint, tmp_path: Path) -> None:
     assert len(scores) == 400
     assert len(kept) == 160
     assert min(scores[i] for i in kept) >= max(s for i, s in scores.items() if i not in kept)
+
+
+def test_what_was_passed_over_is_counted_across_runs(
+    model: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of text between rows with images, behind them, and in a shard of their own; a shard that breaks off counts once."""
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(picture_bytes(number))
+    names = [0, None, 1, None, None, None, 2, None, 3, None, None, None]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"image": f"{n}.png"} if n is not None else {}) + "\n" for n in names))
+    source = JsonlSource(str(path), rows_per_shard=3)
+
+    def stop(counts: ScanCounts) -> None:
+        if counts.done == 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        scan(source, model, out, ScanOptions(batch_size=1), on_progress=stop)
+    assert json.loads((out / "summary.json").read_text())["shards"]["pending"] > 0
+    summary = scan(source, model, out)
+    assert (summary.n, summary.passed_over) == (4, {"rows that name no image": 8})
+    assert [row["index"] for row in rows_of(out)] == [0, 1, 0, 1]
+    show_summary(summary, out)
+    assert "passed over, without a row: 8 rows that name no image" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    limited = scan(source, model, tmp_path / "limited", ScanOptions(limit=3))
+    assert (limited.n, limited.passed_over) == (3, {"rows that name no image": 2})

@@ -220,7 +220,7 @@ class Counting:
     def shards(self) -> list[Shard]:
         return [Shard(f"{number}", "", 10) for number in range(12)]
 
-    def read(self, shard: Shard) -> Iterator[Item]:
+    def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         for number in range(10):
             self.read_so_far += 1
             self.most = max(self.most, self.read_so_far - self.recorded)

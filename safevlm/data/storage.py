@@ -14,6 +14,7 @@ import logging
 import os
 import posixpath
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -163,12 +164,19 @@ def stamp(info: Mapping[str, Any]) -> str:
     return digest([f"size={info.get('size')}", *(told or [f"created={info.get('created')}"])])
 
 
-def stamp_of(path: str) -> str:
-    """The fingerprint of a local file, whatever its name looks like; raises as `fingerprint` does."""
+def stamp_of(path: str, *, regular: bool = False) -> str:
+    """The fingerprint of a local file, whatever its name looks like; raises as `fingerprint` does.
+
+    Args:
+        path: absolute, or relative to the current folder.
+        regular: whether the stamp of folders, pipes and devices is empty, since nothing reads them.
+    """
     try:
         found = os.stat(path)
     except failures() as error:
         return _missing(path, error)
+    if regular and not stat.S_ISREG(found.st_mode):
+        return ""
     return f"{found.st_size}-{found.st_mtime_ns}"
 
 

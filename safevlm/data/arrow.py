@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from safevlm.data.columns import Choice, Columns
+from safevlm.data.columns import Choice, Columns, Field
 from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import TEXT_ONLY, Item, ShardError
 from safevlm.errors import DataError
@@ -21,9 +21,9 @@ MAX_NESTING = 16
 
 def columns_of(schema: Any, choice: Choice, name: str) -> Columns:
     """Which column of a schema is what. Raises ShardError where that cannot be told."""
-    types = {field.name: _shortened(field.type) for field in schema}
+    fields = [_field(field) for field in schema]
     try:
-        return choice.columns({field.name: _kind(field.type) for field in schema}, types, name)
+        return choice.columns(fields, name)
     except DataError as error:
         raise ShardError(str(error)) from error
 
@@ -41,7 +41,7 @@ def items_of(
     Rows with an empty list of pictures are counted in `passed_over`.
     """
     for table in tables:
-        for record in _lenient(table.select(columns.names), columns).to_pylist():
+        for record in _records(table.select(columns.names), columns.image):
             where = f"{name}:{row}"
             id, text = columns.id_of(record, where), columns.text_of(record)
             pictures = columns.pictures_of(record, root, where)
@@ -56,19 +56,65 @@ def is_list(kind: Any) -> bool:
     """Whether a type is some kind of list."""
     import pyarrow.types as t
 
-    return bool(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind))
+    return bool(
+        t.is_list(kind)
+        or t.is_large_list(kind)
+        or t.is_fixed_size_list(kind)
+        or t.is_list_view(kind)
+        or t.is_large_list_view(kind)
+    )
 
 
-def _lenient(table: Any, columns: Columns) -> Any:
-    """Words and ids as bytes: files do not keep the promise that strings are UTF-8."""
+def _records(table: Any, image: str) -> list[dict[str, Any]]:
+    """The rows; files do not keep the promise that strings are UTF-8, and other bytes cost no row.
+
+    They stand as they are in names of files, and as `\\xNN` in words and ids.
+    """
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+    except UnicodeDecodeError:
+        columns = {
+            name: [
+                _value(cell, "surrogateescape" if name == image else "backslashreplace") for cell in column
+            ]
+            for name, column in zip(table.schema.names, table.columns, strict=True)
+        }
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _value(cell: Any, errors: str) -> Any:
+    """A scalar as `as_py` gives it, with `errors` as bytes.decode takes them."""
     import pyarrow as pa
+    import pyarrow.types as t
 
-    for name in {columns.text, columns.id} - {columns.image, None}:
-        index = table.schema.get_field_index(name)
-        column = table.column(index)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            table = table.set_column(index, name, column.cast(pa.large_binary()))
-    return table
+    kind = cell.type
+    if not cell.is_valid:
+        return None
+    if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
+        return cell.as_buffer().to_pybytes().decode("utf-8", errors)
+    if t.is_struct(kind):
+        return {field.name: _value(cell[place], errors) for place, field in enumerate(kind)}
+    if t.is_map(kind):
+        return [(_value(pair[0], errors), _value(pair[1], errors)) for pair in cell.values]
+    if is_list(kind):
+        return [_value(value, errors) for value in cell.values]
+    if t.is_dictionary(kind) or t.is_union(kind) or isinstance(cell, pa.ExtensionScalar):
+        return _value(cell.value, errors)
+    return cell.as_py()
+
+
+def _field(field: Any) -> Field:
+    return Field(field.name, _kind(field.type), _shortened(field.type), _repeats(field.type, MAX_NESTING))
+
+
+def _repeats(kind: Any, left: int) -> bool:
+    """Whether a struct within a type has several fields of one name."""
+    import pyarrow.types as t
+
+    kind = getattr(kind, "storage_type", kind)
+    names = [field.name for field in kind] if t.is_struct(kind) else []
+    return len(set(names)) < len(names) or (left > 0 and any(_repeats(one, left - 1) for one in _inner(kind)))
 
 
 def _kind(kind: Any) -> str:
@@ -87,20 +133,25 @@ def _kind(kind: Any) -> str:
         return "picture"
     if t.is_struct(kind):
         fields = {field.name: _kind(field.type) for field in kind}
-        return "picture" if fields.get("bytes") == "picture" else "other"
+        return "picture" if fields.get("bytes") in ("picture", "string") else "other"
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return "string"
-    return "integer" if t.is_integer(kind) else "other"
+    return "number" if t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind) else "other"
 
 
 def _is_deep(kind: Any, left: int) -> bool:
     """Whether a type holds types within each other that would have to be gone through more than `left` deep."""
+    return any(not left or _is_deep(one, left - 1) for one in _inner(kind))
+
+
+def _inner(kind: Any) -> list[Any]:
+    """The types that a type is made of."""
     import pyarrow.types as t
 
+    kind = getattr(kind, "storage_type", kind)
     inner = [kind.value_type] if is_list(kind) or t.is_dictionary(kind) else []
     inner += [field.type for field in kind] if t.is_struct(kind) else []
-    inner += [kind.key_type, kind.item_type] if t.is_map(kind) else []
-    return any(not left or _is_deep(one, left - 1) for one in inner)
+    return inner + ([kind.key_type, kind.item_type] if t.is_map(kind) else [])
 
 
 def _shortened(kind: Any) -> str:

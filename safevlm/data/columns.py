@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from safevlm.data.image_root import ImageRoot, shown
+from safevlm.data.inline import unwrapped
 from safevlm.data.text import FIELDS, clean, plain
 from safevlm.errors import DataError, ImageError
 
@@ -14,6 +18,24 @@ IDS = ("id", "key", "__key__", "image_id", "uid")
 PATHS = ("image", "images", "image_path", "image_paths", "path", "file_name", "filename", "file", "filepath")
 REASONS = ("status", "error_message")
 """Where img2dataset tells why there is no picture."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column as its file declares it.
+
+    Args:
+        name: several columns may have one.
+        kind: picture, string, number, words (lists, turns) or other; a list of pictures or strings as what it
+            is a list of.
+        type: its type, for messages.
+        repeats: whether a struct in it has several fields of one name.
+    """
+
+    name: str
+    kind: str
+    type: str
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,9 +65,7 @@ class Columns:
 
     def id_of(self, row: Mapping[str, Any], otherwise: str) -> str:
         """The row's id; `otherwise` where it has none."""
-        value = row.get(self.id) if self.id else None
-        value = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-        return otherwise if value is None or value == "" else clean(str(value))
+        return identifier(row.get(self.id)) or otherwise if self.id else otherwise
 
     def pictures_of(
         self, row: Mapping[str, Any], root: ImageRoot, name: str
@@ -64,9 +84,10 @@ class Columns:
         data = value.get("bytes") if isinstance(value, Mapping) else value
         path = value.get("path") if isinstance(value, Mapping) else None
         if isinstance(data, bytes):
-            if len(data) > root.max_bytes:
-                return None, f"{name}: has {len(data):,} bytes, more than the limit of {root.max_bytes:,}"
-            return data, ""
+            try:
+                return _small(unwrapped(data), root, name), ""
+            except ImageError as error:
+                return None, str(error)
         path = data if isinstance(data, str) else path
         if path is None:
             told = ", ".join(shown(str(row[column])) for column in self.reasons if row.get(column))
@@ -80,6 +101,26 @@ class Columns:
             return None, str(error)
 
 
+def identifier(value: Any) -> str | None:
+    """An id as text; None where there is none (nothing, an empty text, NaN, infinity, a truth value).
+
+    1, 1.0, Decimal("1.00") and "1" are one id: readers make floats of whole numbers where some are missing.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, str):
+        return clean(value) or None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        return None
+    return str(int(value) if value == int(value) else value)
+
+
+def _small(data: bytes, root: ImageRoot, name: str) -> bytes:
+    if len(data) > root.max_bytes:
+        raise ImageError(f"{name}: has {len(data):,} bytes, more than the limit of {root.max_bytes:,}")
+    return data
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the user said of the columns; None where they are to be recognised."""
@@ -88,19 +129,20 @@ class Choice:
     text: str | None = None
     id: str | None = None
 
-    def columns(self, kinds: Mapping[str, str], types: Mapping[str, str], where: str) -> Columns:
+    def columns(self, fields: Sequence[Field], where: str) -> Columns:
         """Decide.
 
         Args:
-            kinds: column -> picture, string, integer, words (lists, turns) or other; a list of pictures or
-                strings as what it is a list of.
-            types: column -> its type, for messages.
+            fields: the columns, in order.
             where: the file, for messages.
 
         Raises:
-            DataError: a column that is not there or has a wrong type, no pictures, or several.
+            DataError: a column that is not there, has a wrong type or a name that others have, too, no
+                pictures, or several columns of them.
         """
-        has = ", ".join(f"{name} ({kind})" for name, kind in types.items())
+        self._check_names(fields, where)
+        kinds, types = {field.name: field.kind for field in fields}, {f.name: f.type for f in fields}
+        has = ", ".join(f"{shown(name)} ({kind})" for name, kind in types.items())
         for option, name in (("image", self.image), ("text", self.text), ("id", self.id)):
             if name is not None and name not in kinds:
                 raise DataError(f"{where}: no column {name!r} for {option}; it has {has}")
@@ -115,10 +157,32 @@ class Choice:
         text = self.text or _first(FIELDS, kinds, ("string", "words"), but=image)
         if text:
             _check(text, kinds, types, ("string", "words"), f"{where}: words are text, a list or turns")
-        id = self.id or _first(IDS, kinds, ("string", "integer"), but=image)
+        id = self.id or _first(IDS, kinds, ("string", "number"), but=image)
         if id:
-            _check(id, kinds, types, ("string", "integer"), f"{where}: ids are text or whole numbers")
-        return Columns(image, text, id, tuple(name for name in REASONS if name in kinds))
+            _check(id, kinds, types, ("string", "number"), f"{where}: ids are text or numbers")
+        columns = Columns(image, text, id, tuple(name for name in REASONS if name in kinds))
+        for field in fields:
+            if field.name in columns.names and field.repeats:
+                raise DataError(
+                    f"{where}: column {shown(field.name)} has several fields with one name; rename them"
+                )
+        return columns
+
+    def _check_names(self, fields: Sequence[Field], where: str) -> None:
+        """Refuse names that several columns have, where one of them is or may be asked for."""
+        asked = [name for name in (self.image, self.text, self.id) if name]
+        asked += () if self.image else PATHS
+        asked += () if self.text else FIELDS
+        asked += () if self.id else IDS
+        asked += REASONS
+        counts = Counter(field.name for field in fields)
+        for field in fields:
+            if counts[field.name] > 1 and (
+                field.name in asked or (field.kind == "picture" and not self.image)
+            ):
+                raise DataError(
+                    f"{where}: {counts[field.name]} columns are called {shown(field.name)}; rename all but one"
+                )
 
 
 def _check(
@@ -132,7 +196,7 @@ def _only_picture(kinds: Mapping[str, str], where: str, has: str) -> str:
     found = [name for name, kind in kinds.items() if kind == "picture"]
     found = found or [name for name, kind in kinds.items() if kind == "string" and name in PATHS]
     if len(found) > 1:
-        choices = " or ".join(f"?image={name}" for name in found)
+        choices = " or ".join(f"?image={shown(name)}" for name in found)
         raise DataError(f"{where}: several columns hold pictures; add {choices} to the source")
     if not found:
         raise DataError(f"{where}: no column holds pictures; it has {has}; say which with ?image=NAME")

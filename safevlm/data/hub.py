@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from safevlm.data import storage
 from safevlm.data.arrow import ROWS_PER_BATCH, columns_of, items_of
-from safevlm.data.columns import Choice
-from safevlm.data.image_root import ImageRoot
+from safevlm.data.boundary import parser_errors
+from safevlm.data.card import check_card
+from safevlm.data.columns import Choice, Columns
+from safevlm.data.folder import is_picture
+from safevlm.data.image_root import ImageRoot, shown
+from safevlm.data.inside import check_real, check_relative
+from safevlm.data.saved import SavedSplit, checked, is_saved, saved_splits
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, MissingExtraError
 
-SAVED = ("state.json", "dataset_dict.json")
-"""What `save_to_disk` leaves in its folder: of one split, of several."""
-
-ROWS_PER_SHARD = 1024
-"""Of a data set written by `save_to_disk`; others have their files as shards."""
+LOCAL_FORMATS = ("parquet", "arrow", "json", "csv", "imagefolder")
+"""The library's readers that are used on a folder. Others follow links in their files (HDF5), or unpack them."""
 
 
 class HubSource:
     """Pictures of a data set that the datasets library reads; nothing is downloaded beyond what is read.
 
     The revision is looked up once and pinned, so a push in the middle of a scan changes nothing.
-    Code that a data set brings along is never run.
+    Code that a data set brings along is never run. A folder is read inside itself: what its files name
+    elsewhere, by a URL, a path or a symlink, is refused before it is looked at.
 
     Args:
         name: `org/name` on the hub, or a folder: of data files, or written by `save_to_disk`.
@@ -74,86 +77,132 @@ class HubSource:
         number, count = (int(part) for part in shard.name.rsplit("-", 3)[1::2])
         if count != self._dataset.num_shards:
             raise ShardError(f"{self.name}: has other shards than when the scan began; start it again")
-        tables = self._tables(self._dataset.shard(count, number, contiguous=True))
         root = ImageRoot(self.name if self.local else f"hf://datasets/{self.name}@{self._version}")
-        try:
-            yield from items_of(tables, self._columns, root, shard.name, 0, passed_over)
-        except _failures() as error:
-            raise ShardError(f"{shard.name}: breaks off ({storage.reason(error)}); try again") from error
 
-    def _tables(self, dataset: Any) -> Iterator[Any]:
-        # As Arrow tables, the pictures stay encoded.
-        yield from dataset.with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
+        def broken(error: Exception) -> ShardError:
+            return ShardError(f"{shard.name}: breaks off ({shown(storage.reason(error))}); try again")
+
+        with parser_errors(broken):
+            tables = self._tables(number)
+            yield from items_of(tables, self._columns, root, shard.name, 0, passed_over)
+
+    def _tables(self, number: int) -> Iterator[Any]:
+        """A shard's rows, those of the columns that are read."""
+        for table in self._dataset.tables(number, ROWS_PER_BATCH):
+            chosen = table.select(self._columns.names)
+            yield checked(chosen) if isinstance(self._dataset, SavedSplit) else chosen
 
     @cached_property
     def _version(self) -> str:
         """Of a folder, what its files are; of the hub, the commit that the revision names."""
         if self.local:
             names = sorted(storage.files_below(self.name))
-            return storage.digest([*names, *(storage.fingerprint(f"{self.name}/{name}") for name in names)])
+            inside = ImageRoot(self.name)  # a symlink out of the folder is not read
+            return storage.digest([*names, *(inside.stamp(name) for name in names)])
         from huggingface_hub import HfApi
 
-        try:
+        with parser_errors(self._unavailable):
             return str(HfApi().dataset_info(self.name, revision=self.revision).sha)
-        except _failures() as error:
-            raise self._unavailable(error) from error
 
     @cached_property
     def _split(self) -> str:
-        return self.split or str(self._dataset.split or "all")
+        return self.split or self._dataset.split or "all"
 
     @cached_property
-    def _dataset(self) -> Any:
-        """One split, iterable."""
+    def _dataset(self) -> SavedSplit | _Streamed:
+        """One split."""
+        if self.local and is_saved(self.name):
+            with parser_errors(self._unavailable):
+                found = saved_splits(self.name)
+            if isinstance(found, Mapping):
+                return self._chosen(found)
+            if self.split not in (None, found.split) and found.split is not None:
+                raise DataError(f"{self.name}: has the split {found.split!r} alone; leave ?split= out")
+            return found
+        if self.local:
+            check_card(self.name)
+        with parser_errors(self._unavailable):
+            return _Streamed(self._chosen(self._streamed()))
+
+    def _streamed(self) -> Mapping[str, Any]:
+        """The splits, as the library streams them."""
         try:
             import datasets
         except ImportError as error:
             raise MissingExtraError("datasets", "scan") from error
         revision = None if self.local else self._version
-        try:
-            if self._saved:
-                found = datasets.load_from_disk(self.name)
-            else:
-                found = datasets.load_dataset(self.name, self.config, streaming=True, revision=revision)
-        except _failures() as error:
-            raise self._unavailable(error) from error
-        if isinstance(found, dict):
-            found = self._chosen(found)
-        if isinstance(found, datasets.Dataset):
-            return found.to_iterable_dataset(num_shards=max(1, -(-len(found) // ROWS_PER_SHARD)))
-        return found
+        builder = datasets.load_dataset_builder(self.name, self.config, revision=revision)
+        for paths in (builder.config.data_files or {}).values():
+            self._check(builder, list(paths))
+        splits: Mapping[str, Any] = builder.as_streaming_dataset()
+        return splits
 
-    @property
-    def _saved(self) -> bool:
-        return self.local and any(os.path.exists(posixpath.join(self.name, name)) for name in SAVED)
+    def _check(self, builder: Any, paths: list[str]) -> None:
+        """Raise DataError for files that are not the data set's own, or that their format leads elsewhere."""
+        if not self.local:
+            for path in paths:
+                if not path.startswith("hf://"):
+                    raise DataError(f"{self.name}: names {shown(path)}, which is no file of the hub")
+            return
+        kind = type(builder).__module__.rpartition(".")[2]
+        if kind not in LOCAL_FORMATS:
+            remedy = "scan the tars with wds:" if kind == "webdataset" else "write them as Parquet files"
+            raise DataError(f"{self.name}: holds files of the kind {kind}, which is not read; {remedy}")
+        for path in paths:
+            check_relative(os.path.relpath(path, self.name), self.name)
+            if not is_picture(path):  # the library gives images by their paths, which ImageRoot reads
+                check_real(self.name, path, self.name)
+            if path.lower().endswith(".zip"):
+                raise DataError(f"{self.name}: {shown(path)} is an archive; unpack it in the folder first")
 
-    def _chosen(self, splits: dict[str, Any]) -> Any:
+    def _chosen(self, splits: Mapping[str, Any]) -> Any:
         if self.split is None and len(splits) == 1:
             return next(iter(splits.values()))
         if self.split in splits:
             return splits[self.split]
-        choices = " or ".join(f"?split={name}" for name in splits)
+        choices = " or ".join(f"?split={shown(str(name))}" for name in splits)
         problem = "has several splits" if self.split is None else f"has no split {self.split!r}"
         raise DataError(f"{self.name}: {problem}; add {choices}")
 
     @cached_property
-    def _columns(self) -> Any:
-        try:
-            first = next(self._tables(self._dataset), None)
-        except _failures() as error:
-            raise self._unavailable(error) from error
-        if first is None:
+    def _columns(self) -> Columns:
+        with parser_errors(self._unavailable):
+            schema = self._dataset.schema
+        if schema is None:
             raise DataError(f"{self.name}: has no rows; check the split")
-        return columns_of(first.schema, self.choice, self.name)
+        return columns_of(schema, self.choice, self.name)
 
-    def _unavailable(self, error: BaseException) -> DataError:
+    def _unavailable(self, error: Exception) -> DataError:
         return DataError(
-            f"{self.name}: cannot be opened ({storage.reason(error)}); check the name, the configuration "
+            f"{self.name}: cannot be opened ({shown(storage.reason(error))}); check the name, the configuration "
             "(?config=NAME), the split, the network and your access to it"
         )
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    import pyarrow as pa
+@dataclass(frozen=True)
+class _Streamed:
+    """A split as the library streams it; `SavedSplit` is its like."""
 
-    return (*storage.failures(), pa.ArrowException)
+    dataset: Any
+
+    @property
+    def num_shards(self) -> int:
+        return int(self.dataset.num_shards)
+
+    @property
+    def split(self) -> str | None:
+        return self.dataset.split and str(self.dataset.split)
+
+    @property
+    def schema(self) -> Any:
+        """The Arrow schema of the first rows; None without rows."""
+        first = next(self._arrow(self.dataset, 1), None)
+        return None if first is None else first.schema
+
+    def tables(self, number: int, rows: int) -> Iterator[Any]:
+        """A shard's tables, each of at most so many rows; raises what the library's parsers do."""
+        yield from self._arrow(self.dataset.shard(self.num_shards, number, contiguous=True), rows)
+
+    def _arrow(self, dataset: Any, rows: int) -> Iterator[Any]:
+        # As Arrow tables, the pictures stay encoded.
+        yield from dataset.with_format("arrow").iter(batch_size=rows)

@@ -6,8 +6,6 @@ URLs are not fetched.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import posixpath
 import re
@@ -19,6 +17,7 @@ from functools import cached_property
 from typing import BinaryIO
 
 from safevlm.data import storage
+from safevlm.data.inline import from_base64, from_data_url, is_base64, is_data_url
 from safevlm.data.source import ShardError
 from safevlm.errors import ImageError
 
@@ -28,8 +27,13 @@ MAX_BYTES = 1 << 28
 PAUSES = (0.1, 0.4)
 """Seconds before a picture that storage failed to give is asked for again."""
 
+MAX_PATH = 4096
+"""Bytes of a path, Linux's PATH_MAX."""
+
+MAX_PART = 255
+"""Bytes of a file's or folder's name, NAME_MAX of all common file systems."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_INLINE = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]")
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,26 @@ class ImageRoot:
         """The bytes of a picture.
 
         Args:
-            name: relative to the folder, or a picture written out as `data:image/...;base64,...`.
+            name: relative to the folder, or an image written out as `data:image/...;base64,...` or as bare
+                base64. A file whose name could be base64, too, is read as a file.
 
         Raises:
             ImageError: another URL, a path or symlink that leaves the folder, no such file, not a
-                regular file, larger than `max_bytes`.
+                regular file, longer than a path may be, damaged base64, larger than `max_bytes`.
             ShardError: the storage failed (EIO, a timeout, 503) as often as it was asked, which says
                 nothing about the picture.
         """
-        if _INLINE.match(name):
-            return _inline(name)
+        if is_data_url(name):
+            return self._small(from_data_url(name), name)
+        if not is_base64(name):
+            return self._read_again(name)
+        try:
+            return self._read_again(name)
+        except ImageError:
+            return self._small(from_base64(name), name)
+
+    def _read_again(self, name: str) -> bytes:
+        """A file, asked for until the storage gives it or has failed too often."""
         for pause in PAUSES:
             try:
                 return self._read(name)
@@ -75,6 +89,9 @@ class ImageRoot:
             if storage.may_pass(error):
                 raise ShardError(f"{what}; the storage fails, run the same command again later") from error
             raise ImageError(f"{what}; check the path") from error
+        return self._small(data, name)
+
+    def _small(self, data: bytes, name: str) -> bytes:
         if len(data) > self.max_bytes:
             raise ImageError(
                 f"{shown(name)}: has more than {self.max_bytes:,} bytes, the limit; shrink the picture"
@@ -82,14 +99,21 @@ class ImageRoot:
         return data
 
     def stamp(self, name: str) -> str:
-        """Changes when a local picture does; empty for a remote one, which would cost a request.
+        """Changes when a local image that `read` would give does.
+
+        Empty for what is not read (outside the folder, no regular file) and for a remote image, which would
+        cost a request.
 
         Raises:
             UnreachableError: the storage fails, so that nobody knows.
         """
-        if storage.is_remote(self.url) or _INLINE.match(name):
+        if storage.is_remote(self.url) or is_data_url(name):
             return ""
-        return storage.stamp_of(os.path.join(self.url, name))
+        try:
+            path = self._inside(name)
+        except (ImageError, *storage.failures()):
+            return ""
+        return storage.stamp_of(path, regular=True)
 
     @cached_property
     def _real(self) -> str:
@@ -111,6 +135,9 @@ class ImageRoot:
         """The path to open; of a remote root relative to it."""
         if not name or "\0" in name:
             raise ImageError(f"{shown(name)}: is no file name; correct it in the data")
+        raw = name.encode("utf-8", "surrogatepass")
+        if len(raw) > MAX_PATH or max(map(len, raw.split(b"/"))) > MAX_PART:
+            raise ImageError(f"{shown(name)}: is longer than a path may be; correct it in the data")
         if _URL.match(name):
             raise ImageError(
                 f"{shown(name)}: is a URL, and a scan fetches none that stands in data; "
@@ -142,13 +169,3 @@ def shown(name: str) -> str:
     """A name from the data for a message: short, and without what would not print or encode."""
     text = name if len(name) <= 200 else f"{name[:200]}…"
     return text if text.isprintable() and text else ascii(text)
-
-
-def _inline(url: str) -> bytes:
-    head, _, body = url.partition(",")
-    if not head.endswith(";base64"):
-        raise ImageError(f"{shown(head)}: is a data URL without base64; encode the picture in base64")
-    try:
-        return base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"{shown(head)}: is a data URL with damaged base64 ({error})") from error

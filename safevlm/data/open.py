@@ -10,11 +10,12 @@ from urllib.parse import parse_qsl
 from safevlm.data import parquet, storage, webdataset
 from safevlm.data.coco import CocoSource
 from safevlm.data.folder import FolderSource, is_picture
-from safevlm.data.hub import SAVED, HubSource
+from safevlm.data.hub import HubSource
 from safevlm.data.json_kind import json_kind
 from safevlm.data.jsonl import JsonlSource
 from safevlm.data.llava import LlavaSource
 from safevlm.data.parquet import ParquetSource
+from safevlm.data.saved import is_saved
 from safevlm.data.source import Source
 from safevlm.data.webdataset import WebDatasetSource
 from safevlm.errors import DataError
@@ -127,7 +128,7 @@ def _folder_kind(url: str) -> str:
 
 
 def _kinds_in(url: str) -> Iterator[str]:
-    if not storage.is_remote(url) and any(os.path.exists(os.path.join(url, name)) for name in SAVED):
+    if not storage.is_remote(url) and is_saved(url):
         yield "hf"
     for name in storage.files_below(url):
         lower = name.lower()

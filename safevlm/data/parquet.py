@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from safevlm.data import storage
-from safevlm.data.arrow import ROWS_PER_BATCH, columns_of, is_list, items_of
+from safevlm.data.arrow import columns_of, is_list, items_of
+from safevlm.data.boundary import parser_errors
 from safevlm.data.columns import Choice, Columns
 from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, Shard, ShardError
@@ -18,6 +19,9 @@ from safevlm.errors import DataError, MissingExtraError
 SUFFIXES = (".parquet", ".pq")
 ROWS_PER_SHARD = 1024
 """Row groups that follow one another are one shard until they have as many rows."""
+
+ROWS_PER_BATCH = 1
+"""Rows that are in memory at a time: a compressed page of a few bytes may hold the same large image many times."""
 
 _BUFFER = 1 << 20
 
@@ -80,11 +84,13 @@ class ParquetSource:
             columns = columns_of(file.schema_arrow, self.choice, name)
             first, _, last = groups.partition("-")
             chosen = range(int(first), int(last or first) + 1) if groups else range(file.num_row_groups)
-            row = sum(file.metadata.row_group(group).num_rows for group in range(chosen.start))
+            counts = _counts(file, name)
             batches = file.iter_batches(
                 batch_size=ROWS_PER_BATCH, row_groups=list(chosen), columns=columns.names, use_threads=False
             )
-            yield from items_of(batches, columns, ImageRoot(storage.parent(url)), name, row, passed_over)
+            batches = _complete(batches, sum(counts[group] for group in chosen), name)
+            root, row = ImageRoot(storage.parent(url)), sum(counts[: chosen.start])
+            yield from items_of(batches, columns, root, name, row, passed_over)
 
     @cached_property
     def _files(self) -> dict[str, str]:
@@ -94,27 +100,50 @@ class ParquetSource:
 def _planned(file: Any, name: str, stamp: str, columns: Columns) -> Iterator[Shard]:
     """Runs of row groups, each with `ROWS_PER_SHARD` rows or more, but for the last."""
     single = not is_list(file.schema_arrow.field(columns.image).type)
+    counts = _counts(file, name)
     first, rows = 0, 0
-    for group in range(file.num_row_groups):
-        rows += file.metadata.row_group(group).num_rows
-        if rows >= ROWS_PER_SHARD or (group == file.num_row_groups - 1 and rows):
+    for group, count in enumerate(counts):
+        rows += count
+        if rows >= ROWS_PER_SHARD or (group == len(counts) - 1 and rows):
             run = f"{first}" if first == group else f"{first}-{group}"
             yield Shard(f"{name}:{run}", stamp, rows if single else None)
             first, rows = group + 1, 0
+
+
+def _counts(file: Any, name: str) -> list[int]:
+    """Rows of each row group. Raises ShardError where the file contradicts itself: rows would be missing."""
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    counts = [int(group.num_rows) for group in groups]
+    empty = (group for group in groups if not group.num_rows)
+    if (
+        min(counts, default=0) < 0
+        or sum(counts) != file.metadata.num_rows
+        or any(group.column(place).num_values for group in empty for place in range(group.num_columns))
+    ):
+        raise ShardError(f"{name}: says in two places how many rows it has, and differs; write it again")
+    return counts
+
+
+def _complete(batches: Iterator[Any], rows: int, name: str) -> Iterator[Any]:
+    """The batches; raises ShardError where they end before as many rows as the file says it has."""
+    left = rows
+    for batch in batches:
+        left -= batch.num_rows
+        yield batch
+    if left:
+        raise ShardError(f"{name}: has {rows - left:,} of the {rows:,} rows that it says; write it again")
 
 
 @contextmanager
 def _opened(url: str, name: str) -> Iterator[Any]:
     """A ParquetFile that reads page by page; what is wrong with it, now or later, is a ShardError."""
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtraError("pyarrow", "data") from error
-    try:
-        with storage.open_binary(url) as raw:
-            yield pq.ParquetFile(raw, pre_buffer=False, buffer_size=_BUFFER)
-    except (*storage.failures(), pa.ArrowException) as error:
-        raise ShardError(
-            f"{name}: cannot be read ({storage.reason(error)}); download or write it again"
-        ) from error
+
+    def broken(error: Exception) -> ShardError:
+        return ShardError(f"{name}: cannot be read ({storage.reason(error)}); download or write it again")
+
+    with parser_errors(broken), storage.open_binary(url) as raw:
+        yield pq.ParquetFile(raw, pre_buffer=False, buffer_size=_BUFFER)

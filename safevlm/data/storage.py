@@ -14,6 +14,7 @@ import logging
 import os
 import posixpath
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -163,12 +164,19 @@ def stamp(info: Mapping[str, Any]) -> str:
     return digest([f"size={info.get('size')}", *(told or [f"created={info.get('created')}"])])
 
 
-def stamp_of(path: str) -> str:
-    """The fingerprint of a local file, whatever its name looks like; raises as `fingerprint` does."""
+def stamp_of(path: str, *, regular: bool = False) -> str:
+    """The fingerprint of a local file, whatever its name looks like; raises as `fingerprint` does.
+
+    Args:
+        path: absolute, or relative to the current folder.
+        regular: whether the stamp of folders, pipes and devices is empty, since nothing reads them.
+    """
     try:
         found = os.stat(path)
     except failures() as error:
         return _missing(path, error)
+    if regular and not stat.S_ISREG(found.st_mode):
+        return ""
     return f"{found.st_size}-{found.st_mtime_ns}"
 
 
@@ -218,7 +226,8 @@ def _matching(url: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     elif exists(url):
         if not is_folder(url):
             return {posixpath.basename(url): url}
-        every = {name: join(url, name) for name in files_below(url) if name.lower().endswith(suffixes)}
+        wanted = (*suffixes, "/")  # a folder that no path reaches is a file that cannot be read
+        every = {name: join(url, name) for name in files_below(url) if name.lower().endswith(wanted)}
         found = {name: path for name, path in every.items() if not _hidden(name)}
         if len(found) < len(every):
             hidden = next(name for name in every if name not in found)
@@ -274,15 +283,18 @@ def _same_root(found: str, pattern: str) -> str:
 def files_below(url: str) -> list[str]:
     """Names of all files below a folder, relative to it; symlinks to folders are not followed.
 
-    One that leads elsewhere is logged, since what it reaches is in no other place of the listing.
+    One that leads elsewhere is logged, since what it reaches is in no other place of the listing. A folder
+    whose path is too long to be listed stands in the place of its files, with a slash at the end.
     """
     if is_remote(url):
         return list(stamps_below(url))
+    names: list[str] = []
 
     def refuse(error: OSError) -> None:
-        raise error
+        if error.errno != errno.ENAMETOOLONG:
+            raise error
+        names.append(f"{Path(error.filename).relative_to(url).as_posix()}/")
 
-    names = []
     inside = os.path.realpath(url)
     for folder, folders, files in os.walk(url, onerror=refuse):
         for path in (os.path.join(folder, name) for name in folders):

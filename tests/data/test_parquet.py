@@ -133,15 +133,15 @@ def test_two_columns_of_pictures_are_refused_with_the_choices(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("?image=none", "no column 'none' for image; it has image (binary), n (int64), x (double)"),
+        ("?image=none", "no column 'none' for image; it has image (binary), n (int64), x (bool)"),
         ("?image=n", "column 'n' is int64"),
         ("?text=image", "column 'image' is binary"),
-        ("?id=x", "column 'x' is double"),
+        ("?id=x", "column 'x' is bool"),
         ("?picture=image", "unknown option picture; it takes image, text, id"),
     ],
 )
 def test_a_missing_or_wrongly_typed_column(tmp_path: Path, query: str, told: str) -> None:
-    path = write(tmp_path / "a.parquet", {"image": [b"1"], "n": [1], "x": [0.5]})
+    path = write(tmp_path / "a.parquet", {"image": [b"1"], "n": [1], "x": [True]})
     found = refusal(f"parquet:{path}{query}")
     assert told in found
     assert "a.parquet" in found

@@ -336,3 +336,26 @@ def test_what_is_passed_over_is_logged(tmp_path: Path, caplog: pytest.LogCapture
     assert caplog.text.count("symlink out of the folder") == 1
     assert "data/link" in caplog.text
     assert len(open_source(f"wds:{tmp_path}/data/_new/*.tar").shards()) == 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "wds", "parquet"])
+def test_a_folder_that_no_path_reaches_costs_no_other_file(kind: str, tmp_path: Path) -> None:
+    uri = make_source(kind, tmp_path / "data", IMAGES)
+    place = uri.partition(":")[2] if kind == "folder" else str(tmp_path / "data")
+    below = os.open(place, os.O_RDONLY)
+    for _ in range(20):  # 20 * 251 characters, where a path has 4,096
+        os.mkdir("y" * 250, dir_fd=below)
+        above, below = below, os.open("y" * 250, os.O_RDONLY, dir_fd=below)
+        os.close(above)
+    os.close(below)
+    source = open_source(place)
+    items, errors = [], []
+    for shard in source.shards():
+        try:
+            items += list(source.read(shard))
+        except ShardError as error:
+            errors.append(str(error))
+    errors += [item.error for item in items if item.error]
+    assert [item.data for item in items if not item.error] == [data for _, data in IMAGES]
+    assert len(errors) == 1
+    assert "File name too long" in errors[0]

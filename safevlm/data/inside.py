@@ -1,0 +1,76 @@
+"""Files of a data set's folder that its own files name: inside the folder, or an error."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit
+
+from safevlm.data import storage
+from safevlm.data.image_root import shown
+from safevlm.errors import DataError
+
+MAX_JSON = 1 << 24
+"""Bytes of a JSON file that describes a data set, 16 MiB."""
+
+
+def check_relative(name: str, where: str) -> None:
+    """Raise DataError for a name or pattern that is a URL, absolute, or climbs.
+
+    Args:
+        name: as it stands in `where`, a file of the data set.
+        where: for the message.
+    """
+    parts = re.split(r"[/\\]", name)
+    try:
+        is_url = "::" in name or "://" in name or urlsplit(name).scheme != ""
+    except ValueError:
+        is_url = True
+    if is_url:
+        raise DataError(f"{where}: names {shown(name)}, which is a URL; download it into the folder first")
+    if name.startswith(("/", "\\", "~")) or ".." in parts or "\0" in name or not name:
+        raise DataError(f"{where}: names {shown(name)}, which leaves the folder; copy it into the folder")
+
+
+def check_real(folder: str, path: str, where: str) -> None:
+    """Raise DataError for a path that a symlink leads out of the folder."""
+    inside = os.path.join(os.path.realpath(folder), "")
+    if not os.path.join(os.path.realpath(path), "").startswith(inside):
+        raise DataError(f"{where}: {shown(path)} leads out of the folder; copy what it names into the folder")
+
+
+def file_inside(folder: str, name: str, where: str) -> str:
+    """The path of a regular file that a file of the data set names. Raises DataError where it is none."""
+    path = _path(folder, name, where)
+    if not os.path.isfile(path):
+        raise DataError(f"{folder}: {where} names {shown(name)}, which is no file there; save it again")
+    return path
+
+
+def folder_inside(folder: str, name: str, where: str) -> str:
+    """The path of a folder that a file of the data set names. Raises DataError where it is none."""
+    path = _path(folder, name, where)
+    if not os.path.isdir(path):
+        raise DataError(f"{folder}: {where} names {shown(name)}, which is no folder there; save it again")
+    return path
+
+
+def text_inside(folder: str, name: str, most: int) -> str:
+    """The text of a file that every data set of a kind has. Raises DataError for more than so many bytes."""
+    try:
+        with storage.open_binary(_path(folder, name, folder)) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise DataError(f"{folder}: {name} has more than {most:,} bytes; shorten it")
+        return data.decode("utf-8-sig")
+    except storage.failures() as error:
+        if storage.may_pass(error):
+            raise storage.unreachable(os.path.join(folder, name), error) from error
+        raise DataError(f"{folder}: {name} cannot be read ({shown(storage.reason(error))})") from error
+
+
+def _path(folder: str, name: str, where: str) -> str:
+    check_relative(name, f"{folder}: {where}" if where != folder else folder)
+    path = os.path.join(folder, name)
+    check_real(folder, path, folder)
+    return path

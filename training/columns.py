@@ -15,7 +15,7 @@ from typing import Any
 from safevlm.taxonomy import Taxonomy
 
 from .images import names_image, single
-from .placeholders import count_placeholders, without_placeholders
+from .placeholders import count_placeholders, has_other_media, without_placeholders
 from .raw import BadRowError, RawRow, is_empty, whole_number
 from .turns import Exchange, read_exchange
 
@@ -29,14 +29,26 @@ COLUMNS = ("image", "prompt", "response", *LABELS, "split")
 AUTHORS = ("safe_type", "safe_level")
 TURNS = ("conversations", "conversation", "messages")
 PICTURES = (
-    "image_path", "image_paths", "image_file", "image_url", "image_bytes", "img", "img_path", "picture",
+    "image_path", "image_paths", "image_file", "image_name", "image_url", "image_bytes", "img", "img_path",
+    "picture", "photo",
     "file_name", "filename", "filepath", "file_path", "path", "file",
 )  # fmt: skip
 """Where an image is looked for in a row without `image` and `images`."""
 KNOWN = (*COLUMNS, "images", *AUTHORS, *TURNS)
 
 SIMILAR = {
-    "risk_level": ("level", "label", "severity", "rating", "risk", "safety", "safe", "unsafe", "harmful"),
+    "risk_level": (
+        "level",
+        "label",
+        "labels",
+        "severity",
+        "rating",
+        "risk",
+        "safety",
+        "safe",
+        "unsafe",
+        "harmful",
+    ),
     "risk_category": ("category", "categories", "class", "type", "label", "labels", "topic"),
     "prompt": ("question", "instruction", "query", "texts", "input"),
     "response": ("answer", "output", "completion", "chosen", "target"),
@@ -44,7 +56,7 @@ SIMILAR = {
 }
 """Documented column -> last words of other names that it goes by; such a column is told, not read."""
 
-_CLOSE = 0.85
+_CLOSE = 0.86
 """Share of letters from which on a name is a misspelling (`difflib`'s ratio): risk_lvl has 0.875."""
 
 
@@ -52,6 +64,10 @@ def plain_name(name: str) -> str:
     """A name without case, spaces and punctuation: `Risk-Level` as risklevel."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
+
+_SAYS_WHICH = re.compile(r"(image|img|photo|picture)[ _-]?(id|name|key|hash|sha256)s?", re.IGNORECASE)
+_VERDICTS = ("safe", "unsafe", "harmful", "harmless", "risky", "toxic", "nsfw", "benign")
+"""Values that are judgements in any taxonomy; so is true or false in a column named like a label."""
 
 _PLAIN = {plain_name(name): name for name in KNOWN}
 
@@ -131,6 +147,10 @@ def _text(column: str, own: Any, exchanges: dict[str, Exchange]) -> Any:
     """The text of the documented column and of the conversations, which say the same where both are there."""
     texts = {} if is_empty(own) else {column: own}
     if isinstance(own, str):
+        if has_other_media(own):
+            raise BadRowError(
+                column, "shows a video, sound, or an image written into it; put the image in `image`"
+            )
         if column == "response" and count_placeholders(own):
             raise BadRowError(column, "has an image placeholder in an answer")
         texts[column] = without_placeholders(own)
@@ -166,7 +186,9 @@ def _image(values: dict[str, Any], exchanges: dict[str, Exchange]) -> Any:
         )
     if not images:
         for name, value in values.items():
-            if name not in (*KNOWN, *PICTURES) and names_image(value):
+            if name in (*KNOWN, *PICTURES) or is_empty(value):
+                continue
+            if names_image(value) or _SAYS_WHICH.fullmatch(name):
                 raise BadRowError(name, "names an image, and `image` is empty; rename the column `image`")
     return images[0] if images else None
 
@@ -196,8 +218,13 @@ def _labels(values: dict[str, Any], taxonomy: Taxonomy) -> dict[str, Any]:
 
 
 def _refuse_label_elsewhere(values: dict[str, Any], column: str, names: tuple[str, ...]) -> None:
+    known = (*names, *_VERDICTS) if column == "risk_level" else names
     for name, value in values.items():
-        if column in _similar_to(name) and isinstance(value, str) and label_name(value, names):
+        if isinstance(value, dict) and not is_empty(value.get(column)):
+            raise BadRowError(f"{name}.{column}", f"is not read; write it in a column {column} of its own")
+        parts = value if isinstance(value, list) else [value]
+        judged = any(label_name(part, known) or (isinstance(part, bool) and names != known) for part in parts)
+        if column in _similar_to(name) and judged:
             raise BadRowError(
                 name, f"is {value!r:.60}, a {column} by its value, and is not read; rename it {column}"
             )

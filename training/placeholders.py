@@ -7,10 +7,22 @@ import re
 _MARK = (
     r"<image(?:[ _-]?\d+)?>"  # LLaVA's, and numbered ones
     r"|<\|image(?:_\d+|_pad)?\|>"  # Llama's, Phi's, Qwen's
+    r"|\[IMG\]|\[IMAGE\]"  # Pixtral's
     r"|<(?:image_placeholder|ImageHere|start_of_image|image_soft_token)>"  # DeepSeek's, InternLM's, Gemma's
 )
 _ONE = re.compile(_MARK, re.IGNORECASE)
 _SPACED = re.compile(rf"[ \t]*(?:<\|vision_start\|>)?(?:{_MARK})(?:<\|vision_end\|>)?[ \t]*", re.IGNORECASE)
+
+
+_OTHER_MEDIA = re.compile(
+    r"<\|?(?:video|audio)(?:_pad)?\|?>|<img>[^<]*</img>|data:(?:image|video|audio)/[\w.+-]+;base64,",
+    re.IGNORECASE,
+)
+
+
+def has_other_media(text: str) -> bool:
+    """Whether a text shows a video or sound, or holds an image that is written or named within its words."""
+    return bool(_OTHER_MEDIA.search(text))
 
 
 def count_placeholders(text: str) -> int:

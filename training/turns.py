@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .placeholders import count_placeholders, without_placeholders
+from .placeholders import count_placeholders, has_other_media, without_placeholders
 from .raw import BadRowError, is_empty
 
 ASKING = ("human", "user")
@@ -49,17 +49,19 @@ class _Turn:
 
 @dataclass
 class _Pair:
-    """A question of one or more turns, the answer to it, and how many turns it ends behind."""
+    """A question of one or more turns, the answer to it, and the turns that it takes, `start` to `end` - 1."""
 
     question: str
     answer: str
+    start: int
     end: int
 
 
 def read_exchange(turns: Any, column: str) -> Exchange:
     """The first complete exchange of a conversation: consecutive questions as one, and the next answer.
 
-    Without a complete one, the first question and what follows it, which may be empty.
+    Where turns show an image, exchanges that end before the first of them are passed over. Without a
+    complete exchange, it is the first question and what follows it, which may be empty.
 
     Raises:
         BadRowError: no list of turns, an unknown speaker, content that is no text, or answers alone.
@@ -71,15 +73,16 @@ def read_exchange(turns: Any, column: str) -> Exchange:
     if not pairs:
         if any(turn.speaker == "answer" and turn.text for turn in read):
             raise BadRowError(column, "has an answer and no question before it")
-        return Exchange(left_out=_left_out(read, _Pair("", "", len(read)), first=True))
-    taken = next((pair for pair in pairs if pair.question and pair.answer), pairs[0])
+        return Exchange(left_out=_left_out(read, _Pair("", "", 0, len(read))))
+    shown = next((n for n, turn in enumerate(read, 1) if turn.images or turn.placeholders), 0)
+    taken = next((pair for pair in pairs if pair.question and pair.answer and pair.end >= shown), pairs[0])
     used = read[: taken.end]
     return Exchange(
         taken.question,
         taken.answer,
         tuple(image for turn in used for image in turn.images),
         sum(turn.placeholders for turn in used),
-        _left_out(read, taken, first=taken is pairs[0]),
+        _left_out(read, taken),
     )
 
 
@@ -92,7 +95,7 @@ def _pairs(turns: list[_Turn]) -> list[_Pair]:
                 pairs[-1].question = "\n".join(filter(None, (pairs[-1].question, turn.text)))
                 pairs[-1].end = number
             else:
-                pairs.append(_Pair(turn.text, "", number))
+                pairs.append(_Pair(turn.text, "", number - 1, number))
             open_ = True
         elif turn.speaker == "answer" and pairs:
             follows = pairs[-1].end == number - 1 and not pairs[-1].answer  # behind an answer without words
@@ -101,18 +104,17 @@ def _pairs(turns: list[_Turn]) -> list[_Pair]:
     return pairs
 
 
-def _left_out(turns: list[_Turn], taken: _Pair, *, first: bool) -> tuple[str, ...]:
-    found = []
-    if any(turn.speaker == "system" and turn.text for turn in turns):
-        found.append("a system turn")
-    if not first:
-        found.append("an exchange before the first complete one")
-    spoken = next((turn.speaker for turn in turns if turn.speaker != "system"), "")
-    if spoken == "answer" and first and turns[: taken.end]:
-        found.append("an answer before the first question")
-    if any(turn.speaker != "system" for turn in turns[taken.end :]):
-        found.append("turns behind the first complete exchange")
-    return tuple(found)
+def _left_out(turns: list[_Turn], taken: _Pair) -> tuple[str, ...]:
+    spoken = {
+        "a system turn": [turn for turn in turns if turn.speaker == "system"],
+        "turns before the exchange that is taken": [
+            turn for turn in turns[: taken.start] if turn.speaker != "system"
+        ],
+        "turns behind the exchange that is taken": [
+            turn for turn in turns[taken.end :] if turn.speaker != "system"
+        ],
+    }
+    return tuple(what for what, found in spoken.items() if any(turn.text for turn in found))
 
 
 def _turn(turn: dict[str, Any], where: str, column: str) -> _Turn:
@@ -139,6 +141,8 @@ def _turn(turn: dict[str, Any], where: str, column: str) -> _Turn:
         else:
             found.images.append(image)
     text = "\n".join(text for text in texts if text)
+    if kind != "system" and has_other_media(text):
+        raise BadRowError(column, f"{where} shows a video, sound, or an image written into its text")
     if kind == "question":
         found.placeholders = max(found.placeholders, count_placeholders(text))
         text = without_placeholders(text)

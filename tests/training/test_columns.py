@@ -131,11 +131,16 @@ def test_a_misspelt_text_or_turns_column_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("label", "refuse"), ("level", "Caution"), ("category", "illegal"), ("harm_category", "privacy")],
-)
+    [
+        ("label", "refuse"), ("label", "unsafe"), ("labels", ["refuse"]), ("level", "Caution"), ("is_safe", False),
+        ("category", "illegal"), ("harm_category", "privacy"),
+    ],
+)  # fmt: skip
 def test_a_label_in_a_column_that_is_not_read_is_refused(folder, column, value):
     values = row(risk_level=None, risk_category=None) | {column: value}
     bad(folder, values, column, "and is not read; rename it risk_")
+    nested = row(risk_level=None, risk_category=None) | {"meta": {"risk_level": "refuse"}}
+    bad(folder, nested, "meta.risk_level", "is not read")
     read(folder, row() | {column: value})  # labelled as documented: what stands elsewhere does not matter
 
 
@@ -214,6 +219,10 @@ NO_IMAGE = {
         "the prompt shows 1",
     ),
     "an unknown column": (row(image=None, screenshot="0.png"), "screenshot", "names an image"),
+    "an id of an image": (row(image=None, image_id=7), "image_id", "names an image"),
+    "a path within the prompt": (row(prompt="<img>0.png</img>What?"), "prompt", "an image written into it"),
+    "an image within the prompt": (row(prompt=f"data:image/png;base64,{B64}"), "prompt", "an image written"),
+    "a video": (row(prompt="<video>What?"), "prompt", "shows a video"),
     "a URL": (row(image="https://example.com/a.png"), "image", "training fetches none"),
     "an unknown object": (row(image={"width": 3}), "image", "none of bytes"),
     "a number": (row(image=3), "image", "not bytes or a path"),
@@ -264,4 +273,4 @@ def test_what_conversations_have_beside_the_exchange_is_counted(folder, caplog):
     longer = row(prompt=None, response=None, conversations=[*TURNS, *TURNS])
     read_table(write_jsonl(folder / "t.jsonl", [values, values, longer]), TAXONOMY)
     assert "2 conversations have a system turn" in caplog.text
-    assert "1 conversations have turns behind the first complete exchange" in caplog.text
+    assert "1 conversations have turns behind the exchange that is taken" in caplog.text

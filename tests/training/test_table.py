@@ -122,21 +122,22 @@ def test_broken_files_are_named(folder):
         read_table(folder / "t.json", TAXONOMY)
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "reason"),
-    [
-        ("t.json", b'[{"image": "0.png"}]\n[{"image": "1.png"}]', "is not JSON .*Extra data"),
-        ("t.json", b'{"image": "0.png"}\n{"image": "1.png"}\n', "one object per line, name it .jsonl"),
-        ("t.json", b'[{"image": "0.png"}] and more', "is not JSON"),
-        ("t.json", b"[" * 100_000, "is not JSON"),
-        ("t.json", gzip.compress(b'[{"image": "0.png"}]'), "is gzip; unpack it"),
-        ("t.jsonl", gzip.compress(b'{"image": "0.png"}'), "is gzip; unpack it"),
-        ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16"), "is UTF-16 or UTF-32"),
-        ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16-le"), "is UTF-16 or UTF-32"),
-        ("t.jsonl", b"PAR1....", "is Parquet; name it .parquet"),
-    ],
-)
-def test_a_file_that_is_not_read_whole_is_refused(folder, name, data, reason):
+NOT_WHOLE = {
+    "a second list": ("t.json", b'[{"image": "0.png"}]\n[{"image": "1.png"}]', "is not JSON .*Extra data"),
+    "lines": ("t.json", b'{"image": "0.png"}\n{"image": "1.png"}\n', "one object per line, name it .jsonl"),
+    "text behind": ("t.json", b'[{"image": "0.png"}] and more', "is not JSON"),
+    "deep": ("t.json", b"[" * 100_000, "is not JSON"),
+    "gzip": ("t.json", gzip.compress(b'[{"image": "0.png"}]'), "is gzip; unpack it"),
+    "gzip lines": ("t.jsonl", gzip.compress(b'{"image": "0.png"}'), "is gzip; unpack it"),
+    "UTF-16": ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16"), "is UTF-16 or UTF-32"),
+    "UTF-16 unmarked": ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16-le"), "is UTF-16 or UTF-32"),
+    "Parquet": ("t.jsonl", b"PAR1....", "is Parquet; name it .parquet"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_WHOLE)
+def test_a_file_that_is_not_read_whole_is_refused(folder, kind):
+    name, data, reason = NOT_WHOLE[kind]
     (folder / name).write_bytes(data)
     with pytest.raises(DataError, match=reason):
         read_table(folder / name, TAXONOMY, skip_bad=True)

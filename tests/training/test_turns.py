@@ -40,6 +40,7 @@ READ = {
     "an answer without words": [human("Say something?"), gpt(" "), *turns("human", "gpt")],
     "an empty answer before the answer": [human("What is it?"), gpt(""), gpt("A cat.")],
     "a question without words": [human("<image>"), gpt("Hello."), human("What is it?"), gpt("A cat.")],
+    "an exchange before the image": [human("Hi."), gpt("Hello."), *turns("human", "gpt")],
     "later turns": [*turns("human", "gpt"), human("And now?"), gpt("A dog.")],
     "parts": [
         {"role": "user", "content": PARTS},
@@ -74,17 +75,19 @@ def test_without_a_complete_exchange_nothing_is_paired():
     assert read_exchange([gpt("Hi."), human("What?")], "conversations").response == ""
 
 
+BEFORE, BEHIND = "turns before the exchange that is taken", "turns behind the exchange that is taken"
 LEFT_OUT = {
-    "a system turn": [{"role": "system", "content": "Be brief."}, *turns("human", "gpt")],
-    "an answer before the first question": [gpt("Hello."), *turns("human", "gpt")],
-    "an exchange before the first complete one": READ["an answer without words"],
-    "turns behind the first complete exchange": READ["later turns"],
+    ("a system turn",): [{"role": "system", "content": "Be brief."}, *turns("human", "gpt")],
+    (BEFORE,): [gpt("Hello."), *turns("human", "gpt")],
+    (BEHIND,): READ["later turns"],
+    (BEFORE, BEHIND): [*READ["an answer without words"], human("And?"), gpt("No.")],
+    (): turns("human", "gpt"),
 }
 
 
 @pytest.mark.parametrize("what", LEFT_OUT)
 def test_what_is_left_out_is_told(what):
-    assert read_exchange(LEFT_OUT[what], "conversations").left_out == (what,)
+    assert read_exchange(LEFT_OUT[what], "conversations").left_out == what
 
 
 def test_images_of_turns_up_to_the_question():
@@ -109,6 +112,7 @@ BAD = {
     "audio": ([human([{"type": "audio", "url": "a.wav"}]), gpt("A cat.")], "turn 1 has a part of type 'audio'"),
     "image in an answer": ([human("What?"), gpt([{"type": "image"}])], "turn 2 has an image"),
     "placeholder in an answer": ([human("What?"), gpt("<image>")], "turn 2 has an image placeholder"),
+    "a video": ([human("<video>\nWhat?"), gpt("A cat.")], "turn 1 shows a video"),
     "an answer alone": ([gpt("A cat.")], "no question before it"),
 }  # fmt: skip
 
@@ -133,6 +137,7 @@ def test_a_turn_that_is_not_understood_makes_a_bad_row(kind):
         ("<image_0> and <image_1>", 2, "and"),
         ("<|vision_start|><|image_pad|><|vision_end|>What?", 1, "What?"),
         ("<|image_1|>\nWhat?", 1, "What?"),
+        ("[IMG]What?", 1, "What?"),
         (" as it is  ", 0, " as it is  "),
         ("<imagery> of a cat", 0, "<imagery> of a cat"),
     ],

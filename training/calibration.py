@@ -15,8 +15,17 @@ from .table import IGNORED
 LOGGER = logging.getLogger(__name__)
 LEAST = 50
 """Labelled items below which a fitted temperature says more about the items than about the head."""
+LEAST_OF_A_SIDE = 10
+"""Safe or risky items below which the log says that the temperature rests on few of them."""
 LOW, HIGH = math.log(0.01), math.log(100.0)
 GOLDEN = (math.sqrt(5) - 1) / 2
+
+PRIOR = 1.0
+"""Standard deviation of log T in the prior, whose centre is T = 1: 95 % of it lies in 1/7 < T < 7.
+
+A weakly informative prior keeps a fit finite where classes are (almost) separable and weighs no more than a
+few items otherwise (Gelman, Jakulin, Pittau and Su, 2008, arXiv 0901.4011, for logistic regression).
+"""
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> float:
@@ -24,28 +33,39 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float =
     return float(F.cross_entropy(logits.double() / temperature, labels, ignore_index=IGNORED))
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature in [0.01, 100] with the least negative log-likelihood, to 1e-4 relative.
+def fit_temperature(logits: Tensor, labels: Tensor, *, items: float = math.inf) -> float:
+    """The most probable temperature in [0.01, 100] under the prior, to 1e-4 relative.
 
-    The likelihood has one maximum in 1 / T, and so in log T: golden-section search finds it. A
-    temperature of 1 is kept where the search finds nothing better.
+    Golden-section search in log T; the likelihood has one maximum there. A temperature of 1 is kept where
+    the search finds nothing better, so the likelihood is never less than at 1.
+
+    Args:
+        logits: (n, levels).
+        labels: (n,) int64, -100 where unlabelled.
+        items: independent items behind the rows, which the prior is weighed against; infinitely many
+            give the temperature of the greatest likelihood.
     """
+
+    def cost(log: float) -> float:
+        return negative_log_likelihood(logits, labels, math.exp(log)) + log * log / (2 * PRIOR**2 * items)
+
     low, high = LOW, HIGH
     while high - low > 1e-4:
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        if negative_log_likelihood(logits, labels, math.exp(left)) <= negative_log_likelihood(
-            logits, labels, math.exp(right)
-        ):
+        if cost(left) <= cost(right):
             high = right
         else:
             low = left
-    found = math.exp((low + high) / 2)
-    better = negative_log_likelihood(logits, labels, found) <= negative_log_likelihood(logits, labels)
-    return found if better else 1.0
+    found = (low + high) / 2
+    return math.exp(found) if cost(found) <= cost(0.0) else 1.0
 
 
 def calibrate(logits: Tensor, labels: Tensor, *, data: str, items: int) -> Calibration | None:
-    """A calibration, or None and a log line for too few items.
+    """A calibration; None and a warning where the rows do not determine one.
+
+    That is so for too few items, for items that are all safe or all risky, for logits that are not finite, and
+    where the likelihood has no maximum within the bounds: the levels are separable (the less the
+    temperature the better), or the logits say nothing about them (the more the better).
 
     Args:
         logits: (n, levels); an item may have two rows, with and without its prompt.
@@ -53,12 +73,30 @@ def calibrate(logits: Tensor, labels: Tensor, *, data: str, items: int) -> Calib
         data: what the calibration says it was fitted on.
         items: labelled items behind the rows.
     """
-    if items < LEAST:
-        LOGGER.warning("no calibration: %d labelled tune items, at least %d are needed", items, LEAST)
+    if (problem := _problem(logits, labels, items)) is not None:
+        LOGGER.warning("no calibration, so scores are not called calibrated: %s", problem)
         return None
-    if not bool(logits.isfinite().all()):
-        LOGGER.warning("no calibration: the head's logits are not finite")
-        return None
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels, items=items)
     LOGGER.info("calibration: temperature %.3f on %d items of %s", temperature, items, data)
     return Calibration(temperature, data, items)
+
+
+def _problem(logits: Tensor, labels: Tensor, items: int) -> str | None:
+    """Why there is no calibration; None where there is one."""
+    if items < LEAST:
+        return f"{items} labelled tune items, at least {LEAST} are needed"
+    if not bool(logits.isfinite().all()):
+        return "the head's logits are not finite"
+    known = labels != IGNORED
+    safe, rows = int((labels[known] == 0).sum()), int(known.sum())
+    if safe in (0, rows):
+        return f"every labelled tune item is {'safe' if safe else 'risky'}, and both are needed"
+    if min(safe, rows - safe) * items < LEAST_OF_A_SIDE * rows:
+        LOGGER.warning("the calibration rests on few items: %d safe and %d risky rows", safe, rows - safe)
+    likeliest = math.log(fit_temperature(logits, labels))
+    if likeliest < LOW + 1e-3:
+        apart = "the head tells the tune items' levels apart without an error"
+        return f"{apart}, which says nothing of the errors that it makes elsewhere; add harder items"
+    if likeliest > HIGH - 1e-3:
+        return "the head's scores say nothing about the tune items' levels"
+    return None

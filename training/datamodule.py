@@ -109,12 +109,8 @@ class SafetyDataModule(LightningDataModule):
         seen = {row.key for row in self.train_rows + self.clean_rows if row.key}
         if shared := sum(row.key in seen for row in self.tune_rows):
             LOGGER.warning("%d tune rows show an image that is also trained on; the metrics flatter", shared)
-        LOGGER.info(
-            "rows: %d train, %d clean, %d tune",
-            len(self.train_rows),
-            len(self.clean_rows),
-            len(self.tune_rows),
-        )
+        for name, rows in (("train", self.train_rows), ("clean", self.clean_rows), ("tune", self.tune_rows)):
+            LOGGER.info("%d %s rows%s", len(rows), name, _unlabelled(rows))
 
     def _split(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """By the split column; without any tune row, unassigned images are drawn by their hash."""
@@ -137,6 +133,11 @@ class SafetyDataModule(LightningDataModule):
     def rows(self) -> list[Row]:
         """Every row that a recipe may see: train, clean, tune."""
         return self.train_rows + self.clean_rows + self.tune_rows
+
+    def draws(self) -> list[tuple[Row, float]]:
+        """Every training row with the times that an epoch draws it; of clean rows the mean."""
+        times = self._clean_drawn / max(1, len(self.clean_rows))
+        return [(row, 1.0) for row in self.train_rows] + [(row, times) for row in self.clean_rows]
 
     def steps(self) -> int:
         """Optimizer steps of the trainer's whole run.
@@ -195,6 +196,13 @@ class SafetyDataModule(LightningDataModule):
             "persistent_workers": self.workers > 0,
         }
 
+    @property
+    def _clean_drawn(self) -> int:
+        """Clean rows of an epoch."""
+        if self.clean_fraction is None:
+            return len(self.clean_rows)
+        return max(1, round(len(self.train_rows) * self.clean_fraction / (1 - self.clean_fraction)))
+
     def _order(self, epoch: int) -> list[int]:
         """Numbers of an epoch's rows, shuffled."""
         generator = torch.Generator().manual_seed(int(draw(self.seed, "order", epoch) * 2**53))
@@ -203,12 +211,24 @@ class SafetyDataModule(LightningDataModule):
         if self.clean_fraction is None:
             chosen += range(own, own + clean)
         else:
-            wanted = max(1, round(own * self.clean_fraction / (1 - self.clean_fraction)))
+            wanted = self._clean_drawn
             drawn: list[int] = []
             while len(drawn) < wanted:  # each clean row once before any comes again
                 drawn += torch.randperm(clean, generator=generator).tolist()
             chosen += [own + number for number in drawn[:wanted]]
         return [chosen[number] for number in torch.randperm(len(chosen), generator=generator).tolist()]
+
+
+def _unlabelled(rows: Sequence[Row]) -> str:
+    """For a log line: how many rows the loss leaves a label out of."""
+    missing = {
+        "risk_level": sum(row.level == IGNORED for row in rows),
+        "risk_category": sum(row.category == IGNORED for row in rows),
+        "image": sum(row.image is None for row in rows),
+        "response": sum(not row.response.strip() for row in rows),
+    }
+    told = [f"{count} without {name}" for name, count in missing.items() if count]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _as_clean(row: Row, taxonomy: Taxonomy) -> Row:

@@ -3,53 +3,37 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safevlm.errors import DataError, MissingExtraError
 from safevlm.taxonomy import Taxonomy
 
-# The order of the authors' numbers (arXiv 2405.13581, released data): `safe_type` and `safe_level`.
-AUTHORS_TYPES = ("politics", "illegal", "insults", "fairness", "privacy", "misleading", "clean")
-AUTHORS_LEVELS = 4
+from .class_folders import read_class_folders
+from .columns import checked_names, is_wanted, table_row
+from .marks import COLUMNS as MARKS
+from .marks import is_mark
+from .raw import SPLITS, BadRowError, RawRow
 
-SPLITS = {
-    "train": "train",
-    "tune": "tune",
-    "val": "tune",
-    "validation": "tune",
-    "dev": "tune",
-    "test": "test",
-}
-"""Names of splits that are read -> what they are used as; test rows are never used in training."""
+LOGGER = logging.getLogger(__name__)
 
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d+-of-\d+\.parquet", re.IGNORECASE)
+"""How the datasets library names its files: by their split."""
 
-class BadRowError(Exception):
-    """A row that cannot be used; the caller adds file and row number."""
-
-    def __init__(self, column: str, reason: str) -> None:
-        super().__init__(reason)
-        self.column, self.reason = column, reason
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """One row as it was written.
-
-    Args:
-        file: the file that it stands in (the image itself, for folders of classes).
-        number: counted from 1 within the file; for JSONL the line.
-        values: column -> value in the documented table's columns.
-        error: why the row could not be read at all.
-    """
-
-    file: Path
-    number: int
-    values: dict[str, Any]
-    error: BadRowError | None = None
+_OTHER_ENCODINGS = (
+    (b"\x1f\x8b", "gzip; unpack it"),
+    (b"BZh", "bzip2; unpack it"),
+    (b"\xfd7zXZ", "xz; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "zstd; unpack it"),
+    (b"PK\x03\x04", "a zip file; unpack it"),
+    (b"PAR1", "Parquet; name it .parquet"),
+)
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks of UTF-16 and, little-endian, UTF-32."""
 
 
 def read_rows(path: Path, taxonomy: Taxonomy) -> Iterator[RawRow]:
@@ -59,27 +43,45 @@ def read_rows(path: Path, taxonomy: Taxonomy) -> Iterator[RawRow]:
         DataError: no such path, another kind of file, or a file that is broken as a whole.
         MissingExtraError: Parquet without pyarrow.
     """
-    if path.is_dir():
-        shards = sorted(path.glob("*.parquet"))
-        if not shards:
-            yield from _class_folders(path, taxonomy)
-        for shard in shards:
-            yield from _parquet(shard)
+    if path.is_dir() and not any(path.glob("*.parquet")):
+        yield from read_class_folders(path, taxonomy)
         return
+    for row in _shards(path) if path.is_dir() else _file(path):
+        marked = row.error is not None or is_mark(row.values)
+        yield checked_names(row) if marked else table_row(row, taxonomy)
+
+
+def _file(path: Path) -> Iterator[RawRow]:
     readers: dict[str, Callable[[Path], Iterator[RawRow]]] = {
         ".parquet": _parquet,
-        ".jsonl": partial(_json_lines, taxonomy=taxonomy),
-        ".json": partial(_json_list, taxonomy=taxonomy),
+        ".jsonl": _json_lines,
+        ".json": _json_list,
     }
     if not path.is_file():
         raise DataError(
             f"{path}: no such table; give a .parquet, .jsonl or .json file, or a folder of classes"
         )
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise DataError(
             f"{path}: tables end in {', '.join(readers)}; convert it, or give a folder of classes"
         )
-    yield from readers[path.suffix](path)
+    yield from readers[path.suffix.lower()](path)
+
+
+def _shards(folder: Path) -> Iterator[RawRow]:
+    """The rows of a folder's Parquet files; a name such as test-00000-of-00001.parquet tells a split, too."""
+    shards = sorted(folder.glob("*.parquet"))
+    others = sum(not entry.name.startswith(".") for entry in folder.iterdir()) - len(shards)
+    if others:
+        LOGGER.warning(
+            "%s: reads its %d Parquet files, not the %d other entries", folder, len(shards), others
+        )
+    for shard in shards:
+        named = _SHARD.fullmatch(shard.name)
+        for row in _parquet(shard):
+            if named and not row.values.get("split") and row.error is None:
+                row = replace(row, values={**row.values, "split": named[1]})
+            yield row
 
 
 def _parquet(path: Path) -> Iterator[RawRow]:
@@ -89,102 +91,88 @@ def _parquet(path: Path) -> Iterator[RawRow]:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "train") from error
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        wanted = [name for name in file.schema_arrow.names if name in COLUMNS]
-        number = 0
-        for batch in file.iter_batches(batch_size=256, columns=wanted):
-            for values in batch.to_pylist():
-                number += 1
-                yield RawRow(path, number, values)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            wanted = [name for name in names if is_wanted(name) or name in MARKS]
+            if twice := sorted({name for name in wanted if names.count(name) > 1}):
+                raise DataError(f"{path}: has several columns {', '.join(twice)}; give each its own name")
+            number = 0
+            for batch in file.iter_batches(batch_size=256, columns=wanted):
+                for place in range(batch.num_rows):
+                    number += 1
+                    yield _parquet_row(path, number, batch, place)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: is not a whole Parquet file ({error}); write or download it again"
         ) from error
 
 
-def _json_lines(path: Path, taxonomy: Taxonomy) -> Iterator[RawRow]:
+def _parquet_row(path: Path, number: int, batch: Any, place: int) -> RawRow:
+    values: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values[name] = column[place].as_py()
+        except (UnicodeDecodeError, ValueError, OverflowError) as error:  # text that is no UTF-8, odd dates
+            return RawRow(path, number, {}, BadRowError(name, f"cannot be read ({error})"))
+    return RawRow(path, number, values)
+
+
+def _json_lines(path: Path) -> Iterator[RawRow]:
     with path.open("rb") as lines:
+        _refuse_other_encodings(path, lines.read(8), wide=True)
+        lines.seek(0)
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    yield _json_row(path, number, json.loads(line), taxonomy)
-                except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+                    yield _json_row(path, number, _parsed(line))
+                except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError, too
                     yield RawRow(path, number, {}, BadRowError("(line)", f"is not JSON ({error})"))
 
 
-def _json_list(path: Path, taxonomy: Taxonomy) -> Iterator[RawRow]:
+def _json_list(path: Path) -> Iterator[RawRow]:
+    data = path.read_bytes()
+    _refuse_other_encodings(path, data[:8], wide=False)
     try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
+        values = _parsed(data)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); for one object per line, name it .jsonl") from error
     if not isinstance(values, list):
         raise DataError(f"{path}: holds no list of rows but a {type(values).__name__}; write [{{...}}, ...]")
     for number, value in enumerate(values, 1):
-        yield _json_row(path, number, value, taxonomy)
+        yield _json_row(path, number, value)
 
 
-def _json_row(path: Path, number: int, value: Any, taxonomy: Taxonomy) -> RawRow:
+def _refuse_other_encodings(path: Path, head: bytes, *, wide: bool) -> None:
+    """`wide`: whether lines are split at bytes, so that UTF-16 and UTF-32 cannot be read."""
+    for magic, what in _OTHER_ENCODINGS:
+        if head.startswith(magic):
+            raise DataError(f"{path}: is {what}")
+    if wide and (head.startswith(_WIDE) or b"\0" in head):
+        raise DataError(f"{path}: is UTF-16 or UTF-32; write it as UTF-8")
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """An object that has a key twice: a parser would keep one of the two values without a word."""
+
+    key: str
+
+
+def _parsed(data: bytes) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                return _Repeated(key)
+            found[key] = value
+        return found
+
+    return json.loads(data, object_pairs_hook=once)
+
+
+def _json_row(path: Path, number: int, value: Any) -> RawRow:
+    if isinstance(value, _Repeated):
+        return RawRow(path, number, {}, BadRowError(value.key, "stands in the row twice; keep one of them"))
     if not isinstance(value, dict):
         return RawRow(path, number, {}, BadRowError("(row)", f"is a {type(value).__name__}, not an object"))
-    try:
-        authors = AUTHORS_COLUMNS & set(value)
-        return RawRow(path, number, _from_authors(value, taxonomy) if authors else value)
-    except BadRowError as error:
-        return RawRow(path, number, {}, error)
-
-
-COLUMNS = ("image", "prompt", "response", "risk_level", "risk_category", "split")
-"""The documented table; other columns are left alone."""
-
-AUTHORS_COLUMNS = {"safe_type", "safe_level", "conversations"}
-
-
-def _from_authors(value: dict[str, Any], taxonomy: Taxonomy) -> dict[str, Any]:
-    """A row of the authors' (and LLaVA's) JSON in the table's columns; the first exchange is taken."""
-    row = {"image": value.get("image"), "split": value.get("split")}
-    turns = value.get("conversations") or []
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise BadRowError("conversations", "is not a list of {from, value} objects")
-    for speaker, column in (("human", "prompt"), ("gpt", "response")):
-        text = next((turn.get("value") for turn in turns if turn.get("from") == speaker), None)
-        row[column] = text.replace("<image>", "").strip() if isinstance(text, str) else text
-    kind = _authors_number(value, "safe_type", len(AUTHORS_TYPES))
-    level = _authors_number(value, "safe_level", AUTHORS_LEVELS)
-    if level is not None and len(taxonomy.levels) != AUTHORS_LEVELS:
-        raise BadRowError(
-            "safe_level",
-            f"is one of {AUTHORS_LEVELS} levels, taxonomy {taxonomy.name!r} has {len(taxonomy.levels)}",
-        )
-    row["risk_category"] = None if kind is None else AUTHORS_TYPES[kind]
-    row["risk_level"] = None if level is None else taxonomy.levels[level]
-    return row
-
-
-def _authors_number(value: dict[str, Any], column: str, count: int) -> int | None:
-    number = value.get(column)
-    if number is None:
-        return None
-    if isinstance(number, str) and number.strip().isdigit():
-        number = int(number)
-    if type(number) is not int or not 0 <= number < count:
-        raise BadRowError(column, f"is {number!r}, a whole number in 0..{count - 1} is needed")
-    return number
-
-
-def _class_folders(root: Path, taxonomy: Taxonomy) -> Iterator[RawRow]:
-    """`root[/<split>]/<category>[/<level>]/file`: a category's own files are safe if clean, else of the top level."""
-    for file in sorted(path for path in root.rglob("*") if not path.is_dir()):
-        parts, number = file.relative_to(root).parts, 1  # a file is its own row
-        if any(part.startswith(".") for part in parts):
-            continue
-        split = SPLITS.get(parts[0]) if parts[0] not in taxonomy.category_names else None
-        folders = parts[1:-1] if split else parts[:-1]
-        if not 1 <= len(folders) <= 2:
-            reason = "does not stand in <category>/ or <category>/<level>/"
-            yield RawRow(file, number, {}, BadRowError("(path)", reason))
-            continue
-        top = taxonomy.safe_level if folders[0] == taxonomy.clean else taxonomy.levels[-1]
-        values = {"image": parts[-1], "risk_category": folders[0], "risk_level": top, "split": split}
-        if len(folders) == 2:
-            values["risk_level"] = folders[1]
-        yield RawRow(file, number, values)
+    return RawRow(path, number, value)

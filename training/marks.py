@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from safevlm.data import Shard, Source, open_source
 from safevlm.errors import DataError
 
-from .formats import BadRowError, RawRow
+from .raw import BadRowError, RawRow, whole_number
 
 LOGGER = logging.getLogger(__name__)
 
@@ -38,9 +38,11 @@ def with_marked_images(rows: Iterable[RawRow]) -> Iterator[RawRow]:
     marks: list[RawRow] = []
     unlabelled = 0
     for row in rows:
-        if row.error is not None or not set(row.values) >= COLUMNS:
+        if row.error is not None or not is_mark(row.values):
             yield row
-        elif (error := _problem(row.values)) is not None:
+            continue
+        row = replace(row, values=_in_one_form(row.values))
+        if (error := _problem(row.values)) is not None:
             yield replace(row, error=error)
         elif _labelled(row.values):
             marks.append(row)
@@ -53,8 +55,27 @@ def with_marked_images(rows: Iterable[RawRow]) -> Iterator[RawRow]:
         yield from _in_source(uri, list(group))
 
 
+def is_mark(values: dict[str, Any]) -> bool:
+    """Whether a row is a mark, complete or not: it says right, wrong or unsure of a place in a shard."""
+    return values.get("mark") is not None and (values.get("shard") is not None or set(values) >= COLUMNS)
+
+
+def _in_one_form(values: dict[str, Any]) -> dict[str, Any]:
+    """Places and hashes as a scan writes them: 3.0 and "3", which other programs make of a 3, are 3."""
+    found = {**dict.fromkeys(COLUMNS), **values}
+    place = whole_number(found["index"])
+    if place is not None:
+        found["index"] = place
+    for column, form in (("sha256", str.lower), ("mark", str.lower)):
+        if isinstance(found[column], str):
+            found[column] = form(found[column].strip())
+    return found
+
+
 def _problem(values: dict[str, Any]) -> BadRowError | None:
     for column in ("source", "shard", "sha256"):
+        if values[column] is None:
+            return BadRowError(column, "is missing, not text; export the marks again")
         if not isinstance(values[column], str):
             return BadRowError(column, f"is a {type(values[column]).__name__}, not text")
     if type(values["index"]) is not int or values["index"] < 0:

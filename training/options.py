@@ -75,7 +75,8 @@ class Loss:
 
     Args:
         weight: of the classification terms; 10 in the authors' code.
-        class_weights: "balanced" counts each class by n / (classes x its rows); None counts each row alike.
+        class_weights: "balanced" counts each class by n / (classes x its rows), of the rows that an epoch
+            draws; None counts each row alike.
         prompt_probability: share of the rows whose prompt the head reads in training, in [0, 1]; the
             others are scored from the image alone, so that one head does both.
     """

@@ -25,6 +25,7 @@ from safevlm.modules import LossParts, SafetyModules, safety_loss, total_loss
 from safevlm.taxonomy import Taxonomy
 from safevlm.viewing import ViewOutput
 
+from .balance import class_weights
 from .calibration import calibrate
 from .datamodule import Batch, SafetyDataModule
 from .draw import draw
@@ -114,12 +115,14 @@ class Recipe(LightningModule):
             self.build()
             self._built = True
         self.config = self.config.with_changes(calibration=None)
-        rows = self.data.train_rows + self.data.clean_rows
         if self.loss.class_weights == "balanced":
             taxonomy = self.config.taxonomy
+            drawn = [(row, times) for row, times in self.data.draws() if row.image is not None]
             self.class_weights = {
-                "level": _balanced([row.level for row in rows], len(taxonomy.levels)),
-                "category": _balanced([row.category for row in rows], len(taxonomy.categories)),
+                "level": class_weights(((row.level, times) for row, times in drawn), len(taxonomy.levels)),
+                "category": class_weights(
+                    ((row.category, times) for row, times in drawn), len(taxonomy.categories)
+                ),
             }
         self.prepare()
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.parameters() if p.requires_grad))
@@ -287,6 +290,10 @@ class Recipe(LightningModule):
                 calibration = calibrate(
                     logits, labels, data=f"{Path(self.data.table).name}, tune split", items=items
                 )
+            else:
+                LOGGER.warning(
+                    "no calibration, so scores are not called calibrated: no tune row has an image"
+                )
             self.config = self.config.with_changes(calibration=calibration)
             self.save_folder(self.output_dir, self.config)
             LOGGER.info("wrote %s", self.output_dir)
@@ -302,15 +309,6 @@ def open_guard(backbone: str | None, start: str | None, sizes: Sizes, dtype: str
     guard = SafeVLM.from_pretrained(start, backbone=place, dtype=dtype)
     guard.config = guard.config.with_changes(backbone=name or guard.config.backbone)
     return guard
-
-
-def _balanced(labels: list[int], classes: int) -> Tensor:
-    """n / (classes x rows of the class), (classes,) float32; 0 for a class without rows."""
-    counts = torch.bincount(
-        torch.tensor([label for label in labels if label != IGNORED] or [0]), minlength=classes
-    )
-    present = int((counts > 0).sum())
-    return torch.where(counts > 0, counts.sum() / (present * counts.clamp(min=1)), 0.0).float()
 
 
 def _stacked(tuned: dict[int, tuple[Tensor, ...]]) -> dict[str, Tensor]:

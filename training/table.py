@@ -2,15 +2,14 @@
 
 | column | value |
 |---|---|
-| image | Parquet: `{bytes, path}` (Hugging Face), raw bytes, or a path; JSON: a path. Empty: text alone |
+| image | a path, base64, or in Parquet bytes or `{bytes, path}` (Hugging Face). Empty: text alone |
 | prompt, response | text; may be missing where only the head is trained |
 | risk_level, risk_category | a name of the taxonomy; empty: a label that the loss leaves out |
 | split | train, tune (or validation, val, dev), test (left out); empty: drawn by the image's hash |
 
-Paths are relative to the table's folder and stay inside it. The authors' JSON
-(`safe_type` 0-6, `safe_level` 0-3, `image`, `conversations`) and folders of classes
-(`root[/<split>]/<category>[/<level>]/file`) are read as they are, and so are the marks that a scan's
-report exports.
+Paths are relative to the table's folder and stay inside it. Conversations (LLaVA's `conversations`, chat
+`messages`), the authors' numbers (`safe_type` 0-6, `safe_level` 0-3), folders of classes
+(`root[/<split>]/<category>[/<level>]/file`) and the marks that a scan's report exports are read, too.
 """
 
 from __future__ import annotations
@@ -30,8 +29,12 @@ from safevlm.data import read_image
 from safevlm.errors import DataError, ImageError
 from safevlm.taxonomy import Taxonomy
 
-from .formats import SPLITS, BadRowError, RawRow, read_rows
+from .columns import label_name
+from .formats import read_rows
+from .images import read_value
 from .marks import with_marked_images
+from .raw import SPLITS, BadRowError, RawRow
+from .tally import Tally
 
 LOGGER = logging.getLogger(__name__)
 IGNORED = -100
@@ -94,12 +97,14 @@ def read_table(
     check = _Checker(path if path.is_dir() else path.parent, taxonomy, needs or Needs())
     rows: list[Row] = []
     bad: list[str] = []
-    for checked in _in_order(check, with_marked_images(read_rows(path, taxonomy))):
+    tally = Tally()
+    for checked in _in_order(check, with_marked_images(tally.count(read_rows(path, taxonomy)))):
         if isinstance(checked, Row):
             rows.append(checked)
         else:
             bad.append(checked)
             LOGGER.warning("bad row: %s", checked)
+    tally.tell(path)
     if bad and not (skip_bad and rows):
         shown = "\n  ".join(bad[:SHOWN]) + (
             f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
@@ -148,38 +153,30 @@ class _Checker:
 
     def _text(self, values: dict[str, Any], column: str) -> str:
         value = values.get(column)
-        if value is not None and not isinstance(value, str):
+        if value is None:
+            return ""
+        if not isinstance(value, str):
             raise BadRowError(column, f"is a {type(value).__name__}, not text")
-        return value or ""
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise BadRowError(column, "has half of a surrogate pair, which no tokenizer takes; correct it")
+        return value
 
     def _label(self, values: dict[str, Any], column: str, names: tuple[str, ...]) -> int:
         value = values.get(column)
         if value is None or value == "":
             return IGNORED
-        if value not in names:
+        name = label_name(value, names)
+        if name is None:
             raise BadRowError(
-                column, f"is {value!r}, not in taxonomy {self.taxonomy.name!r}: {', '.join(names)}"
+                column, f"is {value!r:.80}, not in taxonomy {self.taxonomy.name!r}: {', '.join(names)}"
             )
-        return names.index(value)
+        return names.index(name)
 
     def _image(self, raw: RawRow) -> bytes | Path | None:
-        value = raw.values.get("image")
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        if value is None or value in ("", b""):
-            if self.needs.image:
-                raise BadRowError("image", "is empty; this stage needs one in every row")
-            return None
-        if isinstance(value, bytes):
-            return value
-        if not isinstance(value, str):
-            raise BadRowError("image", f"is a {type(value).__name__}, not bytes or a path")
-        path = (raw.file.parent.resolve() / value).resolve()
-        if not path.is_relative_to(self.folder):
-            raise BadRowError(
-                "image", f"{value!r} leads out of the table's folder {self.folder}; move it inside"
-            )
-        return path
+        image = read_value(raw.values.get("image"), file=raw.file, folder=self.folder)
+        if image is None and self.needs.image:
+            raise BadRowError("image", "is empty; this stage needs one in every row")
+        return image
 
     def _decode(self, image: bytes | Path) -> str:
         try:

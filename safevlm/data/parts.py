@@ -185,7 +185,7 @@ def read_column(path: Path, column: str, *, where: tuple[str, str] | None = None
     filters = None if where is None else [(where[0], "=", where[1])]
     try:
         values: list[Any] = pq.read_table(path, columns=[column], filters=filters)[column].to_pylist()
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
+    except (pyarrow.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error}); export it again") from error
     return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from safevlm.errors import DataError
 from safevlm.evals.metrics import Estimate, auroc, proportion
 from safevlm.taxonomy import Taxonomy
 from safevlm.types import Verdict
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("sha256", "score", "category", "verdict", "status")
 ROWS = "rows"
@@ -38,6 +41,7 @@ class Findings:
         flagged: rows whose verdict is unsafe, of all rows.
         categories: category that the scorer gave -> flagged rows, of all rows.
         labelled: rows whose bytes have a label.
+        unmatched: labels whose image is in no row of the scan.
         precision: risky by its label, of the flagged labelled rows.
         recall: flagged, of the labelled rows that are risky; undecided rows count as missed.
         false_alarms: flagged, of the labelled rows that are safe.
@@ -52,6 +56,7 @@ class Findings:
     flagged: Estimate
     categories: Mapping[str, Estimate]
     labelled: int = 0
+    unmatched: int = 0
     precision: Estimate | None = None
     recall: Estimate | None = None
     false_alarms: Estimate | None = None
@@ -119,6 +124,7 @@ def _against(
         found.flagged,
         found.categories,
         labelled=len(pairs),
+        unmatched=len(set(labels) - {row["sha256"] for row, _ in pairs}),
         precision=_share(hits, hits + alarms),
         recall=_share(hits, len(risky)),
         false_alarms=_share(alarms, len(safe)),
@@ -153,15 +159,26 @@ def read_labels(
     Args:
         path: a Parquet file of images with a column for each of the names that follow.
 
+    A row without an image labels nothing; how many there are is logged. Of several images in a row the
+    first is labelled.
+
     Raises:
-        DataError: no such file or column, or one image with two labels that differ in level or category.
+        DataError: no such file or column, a row with an empty list of images, or one image with two labels
+            that differ in level or category.
     """
     source = open_source(f"parquet:{path}")
     names = [[str(value) for value in read_column(path, column)] for column in (level, category, kind)]
-    digests = _digests(item.data for shard in source.shards() for item in source.read(shard))
+    items = (item for shard in source.shards() for item in source.read(shard))
+    digests = list(_digests(item.data for item in items if item.number == 0))
+    if len(digests) != len(names[0]):
+        raise DataError(
+            f"{path}: has {len(names[0])} rows, {len(digests)} of them with images; use null for a row without"
+        )
+    if missing := digests.count(None):
+        logger.warning("%s: %d rows have no image that can be read, and label nothing", path, missing)
     found: dict[str, Label] = {}
     for number, (digest, *values) in enumerate(zip(digests, *names, strict=True)):
-        if digest is None:  # a row without a picture labels nothing
+        if digest is None:
             continue
         label = Label(*values)
         other = found.setdefault(digest, label)
@@ -191,6 +208,8 @@ def to_markdown(table: Mapping[str, Findings], *, most: int = 8) -> str:
     for name in dict.fromkeys(name for f in columns for name in f.categories):
         line(f"flagged as {name}", (_percent(f.categories.get(name)) for f in columns))
     line("with a label", (f"{f.labelled:,}" for f in columns))
+    if any(f.unmatched for f in columns):
+        line("labels of no scanned image", (f"{f.unmatched:,}" for f in columns))
     line("precision", (_percent(f.precision, counts=True) for f in columns))
     line("recall", (_percent(f.recall, counts=True) for f in columns))
     for name in dict.fromkeys(name for f in columns for name in f.recalls or {}):

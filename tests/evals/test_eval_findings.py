@@ -105,6 +105,34 @@ def test_labels_that_fit_nothing_or_each_other(made, tmp_path):
         read_labels(folder / "labels.parquet", level="nonsense")
 
 
+def test_labels_and_images_that_do_not_meet_are_told(made, tmp_path, caplog):
+    folder, _, _ = made
+    labels = read_labels(folder / "labels.parquet") | {"0" * 64: Label("safe", "none", "cup")}
+    found = findings(folder / "scan", TAXONOMY, labels)
+    assert (found.labelled, found.unmatched) == (40, 1)
+    assert "| labels of no scanned image | 1 |" in to_markdown({"scan": found})
+    columns = {"risk_level": ["safe", "refuse"], "risk_category": ["none", RISKY], "label": ["a", "b"]}
+    pq.write_table(pa.table({"image": [picture(0), None], **columns}), tmp_path / "blank.parquet")
+    assert len(read_labels(tmp_path / "blank.parquet")) == 1
+    assert "1 rows have no image that can be read" in caplog.text
+
+
+def test_labels_stay_with_their_rows_where_images_are_lists(tmp_path):
+    columns = {"risk_level": ["safe", "refuse"], "risk_category": ["none", RISKY], "label": ["a", "b"]}
+    lists = [[picture(0), picture(1)], [picture(2)]]
+    pq.write_table(pa.table({"image": lists, **columns}), tmp_path / "lists.parquet")
+    found = read_labels(tmp_path / "lists.parquet")
+    assert {key: label.level for key, label in found.items()} == {
+        hashlib.sha256(picture(0)).hexdigest(): "safe",
+        hashlib.sha256(picture(2)).hexdigest(): "refuse",
+    }
+    pq.write_table(pa.table({"image": [lists[0], []], **columns}), tmp_path / "empty.parquet")
+    with pytest.raises(
+        DataError, match="2 rows, 1 of them with images"
+    ):  # not the first row's label for its second
+        read_labels(tmp_path / "empty.parquet")
+
+
 def test_the_command_prints_the_table_or_json(made, capsys):
     folder, _, _ = made
     labels = str(folder / "labels.parquet")

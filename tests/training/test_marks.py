@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safevlm.training.table import read_table
+from safevlm.training.table import Needs, read_table
 
 from safevlm import Taxonomy
 from safevlm.data import open_source
 from safevlm.errors import DataError
-from tests.training.builders import png, shade, write_jsonl
+from tests.training.builders import png, shade, write_jsonl, write_parquet
 
 TAXONOMY = Taxonomy.preset("safevlm")
 
@@ -92,7 +92,10 @@ BAD = {
     "no such shard": ({"shard": "files-99999999"}, "shard", "has changed since the scan"),
     "no such source": ({"source": "folder:/no/such/place"}, "source", "no such folder"),
     "unknown kind of source": ({"source": "nothing:at/all"}, "source", "there is no kind"),
-    "index not a number": ({"index": "1"}, "index", "a whole number from 0"),
+    "index not a number": ({"index": "1st"}, "index", "a whole number from 0"),
+    "index not whole": ({"index": 1.5}, "index", "a whole number from 0"),
+    "index a truth": ({"index": True}, "index", "a whole number from 0"),
+    "misspelt label": ({"Risk_Level": "safe"}, "Risk_Level", "rename it 'risk_level'"),
     "negative index": ({"index": -1}, "index", "a whole number from 0"),
     "unknown mark": ({"mark": "maybe"}, "mark", "known are right"),
     "shard not text": ({"shard": None}, "shard", "not text"),
@@ -111,6 +114,33 @@ def test_a_bad_mark_is_named_and_the_others_are_kept(kind: str, source: str, tmp
     assert f"{table}: row 3, column {column}: " in str(raised.value)
     assert reason in str(raised.value)
     assert len(read_table(table, TAXONOMY, skip_bad=True)) == len(lines) - 1
+
+
+@pytest.mark.parametrize("column", ["source", "index", "sha256"])
+def test_a_mark_that_lacks_a_column_is_no_row_without_an_image(
+    column: str, source: str, tmp_path: Path
+) -> None:
+    lines = marks(source)
+    del lines[1][column]
+    with pytest.raises(DataError, match=f"row 2, column {column}: "):
+        read_table(write_jsonl(tmp_path / "marks.jsonl", lines), TAXONOMY, needs=Needs(image=False))
+
+
+@pytest.mark.parametrize("form", [str, float])
+def test_marks_that_went_through_another_program_are_the_same(
+    form: type, source: str, tmp_path: Path
+) -> None:
+    lines = marks(source)
+    expected = {row.key: row.level for row in read_table(write_jsonl(tmp_path / "a.jsonl", lines), TAXONOMY)}
+    changed = [
+        line | {"index": form(line["index"]), "sha256": line["sha256"].upper(), "mark": "Right"}
+        for line in lines
+    ]
+    for table in (
+        write_jsonl(tmp_path / "b.jsonl", changed),
+        write_parquet(tmp_path / "b.parquet", changed),
+    ):
+        assert {row.key: row.level for row in read_table(table, TAXONOMY)} == expected
 
 
 def test_an_image_that_is_gone_costs_its_row(source: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -121,6 +122,76 @@ def test_broken_files_are_named(folder):
         read_table(folder / "t.json", TAXONOMY)
 
 
+NOT_WHOLE = {
+    "a second list": ("t.json", b'[{"image": "0.png"}]\n[{"image": "1.png"}]', "is not JSON .*Extra data"),
+    "lines": ("t.json", b'{"image": "0.png"}\n{"image": "1.png"}\n', "one object per line, name it .jsonl"),
+    "text behind": ("t.json", b'[{"image": "0.png"}] and more', "is not JSON"),
+    "deep": ("t.json", b"[" * 100_000, "is not JSON"),
+    "gzip": ("t.json", gzip.compress(b'[{"image": "0.png"}]'), "is gzip; unpack it"),
+    "gzip lines": ("t.jsonl", gzip.compress(b'{"image": "0.png"}'), "is gzip; unpack it"),
+    "UTF-16": ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16"), "is UTF-16 or UTF-32"),
+    "UTF-16 unmarked": ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16-le"), "is UTF-16 or UTF-32"),
+    "Parquet": ("t.jsonl", b"PAR1....", "is Parquet; name it .parquet"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_WHOLE)
+def test_a_file_that_is_not_read_whole_is_refused(folder, kind):
+    name, data, reason = NOT_WHOLE[kind]
+    (folder / name).write_bytes(data)
+    with pytest.raises(DataError, match=reason):
+        read_table(folder / name, TAXONOMY, skip_bad=True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_is_read_in_its_encodings(folder, encoding):
+    (folder / "t.json").write_bytes(json.dumps([row(prompt="Où?")], ensure_ascii=False).encode(encoding))
+    assert read_table(folder / "t.json", TAXONOMY)[0].prompt == "Où?"
+    (folder / "t.jsonl").write_bytes(json.dumps(row()).encode("utf-8-sig"))
+    assert len(read_table(folder / "t.jsonl", TAXONOMY)) == 1
+
+
+def test_indented_records_and_deep_nesting_cost_no_row_silently(folder):
+    (folder / "t.jsonl").write_text(
+        json.dumps(row(), indent=1) + "\n" + "[" * 100_000 + "\n" + json.dumps(row())
+    )
+    with pytest.raises(DataError, match=r"9 bad of 10 rows"):
+        read_table(folder / "t.jsonl", TAXONOMY)
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ["image", "risk_level", "risk_level"]
+    pq.write_table(pa.Table.from_arrays([["0.png"], ["safe"], ["refuse"]], names=names), folder / "t.parquet")
+    with pytest.raises(DataError, match="several columns risk_level"):
+        read_table(folder / "t.parquet", TAXONOMY)
+
+
+def test_parquet_text_that_is_no_utf8_costs_its_row(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    prompts = pa.array([b"What?", b"What\xff?", b"Who?"]).view(pa.string())
+    pq.write_table(pa.table({"image": ["0.png", "1.png", "2.png"], "prompt": prompts}), folder / "t.parquet")
+    with pytest.raises(DataError, match="row 2, column prompt: cannot be read .*utf-8"):
+        read_table(folder / "t.parquet", TAXONOMY)
+    kept = read_table(folder / "t.parquet", TAXONOMY, skip_bad=True)
+    assert [found.prompt for found in kept] == ["What?", "Who?"]
+
+
+def test_split_in_the_names_of_parquet_files(tmp_path, caplog):
+    for split in ("train", "validation", "test"):
+        unsplit = [{k: v for k, v in row.items() if k != "split"} for row in rows(2)]
+        write_parquet(tmp_path / f"{split}-00000-of-00001.parquet", unsplit)
+    write_parquet(tmp_path / "more.parquet", rows(1))
+    (tmp_path / "extra.jsonl").write_text("{}")
+    found = read_table(tmp_path, TAXONOMY)
+    assert [row.split for row in found] == ["train", "test", "test", "train", "train", "tune", "tune"]
+    assert "4 Parquet files, not the 1 other entries" in caplog.text
+
+
 def test_parquet_image_layouts(tmp_path):
     (tmp_path / "0.png").write_bytes(png(shade(0, 0)))
     data = png(shade(1, 1))
@@ -210,6 +281,38 @@ def test_class_folders(tmp_path):
         read_table(tmp_path, TAXONOMY)
     assert "is 'weapons', not in taxonomy" in str(raised.value)
     assert "loose.png: row 1, column (path): does not stand in" in str(raised.value)
+
+
+def test_class_folders_whatever_their_case(tmp_path):
+    for place in ("Clean/a.png", "ILLEGAL/Caution/b.png", "Val/Insults/c.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_bytes(png(shade(0, len(place))))
+    names = TAXONOMY.category_names
+    assert {
+        row.image.name: (names[row.category], TAXONOMY.levels[row.level], row.split)
+        for row in read_table(tmp_path, TAXONOMY)
+    } == {
+        "a.png": ("clean", "safe", ""),
+        "b.png": ("illegal", "caution", ""),
+        "c.png": ("insults", "refuse", "tune"),
+    }
+
+
+def test_class_folders_lose_no_file_silently(tmp_path, caplog):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for place in (inside / "illegal", inside / ".cache", inside / "holdout" / "illegal", outside):
+        place.mkdir(parents=True)
+    for place in ("illegal/a.png", ".cache/b.png", "illegal/.c.png", "holdout/illegal/d.png"):
+        (inside / place).write_bytes(png(shade(0, len(place))))
+    (inside / "illegal" / "noimage").write_text("words")
+    (inside / "privacy").symlink_to(outside)
+    with pytest.raises(DataError) as raised:
+        read_table(inside, TAXONOMY)
+    assert "3 bad of 4 rows" in str(raised.value)
+    assert "d.png: row 1, column (path): 'holdout' is no split; known are train" in str(raised.value)
+    assert "privacy: row 1, column (path): is a symlink to a folder" in str(raised.value)
+    assert "noimage: row 1, column image: " in str(raised.value)
+    assert "passed over 2 hidden files and folders" in caplog.text
 
 
 def test_symlink_out_of_the_folder_is_refused(tmp_path):

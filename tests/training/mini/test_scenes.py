@@ -51,11 +51,16 @@ def test_splits_share_no_proportion_no_variant_and_no_font():
     assert not set(FONTS["train"]) & set(FONTS["test"])
     assert set(PATTERNS["test"]) - set(PATTERNS["train"])
     draw = ImageDraw.Draw(Image.new("RGB", (8, 8)))
-    styles = {}
+    styles, parts = {}, {}
     for split in SPLITS:
         brush = Brush(draw, rng=random.Random(0), split=split, centre=(4, 4), radius=4)
         styles[split] = {brush.style(3) for _ in range(50)}
+        parts[split] = [brush.part(2, 12) for _ in range(200)]
     assert not styles["train"] & styles["test"]
+    for split, (start, stop) in SPLIT_RANGES.items():
+        assert 2 + 10 * start <= min(parts[split]) < max(parts[split]) <= 2 + 10 * stop
+        assert max(parts[split]) - min(parts[split]) > 0.9 * 10 * (stop - start)  # all of the range
+    assert max(parts["train"]) < min(parts["tune"]) < max(parts["tune"]) < min(parts["test"])
 
 
 @pytest.mark.parametrize("name", sorted(PICTOGRAMS))

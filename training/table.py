@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from safevlm.taxonomy import Taxonomy
 
 from .formats import SPLITS, BadRowError, RawRow, read_rows
 from .marks import with_marked_images
+from .ranks import Ranks
 
 LOGGER = logging.getLogger(__name__)
 IGNORED = -100
@@ -77,7 +77,12 @@ class Needs:
 
 
 def read_table(
-    path: str | Path, taxonomy: Taxonomy, *, needs: Needs | None = None, skip_bad: bool = False
+    path: str | Path,
+    taxonomy: Taxonomy,
+    *,
+    needs: Needs | None = None,
+    skip_bad: bool = False,
+    ranks: Ranks | None = None,
 ) -> list[Row]:
     """Read and check every row of a table.
 
@@ -86,6 +91,7 @@ def read_table(
         taxonomy: the names that labels may have.
         needs: what every row must have; an image when None.
         skip_bad: log and drop bad rows instead of raising.
+        ranks: the processes that read this table together, each of which decodes its share of the images.
 
     Raises:
         DataError: bad rows (file, row, column and reason of each), no row at all, or none that is good.
@@ -94,7 +100,8 @@ def read_table(
     check = _Checker(path if path.is_dir() else path.parent, taxonomy, needs or Needs())
     rows: list[Row] = []
     bad: list[str] = []
-    for checked in _in_order(check, with_marked_images(read_rows(path, taxonomy))):
+    found = [check(raw) for raw in with_marked_images(read_rows(path, taxonomy))]
+    for checked in _with_keys(found, ranks or Ranks()):
         if isinstance(checked, Row):
             rows.append(checked)
         else:
@@ -143,8 +150,7 @@ class _Checker:
         if split and split not in SPLITS:
             raise BadRowError("split", f"is {split!r}; known are {', '.join(SPLITS)}")
         image = self._image(raw)
-        key = "" if image is None else self._decode(image)
-        return Row(image, key, prompt, response, level, category, SPLITS.get(split, ""), where)
+        return Row(image, "", prompt, response, level, category, SPLITS.get(split, ""), where)
 
     def _text(self, values: dict[str, Any], column: str) -> str:
         value = values.get(column)
@@ -181,17 +187,30 @@ class _Checker:
             )
         return path
 
-    def _decode(self, image: bytes | Path) -> str:
-        try:
-            read_image(image)
-            return hashlib.sha256(image if isinstance(image, bytes) else image.read_bytes()).hexdigest()
-        except (ImageError, OSError) as error:
-            raise BadRowError("image", str(error)) from error
+
+def _with_keys(checked: Sequence[Row | str], ranks: Ranks) -> list[Row | str]:
+    """The rows with the hashes of their images, each of which is decoded once, by one of the processes."""
+    images = [row.image for row in checked if isinstance(row, Row) and row.image is not None]
+    found = iter(ranks.share(images, _decode_all))
+
+    def with_key(row: Row | str) -> Row | str:
+        if isinstance(row, str) or row.image is None:
+            return row
+        key, error = next(found)
+        return f"{row.where}, column image: {error}" if error else replace(row, key=key)
+
+    return [with_key(row) for row in checked]
 
 
-def _in_order(check: _Checker, rows: Iterable[RawRow]) -> Iterator[Row | str]:
-    """Check in threads (decoding releases the GIL), a chunk at a time, in the rows' order."""
-    rows = iter(rows)
+def _decode_all(images: Sequence[bytes | Path]) -> list[tuple[str, str]]:
+    """Per image the hash of its bytes and why it cannot be read, one of them empty; in threads (decoding releases the GIL)."""
     with ThreadPoolExecutor(DECODERS) as pool:
-        while chunk := list(islice(rows, 256)):
-            yield from pool.map(check, chunk)
+        return list(pool.map(_decode, images))
+
+
+def _decode(image: bytes | Path) -> tuple[str, str]:
+    try:
+        read_image(image)
+        return hashlib.sha256(image if isinstance(image, bytes) else image.read_bytes()).hexdigest(), ""
+    except (ImageError, OSError) as error:
+        return "", str(error)

@@ -204,14 +204,19 @@ class HeadTraining(Recipe):
         rows = list(self._drawn(batch))
         if self.guard is None or not rows:
             return torch.zeros((), device=self.device)
-        losses = self.guard.answer_losses(
+        losses = self.answer_losses(batch, rows)
+        return losses.sum() / (len(batch["keys"]) * self.lm_fraction)
+
+    def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
+        """L_LM of these rows through the frozen LLM, on cached features; (len(rows),) in nats per token."""
+        assert self.guard is not None, "rows are drawn for the LLM where there is one"
+        return self.guard.answer_losses(
             [batch["images"][row] or STAND_IN for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],
             passed=self.tower.unpack(self.features.read([batch["keys"][row] for row in rows])),
             gradient_checkpointing=self.gradient_checkpointing,
         )
-        return losses.sum() / (len(batch["keys"]) * self.lm_fraction)
 
     def _drawn(self, batch: Batch) -> Iterator[int]:
         for row, drawn in enumerate(self.chosen(batch, "lm", self.lm_fraction)):

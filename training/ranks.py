@@ -30,7 +30,25 @@ class Ranks:
 
     @classmethod
     def of(cls, trainer: Any) -> Ranks:
-        """Those of a Lightning trainer, whose processes can speak to each other by then."""
+        """Those of a Lightning trainer, whose processes can speak to each other by then.
+
+        Raises:
+            ValueError: a strategy that splits the weights among the processes.
+        """
+        from lightning.pytorch.strategies import (  # reading a table needs none
+            FSDPStrategy,
+            ModelParallelStrategy,
+        )
+
+        strategy = trainer.strategy
+        if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy)) or getattr(
+            strategy, "zero_stage_3", False
+        ):
+            raise ValueError(
+                f"{type(strategy).__name__} splits the weights among the processes, and the finished folder is "
+                "written from whole ones; use --trainer.strategy ddp, and --model.gradient_checkpointing true "
+                "where memory is short"
+            )
         return cls(trainer.global_rank, trainer.world_size)
 
     def gather(self, value: ResultT) -> list[ResultT]:

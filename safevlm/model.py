@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from safevlm.backbone import (
     HubOptions,
     Inputs,
     TowerPass,
+    checkpointed_layers,
     encode,
     fill_placeholders,
     language_linears,
@@ -274,23 +275,24 @@ class SafeVLM(nn.Module, ModelHubMixin):
         *,
         hints: Sequence[str] | None = None,
         head_prompts: Sequence[str] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> SafetyOutput:
         """One training step's losses and logits: one prompt and answer per row, and an image or None.
 
         Args:
             images: RGB images.
             hints: one per row, put before the prompt; an empty one leaves it as it is.
-            head_prompts: one per row, what the head reads; an empty one means the image alone, None
-                the prompts.
+            head_prompts: one per row, what the head reads; an empty one means the image alone, None the prompts.
+            gradient_checkpointing: as in `answer_losses`.
         """
         rows = [row for row, image in enumerate(images) if image is not None]
         tower = self.backbone.tower
         passed = tower(tower.preprocess([image for image in images if image is not None])) if rows else None
-        head: ViewOutput | None = None
-        if passed is not None:
-            texts = prompts if head_prompts is None else head_prompts
-            head = self.head(passed, [texts[row] for row in rows])
-        return SafetyOutput(self.answer_losses(images, prompts, answers, hints=hints, passed=passed), head)
+        texts = prompts if head_prompts is None else head_prompts
+        head = None if passed is None else self.head(passed, [texts[row] for row in rows])
+        more: dict[str, Any] = {"passed": passed, "gradient_checkpointing": gradient_checkpointing}
+        losses = self.answer_losses(images, prompts, answers, hints=hints, **more)
+        return SafetyOutput(losses, head)
 
     def head(self, passed: TowerPass, prompts: Sequence[str]) -> ViewOutput:
         """The plain modules on a tower's pass, with gradients; one prompt per image, "" for none."""
@@ -311,11 +313,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
         *,
         hints: Sequence[str] | None = None,
         passed: TowerPass | None = None,
+        gradient_checkpointing: bool = False,
     ) -> Tensor:
         """The language model's part of `forward`: (B,) mean cross-entropy of each answer's tokens.
 
         Args:
             passed: the tower's pass over the images that are not None, where there is one already.
+            gradient_checkpointing: run the LLM's layers again in the backward pass, to save memory.
         """
         given = [image for image in images if image is not None]
         if given and passed is None:
@@ -325,8 +329,9 @@ class SafeVLM(nn.Module, ModelHubMixin):
             chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
         tokens = self.config.num_tokens
         inputs = encode(self.backbone, chats, given, safety_tokens=tokens, answers=answers, passed=passed)
-        with self._in_place(inputs, passed, range(len(given)), [1] * len(given)):
-            logits = self.language_model(**self.backbone.on_device(inputs.tensors)).logits
+        recomputed = checkpointed_layers(self.language_model) if gradient_checkpointing else nullcontext()
+        with recomputed, self._in_place(inputs, passed, range(len(given)), [1] * len(given)):
+            logits = self.language_model(**self.backbone.on_device(inputs.tensors), use_cache=False).logits
         assert inputs.labels is not None  # answers were given
         return answer_losses(logits, inputs.labels)
 

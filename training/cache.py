@@ -7,6 +7,9 @@ index names, was interrupted and is computed again. So is an image whose checksu
 
 Features are stored as float16 by default: relative error up to 2^-11 (0.05 %), half the size of float32
 (LLaVA-1.5: 1.2 MB per image). Values beyond float16's 65,504 are refused, not clipped.
+
+Processes that share a folder find what the others wrote by its name (`load`), not by listing the folder,
+which network file systems may answer from memory.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import logging
 import os
 import secrets
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -32,14 +35,19 @@ from safevlm.errors import DataError
 LOGGER = logging.getLogger(__name__)
 Precision: TypeAlias = Literal["float16", "float32"]
 SCHEMA = 2
+BROKEN = (OSError, ValueError, KeyError, TypeError)
+"""What reading a shard that is not whole raises."""
 SHARD_BYTES = 64 * 2**20
 """Features that an interruption can lose."""
 
 
-def cache_identity(tower: VisionTower, precision: Precision) -> dict[str, Any]:
+def cache_identity(tower: VisionTower, precision: Precision, *, states: int = 1) -> dict[str, Any]:
     """What features depend on: the tower's weights, the layer, the preprocessing, how they are stored.
 
     The weights' hash is over all of them, in bfloat16, so that it does not depend on the dtype they were loaded in.
+
+    Args:
+        states: how many features each position has, side by side: that of the layer, and what else the LLM reads.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tower.module.state_dict().items()):
@@ -54,6 +62,7 @@ def cache_identity(tower: VisionTower, precision: Precision) -> dict[str, Any]:
         "drops_class_token": tower.drops_class_token,
         "preprocessing_sha256": hashlib.sha256(preprocessing.encode()).hexdigest(),
         "precision": precision,
+        **({"states": states} if states > 1 else {}),
     }
 
 
@@ -94,15 +103,17 @@ class FeatureCache:
     def _bind(self) -> None:
         path = self.folder / "cache.json"
         if not path.exists():
-            _write_atomically(path, json.dumps(self.identity, indent=2).encode())
+            content = json.dumps(self.identity, indent=2).encode()
+            _write_atomically(path, lambda file: file.write(content))
         try:
             found = json.loads(path.read_bytes())
         except ValueError as error:
             raise DataError(
                 f"{path}: is not JSON ({error}); delete the folder, it is computed again"
             ) from error
-        for key, own in self.identity.items():
-            other = found.get(key) if isinstance(found, dict) else None
+        found = found if isinstance(found, dict) else {}
+        for key in {**self.identity, **found}:
+            own, other = self.identity.get(key), found.get(key)
             if other != own:
                 raise DataError(
                     f"{path}: the features in this cache have {key} {other!r}, this run's tower has {own!r}; "
@@ -112,40 +123,50 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def states(self) -> int:
+        """How many features each position has."""
+        return int(self.identity.get("states", 1))
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the shards that are known."""
+        return list(self._shards)
+
     def reload(self) -> None:
-        """Find what other processes wrote; shards that are not whole are left out and logged."""
+        """Find what is in the folder; shards that are not whole are deleted and logged."""
         for index in sorted(self.folder.glob("shard-*.json")):
-            if index.stem in self._shards:
-                continue
             try:
-                found = json.loads(index.read_bytes())
-                keys, size = list(found["keys"]), found["bytes"]
-                grids = [[(int(h), int(w)) for h, w in views] for views in found["grids"]]
-                checks = list(found["crc32"])
-                data = index.with_suffix(".npy")
-                if data.stat().st_size != size:
-                    raise ValueError(f"{data.name} has {data.stat().st_size} bytes, {size} expected")
-                values = np.load(data, mmap_mode="r", allow_pickle=False)
-                ends = list(accumulate(sum(h * w for h, w in views) for views in grids))
-                if not (len(keys) == len(checks) == len(grids) and ends and ends[-1] == len(values)):
-                    raise ValueError(f"{len(values)} rows, {len(keys)} keys of {ends[-1:]} rows")
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                self._drop(index.stem, str(error))
-                continue
-            self._shards[index.stem] = values
-            starts = [0, *ends]
-            for key, views, check, start in zip(keys, grids, checks, starts[:-1], strict=True):
-                self._places[key] = _Place(index.stem, start, tuple(views), check)
+                self._know(index.stem)
+            except BROKEN as error:
+                self.drop(index.stem, str(error))
+
+    def load(self, shards: Iterable[str]) -> None:
+        """Know shards that other processes wrote, by their names; those that cannot be read are logged."""
+        for shard in shards:
+            try:
+                self._know(shard)
+            except BROKEN as error:
+                LOGGER.warning("%s/%s: cannot be read (%s)", self.folder, shard, error)
+
+    def _know(self, shard: str) -> None:
+        if shard not in self._shards:
+            self._shards[shard], places = _open_shard(self.folder / f"{shard}.json")
+            self._places.update(places)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """The keys, each once, that have no features or damaged ones; reads every row that is there."""
-        wanted = dict.fromkeys(keys)
-        damaged = {self._places[key].shard for key in wanted if key in self._places and not self._whole(key)}
-        for shard in damaged:
-            self._drop(shard, "a checksum does not match")
-        return [key for key in wanted if key not in self._places and key not in self._pending]
+        """The keys, each once, that have no features."""
+        return [key for key in dict.fromkeys(keys) if key not in self._places and key not in self._pending]
 
-    def _drop(self, shard: str, reason: str) -> None:
+    def damaged(self, keys: Iterable[str], shards: Iterable[str]) -> list[str]:
+        """Which of these shards have features of the keys that do not match their checksums; reads all of them."""
+        asked = set(shards)
+        places = {key: self._places[key].shard for key in dict.fromkeys(keys) if key in self._places}
+        return list(
+            dict.fromkeys(shard for key, shard in places.items() if shard in asked and not self._whole(key))
+        )
+
+    def drop(self, shard: str, reason: str) -> None:
         """Forget a shard; its images are computed again."""
         LOGGER.warning(
             "%s/%s: an interrupted or damaged shard is computed again (%s)", self.folder, shard, reason
@@ -163,11 +184,15 @@ class FeatureCache:
         rows: np.ndarray[Any, Any] = self._shards[place.shard][place.start : place.start + place.count]
         return rows
 
-    def read(self, keys: Sequence[str]) -> Views:
-        """The views of these images, float32; raises KeyError for a key that was never written."""
+    def read(self, keys: Sequence[str], *, channels: int | None = None) -> Views:
+        """The views of these images, float32; raises KeyError for a key that was never written.
+
+        Args:
+            channels: how many, from the first on; None: all.
+        """
         found, owners = [], []
         for number, key in enumerate(keys):
-            rows = torch.from_numpy(self._rows(key).astype(np.float32))
+            rows = torch.from_numpy(self._rows(key)[:, :channels].astype(np.float32))
             grids = self._places[key].grids
             parts = rows.split([h * w for h, w in grids])
             found += list(zip(parts, grids, strict=True))
@@ -200,27 +225,52 @@ class FeatureCache:
             return
         rows = [rows for rows, _ in self._pending.values()]
         data = self.folder / f"shard-{secrets.token_hex(8)}.npy"
-        part = data.with_name(f".{data.name}.part")
-        with part.open("wb") as file:
-            np.save(file, np.concatenate(rows), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, data)
         index = {
             "keys": list(self._pending),
             "crc32": [zlib.crc32(part.tobytes()) for part in rows],
             "grids": [grids for _, grids in self._pending.values()],
-            "bytes": data.stat().st_size,
         }
-        _write_atomically(data.with_suffix(".json"), json.dumps(index).encode())
+        try:
+            _write_atomically(data, lambda file: np.save(file, np.concatenate(rows), allow_pickle=False))
+            content = json.dumps({**index, "bytes": data.stat().st_size}).encode()
+            _write_atomically(data.with_suffix(".json"), lambda file: file.write(content))
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: cannot write features ({error}); free space, or give another folder "
+                "(--model.cache.folder). What was written before is kept"
+            ) from error
         self._pending.clear()
-        self.reload()
+        self.load([data.stem])
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def _open_shard(index: Path) -> tuple[np.memmap[Any, Any], dict[str, _Place]]:
+    """A shard's rows and where each key's are; raises what reading raises, and ValueError where they do not fit."""
+    found = json.loads(index.read_bytes())
+    keys, size = list(found["keys"]), found["bytes"]
+    grids = [[(int(h), int(w)) for h, w in views] for views in found["grids"]]
+    checks = list(found["crc32"])
+    data = index.with_suffix(".npy")
+    if data.stat().st_size != size:
+        raise ValueError(f"{data.name} has {data.stat().st_size} bytes, {size} expected")
+    values = np.load(data, mmap_mode="r", allow_pickle=False)
+    ends = list(accumulate(sum(h * w for h, w in views) for views in grids))
+    if not (len(keys) == len(checks) == len(grids) and ends and ends[-1] == len(values)):
+        raise ValueError(f"{len(values)} rows, {len(keys)} keys of {ends[-1:]} rows")
+    starts = [0, *ends[:-1]]
+    places = {
+        key: _Place(index.stem, start, tuple(views), check)
+        for key, views, check, start in zip(keys, grids, checks, starts, strict=True)
+    }
+    return values, places
+
+
+def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ def train(stage: Stage, argv: Sequence[str] | None = None) -> None:
     Args:
         stage: "head" (stage 1: modules on a frozen backbone) or "joint" (stage 2: modules + LoRA).
         argv: flags, as on the command line; `--help` lists them. `--config` takes a file, or the name of a
-            shipped one: head, joint, mini_head, mini_joint.
+            shipped one: head, joint, mini_head, mini_joint, and head_8gpus, joint_8gpus to be given after.
 
     Raises:
         MissingExtraError: lightning is not installed.

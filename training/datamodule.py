@@ -17,6 +17,7 @@ from safevlm.errors import DataError
 from safevlm.taxonomy import Taxonomy
 
 from .draw import draw
+from .ranks import Ranks
 from .table import IGNORED, Needs, Row, read_table
 
 LOGGER = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class SafetyDataModule(LightningDataModule):
         self.batch_size, self.workers = batch_size, workers
         self.tune_fraction, self.seed, self.skip_bad = tune_fraction, seed, skip_bad
         self.decode = True
+        self.ranks = Ranks()
         self.train_rows: list[Row] = []
         self.tune_rows: list[Row] = []
         self.clean_rows: list[Row] = []
@@ -89,18 +91,19 @@ class SafetyDataModule(LightningDataModule):
         if self.train_rows or self.trainer is None:
             return
         recipe: Any = self.trainer.lightning_module
+        self.ranks = Ranks.of(self.trainer)
         self.read(recipe.taxonomy, recipe.needs)
 
     def read(self, taxonomy: Taxonomy, needs: Needs) -> None:
         """Check every row and split them; raises DataError with the bad rows."""
-        rows = read_table(self.table, taxonomy, needs=needs, skip_bad=self.skip_bad)
+        rows = read_table(self.table, taxonomy, needs=needs, skip_bad=self.skip_bad, ranks=self.ranks)
         self.train_rows, self.tune_rows = self._split(rows)
         if not any(row.level != IGNORED for row in self.train_rows):
             raise DataError(
                 f"{self.table}: no training row has a risk_level; the head has nothing to learn from"
             )
         if self.clean is not None:
-            found = read_table(self.clean, taxonomy, needs=needs, skip_bad=self.skip_bad)
+            found = read_table(self.clean, taxonomy, needs=needs, skip_bad=self.skip_bad, ranks=self.ranks)
             self.clean_rows = [_as_clean(row, taxonomy) for row in found if row.split in ("", "train")]
             if not self.clean_rows:
                 raise DataError(

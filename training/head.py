@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from safevlm import checkpoint as checkpoints
 from safevlm.backbone import (
@@ -34,12 +34,16 @@ from safevlm.viewing import ViewOutput, view_output
 
 from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
+from .fill import Filler
 from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes, backbone_place
+from .ranks import Ranks
 from .recipe import Recipe, open_guard
-from .table import Needs, Row
+from .table import Needs
 
 LOGGER = logging.getLogger(__name__)
 CACHES = Path("~/.cache/safevlm/features")
+STAND_IN = Image.new("RGB", (1, 1))
+"""For a backbone that needs to know that there is an image, and gets its features from the cache."""
 
 
 class HeadTraining(Recipe):
@@ -54,6 +58,8 @@ class HeadTraining(Recipe):
         train_tokens: whether set B is trained with L_LM through the frozen LLM (needs responses); False
             reads no LLM.
         lm_fraction: share of the rows, drawn anew each epoch, that go through the LLM, in (0, 1].
+        gradient_checkpointing: whether the LLM's layers are run again in the backward pass, which takes about a
+            third more time and a fraction of the memory; without `train_tokens` there is no such pass.
         dtype: of the frozen backbone; auto takes the files' own.
         sizes: of fresh modules.
         schedule: learning rate in AdamW, warm-up (20 steps) and decay.
@@ -72,6 +78,7 @@ class HeadTraining(Recipe):
         overwrite: bool = False,
         train_tokens: bool = True,
         lm_fraction: float = 1.0,
+        gradient_checkpointing: bool = False,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         sizes: Sizes = SIZES,
         schedule: Schedule = SCHEDULE,
@@ -92,7 +99,7 @@ class HeadTraining(Recipe):
                 f"lm_fraction is {lm_fraction}, a share in (0, 1] is needed; train_tokens switches L_LM off"
             )
         self.train_tokens, self.lm_fraction, self.dtype_name = train_tokens, lm_fraction, dtype
-        self.cache_options = cache
+        self.gradient_checkpointing, self.cache_options = gradient_checkpointing, cache
         self.guard: SafeVLM | None = None
         self.own: SafetyModules | None = None
         self.tower: VisionTower
@@ -118,7 +125,9 @@ class HeadTraining(Recipe):
                 "(--model.train_tokens false)"
             )
         if self.train_tokens:
-            self.guard = open_guard(self.backbone_name, self.start, self.sizes, self.dtype_name)
+            self.guard = open_guard(
+                self.backbone_name, self.start, self.sizes, self.dtype_name, device=self.root_device
+            )
             self.config, self.tower = self.guard.config, self.guard.backbone.tower
             self.prompt_table = self.guard.backbone.prompt_table
         else:
@@ -133,7 +142,7 @@ class HeadTraining(Recipe):
         config = self.sizes.config() if folder is None else checkpoints.load_config(folder)
         place, name = backbone_place(self.backbone_name or config.backbone)
         dtype = None if self.dtype_name == "auto" else getattr(torch, self.dtype_name)
-        self.tower = load_tower(place, dtype=dtype, layer=config.vision_layer)
+        self.tower = load_tower(place, dtype=dtype, layer=config.vision_layer, device_map=self.root_device)
         alone = self.tower.family.alone
         self.prompt_table = None if alone else load_prompt_table(place)
         if folder is None:
@@ -148,41 +157,30 @@ class HeadTraining(Recipe):
 
     def prepare(self) -> None:
         """Fill the cache with every image of the run; the processes share the work."""
-        self.data.decode = self.train_tokens
+        self.data.decode = self.guard is not None and not self.tower.family.reads_prepared
         if self.train_tokens and not any(row.response.strip() for row in self.data.train_rows):
             raise DataError(
                 f"{self.data.table}, column response: is empty in every row, and train_tokens needs answers; "
                 "add them, or train the head alone (--model.train_tokens false)"
             )
-        identity = cache_identity(self.tower, self.cache_options.precision)
-        folder = Path(
-            self.cache_options.folder or CACHES / f"{identity['tower_sha256'][:16]}{self.tower.layer}"
-        )
-        self.features = FeatureCache(folder.expanduser(), identity)
-        rows = {row.key: row for row in self.data.rows}
-        missing = self.features.missing(rows)
-        LOGGER.info("feature cache %s: %d of %d images to compute", folder, len(missing), len(rows))
-        self.trainer.strategy.barrier("safevlm-cache-listed")
-        self._fill([rows[key] for key in missing[self.global_rank :: self.trainer.world_size]])
-        self.trainer.strategy.barrier("safevlm-cache-filled")
-        self.features.reload()
-
-    def _fill(self, rows: list[Row]) -> None:
-        if not rows:
-            return
         self.tower.module.to(self.trainer.strategy.root_device)
-        size = self.cache_options.batch_size
-        silent = self.global_rank > 0 or self.trainer.progress_bar_callback is None
-        for start in tqdm(range(0, len(rows), size), desc="vision features", unit="batch", disable=silent):
-            part = rows[start : start + size]
-            images = [image for image in (row.open() for row in part) if image is not None]
-            passed = self.tower(self.tower.preprocess(images))
-            self.features.write([row.key for row in part], passed.views)
-        self.features.flush()
+        states = 1 if self.guard is None else self.tower.states
+        identity = cache_identity(self.tower, self.cache_options.precision, states=states)
+        own = f"{identity['tower_sha256'][:16]}{self.tower.layer}" + (f"x{states}" if states > 1 else "")
+        folder = Path(self.cache_options.folder or CACHES / own)
+        self.features = FeatureCache(folder.expanduser(), identity)
+        filler = Filler(
+            self.features,
+            self.tower,
+            ranks=Ranks.of(self.trainer),
+            batch_size=self.cache_options.batch_size,
+            silent=self.global_rank > 0 or self.trainer.progress_bar_callback is None,
+        )
+        filler.fill({row.key: row for row in self.data.rows})
 
     def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head on cached features; every row has an image."""
-        views = self.features.read(batch["keys"])
+        views = self.features.read(batch["keys"], channels=self.tower.dim)
         outputs = [
             view_output(
                 self.safety,
@@ -206,12 +204,19 @@ class HeadTraining(Recipe):
         rows = list(self._drawn(batch))
         if self.guard is None or not rows:
             return torch.zeros((), device=self.device)
-        losses = self.guard.answer_losses(
-            [batch["images"][row] for row in rows],
+        losses = self.answer_losses(batch, rows)
+        return losses.sum() / (len(batch["keys"]) * self.lm_fraction)
+
+    def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
+        """L_LM of these rows through the frozen LLM, on cached features; (len(rows),) in nats per token."""
+        assert self.guard is not None, "rows are drawn for the LLM where there is one"
+        return self.guard.answer_losses(
+            [batch["images"][row] or STAND_IN for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],
+            passed=self.tower.unpack(self.features.read([batch["keys"][row] for row in rows])),
+            gradient_checkpointing=self.gradient_checkpointing,
         )
-        return losses.sum() / (len(batch["keys"]) * self.lm_fraction)
 
     def _drawn(self, batch: Batch) -> Iterator[int]:
         for row, drawn in enumerate(self.chosen(batch, "lm", self.lm_fraction)):

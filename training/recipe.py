@@ -104,6 +104,12 @@ class Recipe(LightningModule):
             raise TypeError("the stages train on a SafetyDataModule; pass one as `datamodule` to trainer.fit")
         return found
 
+    @property
+    def root_device(self) -> torch.device:
+        """The device of this process."""
+        found: torch.device = self.trainer.strategy.root_device
+        return found
+
     def setup(self, stage: str) -> None:
         """Refuse to overwrite, load the parts, weigh the classes."""
         if (self.output_dir / checkpoint.CONFIG).exists() and not self.overwrite:
@@ -300,13 +306,21 @@ class Recipe(LightningModule):
         self.trainer.strategy.barrier("safevlm-written")
 
 
-def open_guard(backbone: str | None, start: str | None, sizes: Sizes, dtype: str) -> SafeVLM:
-    """Fresh modules on a backbone, or a checkpoint to continue (on another copy of its backbone where one is given)."""
+def open_guard(
+    backbone: str | None, start: str | None, sizes: Sizes, dtype: str, *, device: torch.device
+) -> SafeVLM:
+    """Fresh modules on a backbone, or a checkpoint to continue (on another copy of its backbone where one is given).
+
+    The weights go from the mapped files to the process's own device, with no copy in the host's memory.
+    The modules are float32 beside a backbone of any dtype, since they are trained.
+    """
     place, name = backbone_place(backbone) if backbone is not None else (None, None)
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
     if start is None:
         assert place is not None
-        return SafeVLM.attach(load_backbone(place, dtype=dtype), sizes.config().with_changes(backbone=name))
-    guard = SafeVLM.from_pretrained(start, backbone=place, dtype=dtype)
+        config = sizes.config().with_changes(backbone=name)
+        return SafeVLM.attach(load_backbone(place, **options), config, safety_dtype=torch.float32)
+    guard = SafeVLM.from_pretrained(start, backbone=place, safety_dtype=torch.float32, **options)
     guard.config = guard.config.with_changes(backbone=name or guard.config.backbone)
     return guard
 

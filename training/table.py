@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from .columns import label_name
 from .formats import read_rows
 from .images import read_value
 from .marks import with_marked_images
+from .ranks import Ranks
 from .raw import SPLITS, BadRowError, RawRow
 from .tally import Tally
 
@@ -80,7 +80,12 @@ class Needs:
 
 
 def read_table(
-    path: str | Path, taxonomy: Taxonomy, *, needs: Needs | None = None, skip_bad: bool = False
+    path: str | Path,
+    taxonomy: Taxonomy,
+    *,
+    needs: Needs | None = None,
+    skip_bad: bool = False,
+    ranks: Ranks | None = None,
 ) -> list[Row]:
     """Read and check every row of a table.
 
@@ -89,6 +94,7 @@ def read_table(
         taxonomy: the names that labels may have.
         needs: what every row must have; an image when None.
         skip_bad: log and drop bad rows instead of raising.
+        ranks: the processes that read this table together, each of which decodes its share of the images.
 
     Raises:
         DataError: bad rows (file, row, column and reason of each), no row at all, or none that is good.
@@ -98,7 +104,8 @@ def read_table(
     rows: list[Row] = []
     bad: list[str] = []
     tally = Tally()
-    for checked in _in_order(check, with_marked_images(tally.count(read_rows(path, taxonomy)))):
+    found = [check(raw) for raw in with_marked_images(tally.count(read_rows(path, taxonomy)))]
+    for checked in _with_keys(found, ranks or Ranks()):
         if isinstance(checked, Row):
             rows.append(checked)
         else:
@@ -148,8 +155,7 @@ class _Checker:
         if split and split not in SPLITS:
             raise BadRowError("split", f"is {split!r}; known are {', '.join(SPLITS)}")
         image = self._image(raw)
-        key = "" if image is None else self._decode(image)
-        return Row(image, key, prompt, response, level, category, SPLITS.get(split, ""), where)
+        return Row(image, "", prompt, response, level, category, SPLITS.get(split, ""), where)
 
     def _text(self, values: dict[str, Any], column: str) -> str:
         value = values.get(column)
@@ -178,17 +184,30 @@ class _Checker:
             raise BadRowError("image", "is empty; this stage needs one in every row")
         return image
 
-    def _decode(self, image: bytes | Path) -> str:
-        try:
-            read_image(image)
-            return hashlib.sha256(image if isinstance(image, bytes) else image.read_bytes()).hexdigest()
-        except (ImageError, OSError) as error:
-            raise BadRowError("image", str(error)) from error
+
+def _with_keys(checked: Sequence[Row | str], ranks: Ranks) -> list[Row | str]:
+    """The rows with the hashes of their images, each of which is decoded once, by one of the processes."""
+    images = [row.image for row in checked if isinstance(row, Row) and row.image is not None]
+    found = iter(ranks.share(images, _decode_all))
+
+    def with_key(row: Row | str) -> Row | str:
+        if isinstance(row, str) or row.image is None:
+            return row
+        key, error = next(found)
+        return f"{row.where}, column image: {error}" if error else replace(row, key=key)
+
+    return [with_key(row) for row in checked]
 
 
-def _in_order(check: _Checker, rows: Iterable[RawRow]) -> Iterator[Row | str]:
-    """Check in threads (decoding releases the GIL), a chunk at a time, in the rows' order."""
-    rows = iter(rows)
+def _decode_all(images: Sequence[bytes | Path]) -> list[tuple[str, str]]:
+    """Per image the hash of its bytes and why it cannot be read, one of them empty; in threads (decoding releases the GIL)."""
     with ThreadPoolExecutor(DECODERS) as pool:
-        while chunk := list(islice(rows, 256)):
-            yield from pool.map(check, chunk)
+        return list(pool.map(_decode, images))
+
+
+def _decode(image: bytes | Path) -> tuple[str, str]:
+    try:
+        read_image(image)
+        return hashlib.sha256(image if isinstance(image, bytes) else image.read_bytes()).hexdigest(), ""
+    except (ImageError, OSError) as error:
+        return "", str(error)

@@ -1,5 +1,6 @@
 """The only room that knows a Hugging Face or timm model."""
 
+from .checkpointing import checkpointed_layers
 from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
 from .fingerprint import same_weights
 from .freeze import freeze
@@ -42,6 +43,7 @@ __all__ = [
     "TowerPass",
     "Views",
     "VisionTower",
+    "checkpointed_layers",
     "encode",
     "family_of",
     "fill_placeholders",

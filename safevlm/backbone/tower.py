@@ -20,7 +20,7 @@ from safevlm.errors import BackboneError
 from .families import Family, TowerInputs
 from .fingerprint import fingerprint
 from .layer import layers_read
-from .views import Views
+from .views import Grid, Views
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class VisionTower:
         depth: layers of the whole tower, of which the module may have the first alone.
         deepest: how many of its layers the backbone's own code reads; None: all.
         drops_class_token: whether its first position is dropped.
+        llm_layers: hidden states that the backbone's own code reads; empty: the tower's own output.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class VisionTower:
         depth: int | None,
         deepest: int | None,
         drops_class_token: bool,
+        llm_layers: Sequence[int] = (),
     ) -> None:
         self.module = module
         self.image_processor = image_processor
@@ -99,6 +101,7 @@ class VisionTower:
         self.depth = depth
         self.deepest = deepest
         self.drops_class_token = drops_class_token
+        self.llm_layers = tuple(llm_layers)
         self._compiled: Any = None
         self.lock = _lock_of(module)
 
@@ -232,6 +235,62 @@ class VisionTower:
                 "check `vision_feature_select_strategy` ('default' drops a class token, 'full' drops none)"
             )
         return Views.of_one_grid(features, grid, owners, boxes)
+
+    def positions(self, inputs: TowerInputs) -> int:
+        """How many patch features the inputs' images will have, all together; the tower is not run."""
+        if inputs.grids is not None:
+            return sum(h * w for h, w in inputs.grids)
+        arguments = self.family.tower_arguments(inputs.tensors, self._config)
+        h, w = self.family.grid(arguments["pixel_values"], self._config)
+        return h * w * sum(len(boxes) for boxes in inputs.boxes)
+
+    @property
+    def states(self) -> int:
+        """How many features each position has in what `pack` keeps."""
+        return self.family.llm_states(self._llm_reads, self._config)
+
+    def pack(self, passed: TowerPass) -> Views:
+        """All that the LLM reads of a pass, to be kept for `unpack`: per position, the features and what else it reads."""
+        found = self.family.llm_features(
+            passed.output, layers=self._llm_reads, drops_class_token=self.drops_class_token
+        )
+        whole, grids = torch.cat(found, dim=-1), [grid for _, grid in passed.views]
+        parts = whole.split([h * w for h, w in grids]) if self.family.packed else whole
+        return Views.gather(list(zip(parts, grids, strict=True)), passed.views.owners, passed.views.boxes)
+
+    def unpack(self, views: Views) -> TowerPass:
+        """A pass made of what `pack` kept, for `replay`; the tower is not run.
+
+        Args:
+            views: in any float dtype, on any device.
+        """
+        kept = [(features.to(self.device, self.dtype), grid) for features, grid in views]
+        parts = [features for features, _ in kept]
+        whole = torch.cat(parts) if self.family.packed else torch.stack(parts)
+        output = self.family.output_of(
+            whole.split(self.dim, dim=-1),
+            layers=self._llm_reads,
+            depth=self.depth,
+            drops_class_token=self.drops_class_token,
+        )
+        own: list[list[Grid]] = [[] for _ in range(len(views))]
+        for owner, (_, grid) in zip(views.owners, kept, strict=True):
+            own[owner].append(grid)
+        rows = tuple(self.family.rows_of(grids, self._config) for grids in own)
+        read = [(features[:, : self.dim], grid) for features, grid in kept]
+        return TowerPass(Views.gather(read, views.owners, views.boxes), rows, output, self._blank(len(views)))
+
+    @property
+    def _llm_reads(self) -> tuple[int | None, ...]:
+        """The hidden state that is read, then the others that the LLM reads; None: the tower's own output."""
+        return (self.layer, *(layer for layer in self.llm_layers if layer != self.layer))
+
+    def _blank(self, images: int) -> Tensor:
+        """Pixels of the size that images have, for a backbone that asks for replayed features."""
+        if not self.family.reads_prepared:
+            return torch.empty(0)  # made of the images themselves
+        pixels = self.preprocess([Image.new("RGB", (64, 64))]).tensors["pixel_values"]
+        return pixels.new_zeros(()).expand(images, *pixels.shape[1:])
 
     @contextmanager
     def replay(

@@ -109,6 +109,7 @@ def tower_of(
         depth=depth,
         deepest=deepest,
         drops_class_token=family.drops_class_token(config),
+        llm_layers=others or (),
     )
 
 

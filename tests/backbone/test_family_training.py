@@ -82,6 +82,17 @@ def test_the_cache_holds_every_view_that_the_tower_sees(stages):
         torch.testing.assert_close(own, features, rtol=1e-4, atol=1e-4)
 
 
+def test_cached_features_give_the_answer_losses_of_the_towers_own_pass(stages):
+    head, rows = stages.head, stages.head.data.rows
+    images = [row.open() for row in rows]
+    prompts, answers = [row.prompt for row in rows], [row.response for row in rows]
+    cached = head.tower.unpack(head.features.read([row.key for row in rows]))
+    with torch.no_grad():
+        expected = head.guard.answer_losses(images, prompts, answers)
+        found = head.guard.answer_losses(images, prompts, answers, passed=cached)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("stage", ["head", "joint"])
 def test_folders_load_with_the_scores_and_answers_that_were_trained(stages, stage):
     trained, folder = getattr(stages, stage).guard, stages.folder / stage

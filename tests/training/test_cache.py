@@ -91,6 +91,10 @@ def test_flipped_bit_is_found(filled, identity):
     content[-1] ^= 1
     data.write_bytes(bytes(content))
     cache = FeatureCache(filled, identity)
+    assert cache.damaged(KEYS[:2], cache.shards) == []  # the image that is damaged is not asked for
+    assert cache.damaged(KEYS, []) == []
+    assert cache.damaged(KEYS, cache.shards) == [data.stem]
+    cache.drop(data.stem, "damaged")
     assert cache.missing(KEYS) == KEYS
     assert FeatureCache(filled, identity).missing(KEYS[:1]) == KEYS[:1]  # the shard is gone for good
 

@@ -13,11 +13,27 @@ from safevlm.training.table import Needs, read_table
 
 from safevlm.errors import MissingExtraError
 
-SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+SHIPPED = ["head", "joint", "mini_head", "mini_joint"]
 
 
-def test_four_configs_are_shipped():
-    assert SHIPPED == ["head", "joint", "mini_head", "mini_joint"]
+def test_configs_of_both_stages_and_what_eight_gpus_change_are_shipped():
+    found = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    assert found == sorted([*SHIPPED, "head_8gpus", "joint_8gpus"])
+
+
+@pytest.mark.parametrize("name", ["head", "joint"])
+def test_eight_gpus_keep_the_global_batch_and_the_rest(name):
+    argv = [
+        "--data.table",
+        "t.parquet",
+        "--trainer.accelerator=cpu",
+    ]  # after the configs, so that it runs anywhere
+    one = command(name, ["--config", name, *argv])
+    eight = command(name, ["--config", name, "--config", f"{name}_8gpus", *argv])
+    assert (eight.trainer.world_size, type(eight.trainer.strategy).__name__) == (8, "DDPStrategy")
+    assert eight.datamodule.batch_size * 8 * eight.trainer.accumulate_grad_batches == 128
+    assert eight.trainer.max_epochs == one.trainer.max_epochs
+    assert (eight.model.gradient_checkpointing, one.model.gradient_checkpointing) == (True, True)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -127,8 +127,9 @@ def test_frozen_parameters_are_bit_equal_after_training(stage, head, joint):
     assert {f"{prefix}tokens.prompt", f"{prefix}tokens.head", f"{prefix}head.prompt.weight"} <= moved
 
 
-def test_second_epoch_and_second_run_do_not_call_the_tower(head, backbone, tmp_path):
-    calls = []
+@pytest.mark.parametrize("tokens", ["true", "false"])
+def test_the_tower_sees_each_image_once_in_all_epochs_and_runs(tokens, head):
+    seen = []
 
     class Count(Callback):
         def setup(self, trainer, module, stage):
@@ -136,14 +137,50 @@ def test_second_epoch_and_second_run_do_not_call_the_tower(head, backbone, tmp_p
 
             def counted():
                 build()
-                module.tower.module.register_forward_hook(lambda *_: calls.append(1))
+                first = next(p for p in module.tower.module.modules() if isinstance(p, torch.nn.Conv2d))
+                first.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
 
             module.build = counted
 
-    run("head", head(**{"model.train_tokens": "false", "trainer.max_epochs": 3}), Count())
-    assert len(calls) == 1  # 24 images in one batch of 32
-    run("head", head(**{"model.train_tokens": "false", "model.overwrite": "true"}), Count())
-    assert len(calls) == 1
+    made = run("head", head(**{"model.train_tokens": tokens, "trainer.max_epochs": 3}), Count())
+    assert sum(seen) == 24
+    assert not made.datamodule.decode  # the LLM gets its features from the cache, too
+    run("head", head(**{"model.train_tokens": tokens, "model.overwrite": "true"}), Count())
+    assert sum(seen) == 24
+
+
+class Kept(Callback):
+    """Numbers that autograd kept for the backward pass of the first step."""
+
+    def __init__(self):
+        self.count, self.hooks = 0, None
+
+    def keep(self, tensor):
+        self.count += tensor.numel()
+        return tensor
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self.keep, lambda tensor: tensor)
+        self.hooks.__enter__()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.hooks.__exit__()
+
+
+@pytest.mark.parametrize("stage", ["head", "joint"])
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(stage, head, joint):
+    found = []
+    for option in ("false", "true"):
+        more = {"model.gradient_checkpointing": option, "model.overwrite": "true", "trainer.max_steps": 1}
+        kept, gradients = Kept(), Gradients()
+        made = run(stage, (head if stage == "head" else joint)(**more), kept, gradients)
+        found.append((kept.count, gradients.seen, losses(made.model.output_dir, "train/loss")))
+        assert not any(part.training for part in made.model.guard.language_model.modules())
+    (plain, expected, loss), (fewer, again, other) = found
+    assert fewer < plain / 2
+    assert loss == other
+    assert expected.keys() == again.keys()
+    assert all(torch.equal(value, again[name]) for name, value in expected.items())
 
 
 class Gradients(Callback):
@@ -187,7 +224,11 @@ class Killer(Callback):
 def test_killed_and_resumed_run_ends_where_an_uninterrupted_one_does(stage, head, joint, tmp_path):
     argv = head if stage == "head" else joint
     whole, halved = tmp_path / "whole", tmp_path / "halved"
-    more = {"trainer.max_epochs": 3, "save_every": 1}  # four steps an epoch: killed in the second one
+    more = {
+        "trainer.max_epochs": 3,
+        "save_every": 1,
+        "model.gradient_checkpointing": "true",
+    }  # four steps an epoch: killed in the second one
     train(stage, argv(**more, **{"model.output_dir": whole}))
     again = argv(**more, **{"model.output_dir": halved})
     child = multiprocessing.get_context("fork").Process(target=run, args=(stage, again, Killer()))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from safevlm.errors import BackboneError
 
@@ -58,6 +59,8 @@ class Family:
     """Whether the model takes the pixel values of `prepare` as they are, one row an image."""
     answer_types: ClassVar[dict[str, int]] = {}
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
+    packed: ClassVar[bool] = False
+    """Whether the tower gets the patches of all images in one sequence."""
     alone: ClassVar[bool] = False
     """Whether it is a vision tower without a language model."""
 
@@ -118,6 +121,48 @@ class Family:
         """The tower's output -> (rows, positions, dim), or (positions, dim) where it packs images."""
         read: Tensor = output.last_hidden_state if layer is None else output.hidden_states[layer]
         return read[:, 1:] if drops_class_token else read
+
+    def llm_features(
+        self, output: Any, *, layers: Sequence[int | None], drops_class_token: bool
+    ) -> list[Tensor]:
+        """All that the model's own code reads of the tower's output, each as `features` gives it.
+
+        Args:
+            layers: hidden states; None: the tower's own output.
+        """
+        return [self.features(output, layer=n, drops_class_token=drops_class_token) for n in layers]
+
+    def llm_states(self, layers: Sequence[int | None], vision_config: Any) -> int:
+        """How many tensors `llm_features` has."""
+        return len(layers)
+
+    def output_of(
+        self,
+        features: Sequence[Tensor],
+        *,
+        layers: Sequence[int | None],
+        depth: int | None,
+        drops_class_token: bool,
+    ) -> Any:
+        """The way back from `llm_features`: a tower's output of which the model's own code reads the same.
+
+        Args:
+            depth: layers of the whole tower.
+        """
+        states: list[Tensor | None] = [None] * (1 + (depth or 0))
+        last: Tensor | None = None
+        for layer, values in zip(layers, features, strict=True):
+            # the model drops the first position again, whatever is there
+            whole = nn.functional.pad(values, (0, 0, 1, 0)) if drops_class_token else values
+            if layer is None:
+                last = whole
+            else:
+                states[layer] = whole
+        return BaseModelOutputWithPooling(last_hidden_state=last, hidden_states=tuple(states))
+
+    def rows_of(self, grids: Sequence[Grid], vision_config: Any) -> int:
+        """How many rows of the tower's input an image with views of these grids has."""
+        return len(grids)
 
     def grid(self, pixels: Tensor, vision_config: Any) -> Grid:
         """(h, w) of the features of pictures (n, 3, H, W)."""

@@ -9,9 +9,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    BaseModelOutputWithDeepstackFeatures,
+    Qwen3VLVisionModel,
+)
 
-from ..views import WHOLE
+from ..views import WHOLE, Grid
 from .family import Family, TowerInputs
 
 _TOWERS: dict[str, Any] = {
@@ -29,6 +32,7 @@ class QwenVL(Family):
 
     tower = "model.visual"
     tower_keys = ("visual.", "model.visual.")
+    packed = True
 
     def build_tower(self, vision_config: Any) -> nn.Module:
         """The class that the whole model uses."""
@@ -54,6 +58,32 @@ class QwenVL(Family):
         """The merged tokens (positions, dim), row by row within an image."""
         merged: Tensor = output.pooler_output
         return merged
+
+    def llm_features(
+        self, output: Any, *, layers: Sequence[int | None], drops_class_token: bool
+    ) -> list[Tensor]:
+        """The merged tokens, and those that Qwen3-VL adds behind its LLM's first layers."""
+        return [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+
+    def llm_states(self, layers: Sequence[int | None], vision_config: Any) -> int:
+        """The merged tokens, and one for each of Qwen3-VL's deeper layers that are read."""
+        return 1 + len(getattr(vision_config, "deepstack_visual_indexes", None) or ())
+
+    def output_of(
+        self,
+        features: Sequence[Tensor],
+        *,
+        layers: Sequence[int | None],
+        depth: int | None,
+        drops_class_token: bool,
+    ) -> Any:
+        """As Qwen3-VL's tower gives it; the other towers' have no `deepstack_features`, and none are read."""
+        merged, *deeper = features
+        return BaseModelOutputWithDeepstackFeatures(pooler_output=merged, deepstack_features=deeper)
+
+    def rows_of(self, grids: Sequence[Grid], vision_config: Any) -> int:
+        """Patches before they are merged."""
+        return sum(h * w for h, w in grids) * int(vision_config.spatial_merge_size) ** 2
 
     def opening(self, processor: Any) -> str:
         """An image begins with the token that starts vision."""

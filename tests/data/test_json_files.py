@@ -104,7 +104,7 @@ def test_text_begins_anywhere() -> None:
     ("damage", "told"),
     [
         (lambda text: gzip.compress(text)[:-12], "cut off"),
-        (lambda text: gzip.compress(text) + text, "follows the compressed data"),
+        (lambda text: gzip.compress(text) + text, "follow the compressed data"),
         (lambda text: bz2.compress(text)[:-12], "cut off"),
         (lambda text: text.decode().encode("utf-16")[:-1], "truncated"),
         (lambda text: b"\x28\xb5\x2f\xfd" + text, "Zstandard"),

@@ -16,12 +16,26 @@ from safevlm.errors import brief
 MAX_YAML_BYTES = 1 << 20
 """The largest policy or taxonomy file that is read, 1 MiB; the presets have 2 kB."""
 
+MAX_DEPTH = 20
+"""Lists and mappings within each other that are read."""
+
 MAX_NAME = 200
 """Characters of a level's or category's name, which stands in columns, terminals and pages."""
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain values only; a key that is given twice is an error, where YAML would take the last."""
+class _StrictLoader(yaml.SafeLoader):
+    """Plain values only, nested at most `MAX_DEPTH` deep; a key given twice is an error, where YAML takes the last."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            problem = f"nested more than {MAX_DEPTH} deep; a policy or taxonomy has four levels"
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -47,11 +61,9 @@ def read_yaml(path: str | Path) -> Any:
             f"{path} has more than {MAX_YAML_BYTES:,} bytes, the limit; is it a policy or taxonomy?"
         )
     try:
-        return yaml.load(data.decode("utf-8"), _UniqueKeys)  # noqa: S506  a SafeLoader
+        return yaml.load(data.decode("utf-8"), _StrictLoader)  # noqa: S506  a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # UnicodeDecodeError and numbers too long are ValueErrors
         raise ValueError(f"{path} is not YAML that can be read: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply; a policy or taxonomy has three levels") from error
 
 
 def check_fields(what: str, values: Mapping[Any, Any], needed: set[str], optional: set[str]) -> None:

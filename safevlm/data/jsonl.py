@@ -88,8 +88,8 @@ def _decoded(line: bytes) -> str:
 def _row(line: bytes, otherwise: str) -> Row:
     try:
         value, error = parse(_decoded(line))
-    except (ValueError, RecursionError) as error:
-        return _broken(otherwise, f"is no JSON ({error})")
+    except (ValueError, RecursionError) as reason:
+        return _broken(otherwise, f"is no JSON ({reason})")
     return _broken(otherwise, error) if error else row_of(value, otherwise)
 
 

@@ -43,6 +43,9 @@ _NAME = (
 )
 """Keys of an object that stands for an image, in the order in which they are looked at."""
 
+_SPOKEN = {"from", "value", "role", "content", "type", "text", "parts"}
+"""Keys of messages and their parts, of which there are many."""
+
 _SETTINGS = {"detail", "index", "cachecontrol", "minpixels", "maxpixels", "resizedheight", "resizedwidth"}
 """Keys of a part that say how its image is shown."""
 
@@ -89,7 +92,7 @@ class Mentions:
         if isinstance(value, list):
             return [name for one in value for name in self.read(one, where)]
         name = _name(value, MAX_DEPTH)
-        if name is None and isinstance(value, Mapping):
+        if name is None and isinstance(value, dict):
             several = [one for key, one in value.items() if isinstance(one, list) and _plain(key) in _NAME]
             if several and several[0]:
                 return self.read(several[0], where)
@@ -175,17 +178,19 @@ class _Messages:
         """Look through a value; `listed`: it is one of a list, where the parts of messages are."""
         if isinstance(value, str):
             self._text(value)
-        elif isinstance(value, list | Mapping) and not depth:
+        elif isinstance(value, list | dict) and not depth:
             self.found.signs.append("it is nested too deeply to be looked into")
         elif isinstance(value, list):
             for one in value:
                 self.look(one, depth - 1, listed=True)
-        elif isinstance(value, Mapping) and not self._part(value, listed=listed):
+        elif isinstance(value, dict) and not self._part(value, listed=listed):
             for key, one in value.items():
                 plain = _plain(key)
-                if _FIELD.fullmatch(plain) or (_MAYBE.search(plain) and _is_clear(one)):
+                if plain in _SPOKEN:
+                    self.look(one, depth - 1)
+                elif _FIELD.fullmatch(plain) or (_MAYBE.search(plain) and _is_clear(one)):
                     self.names += self.found.read(_inlined(one, plain), f"{key!r} in it")
-                elif plain in ("inlinedata", "filedata") and isinstance(one, Mapping):
+                elif plain in ("inlinedata", "filedata") and isinstance(one, dict):
                     self._gemini(one)
                 else:
                     self.look(one, depth - 1)
@@ -193,7 +198,9 @@ class _Messages:
     def _part(self, part: Mapping[str, Any], *, listed: bool) -> bool:
         """Whether a part of a message is an image, or what is not read."""
         kind = part.get("type")
-        plain = _plain(kind) if isinstance(kind, str) else ""
+        if not isinstance(kind, str):
+            return False
+        plain = _plain(kind)
         where = f"a part of type {kind!r}"
         if _MAYBE.search(plain) and (listed or any(_plain(key) in _INLINE + _NAME for key in part)):
             self.parts += 1
@@ -218,12 +225,13 @@ class _Messages:
             self.found.errors.append(f"a part of type {kind[:100]!r} is neither text nor an image")
 
     def _text(self, text: str) -> None:
-        self.names += [name for name in _TAGGED.findall(text) if is_picture(name)]
+        if "<" in text:
+            self.names += [name for name in _TAGGED.findall(text) if is_picture(name)]
+            self.found.placeholder = self.found.placeholder or bool(_PLACEHOLDER.search(text))
         if _is_file(text):
             self.found.signs.append(f"it has the file name {text[:100]!r}")
-        elif written := _WRITTEN.search(text):
+        elif "data:image/" in text and (written := _WRITTEN.search(text)):
             self.found.signs.append(f"its text has {written[0][:50]!r}")
-        self.found.placeholder |= bool(_PLACEHOLDER.search(text))
 
 
 def _image_of(part: Mapping[str, Any]) -> Any:
@@ -237,7 +245,7 @@ def _name(value: Any, depth: int) -> str | None:
     """A name as `ImageRoot.read` takes it; None where the value is no known notation."""
     if isinstance(value, str):
         return value or None
-    if not isinstance(value, Mapping) or not depth:
+    if not isinstance(value, dict) or not depth:
         return None
     keys = {_plain(key): one for key, one in value.items()}
     away = None
@@ -262,7 +270,7 @@ def _inlined(value: Any, plain: str) -> Any:
 
 
 def _unknown(where: str, value: Any) -> str:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         keys = ", ".join(ascii(key)[:50] for key in list(value)[:8]) or "none"
         what = f"an object with other keys than are known ({keys})"
     else:
@@ -274,7 +282,7 @@ def _is_clear(value: Any) -> bool:
     """Whether a value looks like the name of an image, or several, by itself."""
     if isinstance(value, list):
         return bool(value) and all(_is_clear(one) for one in value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         name = _name(value, MAX_DEPTH)
         return name is not None and (name.startswith("data:image/") or is_picture(name))
     return isinstance(value, str) and _is_file(value)
@@ -283,16 +291,16 @@ def _is_clear(value: Any) -> bool:
 def _is_media(value: Any) -> bool:
     """Whether a field such as `video` holds a file: no text about it, number or empty list."""
     first = value[0] if isinstance(value, list) and value else value
-    if isinstance(first, Mapping):
+    if isinstance(first, dict):
         return any(_plain(key) in _INLINE + _NAME for key in first)
     return isinstance(first, str) and bool(_MEDIA.fullmatch(first))
 
 
 def _is_file(text: str) -> bool:
     """Whether a text is nothing but the name of an image."""
-    return text.startswith("data:image/") or (
-        len(text) <= 4096 and is_picture(text) and not re.search(r"\s", text)
-    )
+    if len(text) > 4096 or " " in text:
+        return text.startswith("data:image/") and " " not in text
+    return text.startswith("data:image/") or (is_picture(text) and not re.search(r"\s", text))
 
 
 @lru_cache(4096)

@@ -101,4 +101,5 @@ def _turn(turn: Mapping[str, Any], depth: int) -> str:
         return ""
     keys = [key for key in _WORDS if turn.get(key)] or [key for key in _ASKED if turn.get(key)]
     lines = [plain(turn[key], depth=depth - 1) for key in keys]
-    return _PLACEHOLDER.sub("", "\n".join(line for line in lines if line)).strip()
+    text = "\n".join(line for line in lines if line)
+    return (_PLACEHOLDER.sub("", text) if "<" in text else text).strip()

@@ -57,7 +57,8 @@ class _Utf8(io.RawIOBase):
     """`as_utf8` without a buffer; `plain` where the text is the file itself behind `mark` bytes."""
 
     def __init__(self, file: BinaryIO, *, plain: bool = False) -> None:
-        self.plain, self.mark, self._decoder = plain, 0, None
+        self.plain, self.mark = plain, 0
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._source: Any = file
         self._ready = b""
         if not plain:

@@ -19,6 +19,9 @@ MAX_PARTS = 1 << 17
 MAX_SCANS = 100
 """Scans of a JPEG: each passes over all of its pixels. Encoders write ten or so."""
 
+MAX_RLE_PIXELS = 1 << 25
+"""Pixels of a run-length encoded BMP, 33,554,432: Pillow pads its lines in Python, a byte at a time."""
+
 _MAX_TEXT = 1 << 20
 """Unpacked bytes of a text chunk that may hold the orientation; Pillow refuses more."""
 
@@ -34,7 +37,7 @@ def essence_of(data: bytes) -> bytes:
         data: an encoded image.
 
     Raises:
-        TooMuchWork: more than `MAX_PARTS` or `MAX_SCANS`.
+        TooMuchWork: more than `MAX_PARTS`, `MAX_SCANS` or `MAX_RLE_PIXELS`.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data)
@@ -44,7 +47,16 @@ def essence_of(data: bytes) -> bytes:
         return _gif(data)
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff(data)
+    if data.startswith(b"BM"):
+        _check_bmp(data)
     return data
+
+
+def _check_bmp(data: bytes) -> None:
+    header = data[14:34].ljust(20, b"\0")  # size, width, height, planes, bits, compression
+    _, width, height, _, _, compression = struct.unpack("<IiiHHI", header)
+    if compression in (1, 2) and abs(width * height) > MAX_RLE_PIXELS:
+        raise TooMuchWork(f"has more than {MAX_RLE_PIXELS:,} run-length encoded pixels")
 
 
 def _joined(data: bytes, kept: list[slice]) -> bytes:

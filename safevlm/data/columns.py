@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot, shown
 from safevlm.data.inline import unwrapped
 from safevlm.data.text import FIELDS, clean, plain
@@ -102,17 +102,12 @@ class Columns:
 
 
 def identifier(value: Any) -> str | None:
-    """An id as text; None where there is none (nothing, an empty text, NaN, infinity, a truth value).
-
-    1, 1.0, Decimal("1.00") and "1" are one id: readers make floats of whole numbers where some are missing.
-    """
+    """The id in a cell as text; None where there is none (see `ids.id_of`)."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
-    if isinstance(value, str):
-        return clean(value) or None
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
-        return None
-    return str(int(value) if value == int(value) else value)
+    elif isinstance(value, Decimal) and value.is_finite():
+        value = int(value) if value == int(value) else str(value)
+    return clean(id_of(value) or "") or None
 
 
 def _small(data: bytes, root: ImageRoot, name: str) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ from safevlm.viewing import ViewOutput, view_output
 
 from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
+from .draw import draw
 from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes, backbone_place
 from .recipe import Recipe, open_guard
 from .table import Needs, Row
@@ -91,7 +92,12 @@ class HeadTraining(Recipe):
             raise ValueError(
                 f"lm_fraction is {lm_fraction}, a share in (0, 1] is needed; train_tokens switches L_LM off"
             )
-        self.train_tokens, self.lm_fraction, self.dtype_name = train_tokens, lm_fraction, dtype
+        if not train_tokens and loss.weight == 0:
+            raise ValueError(
+                "loss.weight is 0 and train_tokens false: no term of the loss is left to train with"
+            )
+        self.train_tokens = self.trains_answers = train_tokens
+        self.lm_fraction, self.dtype_name = lm_fraction, dtype
         self.cache_options = cache
         self.guard: SafeVLM | None = None
         self.own: SafetyModules | None = None
@@ -206,12 +212,35 @@ class HeadTraining(Recipe):
         rows = list(self._drawn(batch))
         if self.guard is None or not rows:
             return torch.zeros((), device=self.device)
-        losses = self.guard.answer_losses(
+        losses = self.answer_losses(batch, rows)
+        return losses.sum() / (len(batch["keys"]) * self.lm_fraction)
+
+    def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
+        """L_LM through the frozen LLM."""
+        assert self.guard is not None, "rows are drawn for the LLM where there is one"
+        return self.guard.answer_losses(
             [batch["images"][row] for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],
         )
-        return losses.sum() / (len(batch["keys"]) * self.lm_fraction)
+
+    def answered(self, batch: Batch) -> list[int]:
+        """As large a share of the tune rows as goes through the LLM in training."""
+        numbers = batch["index"].tolist()
+        return [
+            row
+            for row in super().answered(batch)
+            if draw(self.data.seed, "tune-lm", numbers[row]) < self.lm_fraction
+        ]
+
+    def own_options(self) -> dict[str, Any]:
+        """Tokens, their share of the rows, and how features are kept."""
+        return {
+            "model.train_tokens": self.train_tokens,
+            "model.lm_fraction": self.lm_fraction,
+            "model.dtype": self.dtype_name,
+            "model.cache.precision": self.cache_options.precision,
+        }
 
     def _drawn(self, batch: Batch) -> Iterator[int]:
         for row, drawn in enumerate(self.chosen(batch, "lm", self.lm_fraction)):

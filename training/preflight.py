@@ -35,12 +35,16 @@ def check_trainer(trainer: Trainer) -> None:
         )
 
 
-def check_accumulation(trainer: Trainer, batches: int) -> None:
+def check_batches(trainer: Trainer, batches: int) -> None:
     """Compare the batches of an epoch with those that one optimizer step takes.
 
     Raises:
-        TrainingError: an epoch has fewer, so that no step would be as large as it was asked for.
+        TrainingError: an epoch has none, or too few for a step as large as it was asked for.
     """
+    if batches == 0:
+        raise TrainingError(
+            f"trainer.limit_train_batches {trainer.limit_train_batches} leaves no batch of an epoch; raise it"
+        )
     asked = trainer.accumulate_grad_batches
     if asked > batches:
         raise TrainingError(

@@ -31,7 +31,7 @@ from .ending import finish, sums
 from .export import Export, best_keeper
 from .finite import REMEDY, FiniteWatch, not_finite
 from .options import Loss, Schedule, Sizes, backbone_place
-from .preflight import check_accumulation, check_trainer
+from .preflight import check_batches, check_trainer
 from .record import run_record
 from .resume import KEY, refuse_changes
 from .table import IGNORED, Needs
@@ -151,7 +151,7 @@ class Recipe(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Load the parts, weigh the classes, note what a resumed run must have in common with this one."""
-        check_accumulation(self.trainer, self.data.batches())
+        check_batches(self.trainer, self.data.batches())
         if not self._built:
             self.build()
             self._built = True

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from safevlm.errors import CheckpointError, TrainingError, TrainingInterrupted
 
@@ -156,7 +156,7 @@ def checkpoints(
 ) -> list[Callback]:
     """The epoch with the least tune loss, or the best for `stopping`, and the last state to resume from."""
     monitor, mode = ("tune/loss", "min") if stopping is None else (stopping.monitor, stopping.mode)
-    kept = {"enable_version_counter": False}
+    kept: dict[str, Any] = {"enable_version_counter": False}
     best = ModelCheckpoint(
         folder, "best-{epoch}", monitor=monitor, mode=mode, auto_insert_metric_name=False, **kept
     )

@@ -95,7 +95,7 @@ class FiniteWatch(Callback):
         if trainer.global_step == self._steps:
             return
         self._steps = trainer.global_step
-        values = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
+        values: dict[str, Tensor] = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
         values |= dict(pl_module.named_buffers())
         found = not_finite(values)
         if not found and not all(all_finite(optimizer_tensors(one)) for one in trainer.optimizers):

@@ -338,7 +338,7 @@ class Recipe(LightningModule):
 
     def on_fit_end(self) -> None:
         """Choose the weights, calibrate on the tune rows and write the folder; one process does, all learn of it."""
-        if self.trainer.fast_dev_run:
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             LOGGER.warning("a trial run (trainer.fast_dev_run): %s is not written", self.output_dir)
             return
         failed: Exception | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from .options import Loss, Schedule
 from .resume import STEPS, tensors_digest, text_digest
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def run_record(recipe: Recipe) -> dict[str, Any]:
     trainer, config = recipe.trainer, recipe.config
     trained = {id(parameter) for parameter in recipe.trained.values()}
     frozen = [value for value in recipe.safety.parameters() if id(value) not in trained]
-    grouped = {"schedule": recipe.schedule, "loss": recipe.loss}
+    grouped: dict[str, Schedule | Loss] = {"schedule": recipe.schedule, "loss": recipe.loss}
     return {
         "stage": type(recipe).__name__,
         **recipe.data.record(),

@@ -7,9 +7,9 @@ import threading
 from types import FrameType
 from typing import Any
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 
 class Interruptible(Callback):
@@ -21,7 +21,7 @@ class Interruptible(Callback):
 
     def __init__(self, trainer: Trainer) -> None:
         self.received: int = signal.SIGINT
-        self._trainer = trainer
+        self._trainer: Any = trainer
         self._before: dict[int, Any] = {}
         self._handles = (
             threading.current_thread() is threading.main_thread() and not SLURMEnvironment.detect()

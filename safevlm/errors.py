@@ -33,6 +33,23 @@ class DataError(SafeVLMError):
     """A dataset row or file that cannot be used: names file, row and column."""
 
 
+class TrainingError(SafeVLMError):
+    """A run that cannot go on, or that would train nothing: names the step or the option, and the remedy."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A run that Ctrl-C or SIGTERM ended; the message says how to go on.
+
+    Args:
+        message: what was kept, and the remedy.
+        signum: the signal's number.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
 class MissingExtraError(SafeVLMError, ImportError):
     """An optional package is not installed; the message has the install command."""
 

@@ -25,7 +25,8 @@ def train(stage: Stage, argv: Sequence[str] | None = None) -> None:
     Raises:
         MissingExtraError: lightning is not installed.
         ValueError: another stage.
-        SafeVLMError: bad data, a backbone or checkpoint that does not fit.
+        SafeVLMError: bad data, a backbone or checkpoint that does not fit, a run that trains nothing or breaks.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the message says how to go on.
     """
     if stage not in ("head", "joint"):
         raise ValueError(f"no stage {stage!r}; there are head and joint")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from safevlm.errors import CheckpointError, TrainingError, TrainingInterrupted
 
 from .datamodule import SafetyDataModule
+from .export import Export
 from .recipe import Recipe
+from .resume import last_checkpoint, set_aside
+from .signals import Interruptible
 
+LOGGER = logging.getLogger(__name__)
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
     "log_every_n_steps": 10,
@@ -49,7 +58,7 @@ class TrainCommand(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Lightning checkpoint to resume from, <output_dir>.run/checkpoints/last.ckpt, or 'last'",
+            help="Lightning checkpoint to resume from, or 'last': the newest one in <output_dir>.run/checkpoints",
         )
         parser.add_argument(
             "--save_every",
@@ -57,10 +66,17 @@ class TrainCommand(LightningCLI):
             default=None,
             help="optimizer steps between checkpoints to resume from; null: after each epoch",
         )
+        parser.add_argument(
+            "--export",
+            type=Export | None,
+            default=None,
+            help="weights that are written: of the best epoch (least tune/loss, or what EarlyStopping monitors) or "
+            "the last; null: the best where tune rows can choose",
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's folder, loggers and checkpoints where the config names none of its own."""
-        run = Path(f"{self.config.model.output_dir}.run")
+        run = self.checkpoints.parent
         options = self.config_init.trainer
         if options.get("default_root_dir") is None:
             kwargs["default_root_dir"] = str(run)
@@ -68,27 +84,88 @@ class TrainCommand(LightningCLI):
             kwargs["logger"] = [CSVLogger(run, "csv"), TensorBoardLogger(run, "tensorboard")]
         callbacks: list[Callback] = []
         if options.get("enable_checkpointing") is not False:
-            callbacks += checkpoints(run / "checkpoints", self.config.save_every)
+            callbacks += checkpoints(
+                self.checkpoints, self.config.save_every, _stopping(options.get("callbacks"))
+            )
         if options.get("logger") is not False:
             callbacks.append(LearningRateMonitor("step"))
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return Path(f"{self.config.model.output_dir}.run") / "checkpoints"
+
     def fit(self) -> None:
-        """Train; `ckpt_path` resumes."""
-        path = self.config.ckpt_path
-        if path == "last":
-            path = str(Path(f"{self.config.model.output_dir}.run") / "checkpoints" / "last.ckpt")
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=path)
+        """Train; `ckpt_path` resumes.
+
+        Raises:
+            TrainingInterrupted: Ctrl-C or SIGTERM; its message says how to go on.
+            TrainingError: options that do not fit each other, or a run that cannot go on.
+        """
+        path = self._resumed()
+        self.model.export = self.config.export
+        with Interruptible(self.trainer) as signals:
+            try:
+                self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=path)
+            except MisconfigurationException as error:
+                raise TrainingError(str(error)) from error
+            except ProcessRaisedException as error:  # its text is the other process's traceback
+                raise TrainingError(
+                    f"a process of the run ended: {str(error).strip().splitlines()[-1]}"
+                ) from error
+            except (KeyboardInterrupt, SystemExit) as error:
+                if isinstance(error, SystemExit) and not self.trainer.interrupted:
+                    raise
+                raise TrainingInterrupted(self._how_to_go_on(), signals.received) from error
+
+    def _resumed(self) -> str | None:
+        """The checkpoint to resume from; those of an earlier run are set aside where this one does not continue it."""
+        asked: str | None = self.config.ckpt_path
+        if asked == "last":
+            found = last_checkpoint(self.checkpoints)
+            if found is None:
+                raise CheckpointError(
+                    f"{self.checkpoints} has no checkpoint to resume from; start the run without --ckpt_path"
+                )
+            return str(found)
+        if asked is not None and not Path(asked).is_file():
+            raise CheckpointError(f"{asked}: there is no such checkpoint; name a file, or last")
+        inside = asked is not None and Path(asked).resolve().parent == self.checkpoints.resolve()
+        if not inside and self.trainer.is_global_zero and (aside := set_aside(self.checkpoints)):
+            LOGGER.warning("checkpoints of an earlier run are kept in %s", aside)
+        if asked is not None and not inside:
+            LOGGER.warning("%s is of another folder; the best epoch is chosen from here on", asked)
+        return asked
+
+    def _how_to_go_on(self) -> str:
+        found = last_checkpoint(self.checkpoints)
+        remedy = (
+            "no checkpoint to resume from was saved yet: give the same command again"
+            if found is None
+            else f"give the same command with --ckpt_path last to go on from {found}"
+        )
+        return (
+            f"interrupted in optimizer step {self.trainer.global_step + 1}; no weights were written. {remedy}"
+        )
 
 
-def checkpoints(folder: Path, save_every: int | None) -> list[Callback]:
-    """The epoch with the least tune loss, and the last state to resume from."""
+def checkpoints(
+    folder: Path, save_every: int | None, stopping: EarlyStopping | None = None
+) -> list[Callback]:
+    """The epoch with the least tune loss, or the best for `stopping`, and the last state to resume from."""
+    monitor, mode = ("tune/loss", "min") if stopping is None else (stopping.monitor, stopping.mode)
+    kept: dict[str, Any] = {"enable_version_counter": False}
     best = ModelCheckpoint(
-        folder, "best-{epoch}", monitor="tune/loss", mode="min", auto_insert_metric_name=False
+        folder, "best-{epoch}", monitor=monitor, mode=mode, auto_insert_metric_name=False, **kept
     )
     if save_every is None:
-        best.save_last = True
-        return [best]
-    last = ModelCheckpoint(folder, "last", every_n_train_steps=save_every, enable_version_counter=False)
-    return [best, last]
+        return [best, ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, **kept)]
+    return [best, ModelCheckpoint(folder, "last", every_n_train_steps=save_every, **kept)]
+
+
+def _stopping(callbacks: Any) -> EarlyStopping | None:
+    """The EarlyStopping among a config's callbacks that watches a tune metric."""
+    given = callbacks if isinstance(callbacks, list) else [callbacks]
+    return next((c for c in given if isinstance(c, EarlyStopping) and c.monitor.startswith("tune/")), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any, TypedDict
 
 import torch
@@ -18,6 +19,7 @@ from safevlm.taxonomy import Taxonomy
 
 from .draw import draw
 from .ranks import Ranks
+from .resume import rows_digest
 from .table import IGNORED, Needs, Row, read_table
 
 LOGGER = logging.getLogger(__name__)
@@ -91,6 +93,7 @@ class SafetyDataModule(LightningDataModule):
         if self.train_rows or self.trainer is None:
             return
         recipe: Any = self.trainer.lightning_module
+        recipe.check_options()
         self.ranks = Ranks.of(self.trainer)
         self.read(recipe.taxonomy, recipe.needs)
 
@@ -151,14 +154,37 @@ class SafetyDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("steps are counted for a trainer; pass this data module to trainer.fit")
-        share = -(-len(self._order(0)) // trainer.world_size)
-        batches = -(-share // self.batch_size)
-        limit = trainer.limit_train_batches
-        if limit is not None:
-            batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-        epochs = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+        epochs = -(-self.batches() // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
         steps = epochs if (trainer.max_epochs or 0) > 0 else trainer.max_steps
-        return max(1, min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps)
+        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+
+    def batches(self) -> int:
+        """Batches of an epoch in each process."""
+        trainer = self.trainer
+        share = -(-len(self._order(0)) // (trainer.world_size if trainer else 1))
+        batches = -(-share // self.batch_size)
+        limit = trainer.limit_train_batches if trainer else None
+        if limit is None:
+            return batches
+        return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+
+    def record(self) -> dict[str, Any]:
+        """What decides which rows each step sees, by the names of the options."""
+        named = any(row.split == "tune" for row in self.tune_rows)
+        return {
+            "training rows (data.table)": rows_digest(self.train_rows),
+            "tune rows (data.table)": rows_digest(self.tune_rows),
+            "clean rows (data.clean)": rows_digest(self.clean_rows),
+            "data.tune_fraction": None if named else self.tune_fraction,
+            "data.clean_fraction": self.clean_fraction,
+            "data.batch_size": self.batch_size,
+            "data.seed": self.seed,
+        }
+
+    def sample(self) -> list[Batch]:
+        """One batch of training rows."""
+        rows = _Rows(self.train_rows, self.decode)
+        return [collate([rows[number] for number in range(min(self.batch_size, len(rows)))])]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by (seed, epoch); a resumed epoch goes on after the batches that it had done."""
@@ -171,7 +197,7 @@ class SafetyDataModule(LightningDataModule):
             done = (
                 trainer.fit_loop.epoch_loop.batch_progress.current.ready if trainer.fit_loop.restarting else 0
             )
-            sampler.resume(trainer.current_epoch, done, batches=len(loader), batch_size=self.batch_size)
+            sampler.resume(trainer.current_epoch, done, batches=self.batches(), batch_size=self.batch_size)
         return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -290,7 +316,8 @@ class _EpochSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[int]:
         numbers = self._order(self.epoch)
         missing = -len(numbers) % self.num_replicas
-        shared = (numbers + numbers[:missing])[self.rank :: self.num_replicas]
+        padding = list(islice(cycle(numbers), missing))  # processes may outnumber the rows
+        shared = (numbers + padding)[self.rank :: self.num_replicas]
         yield from shared[self._skip.pop(self.epoch, 0) :]
 
 

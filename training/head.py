@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -34,6 +34,7 @@ from safevlm.viewing import ViewOutput, view_output
 
 from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
+from .draw import draw
 from .fill import Filler
 from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes, backbone_place
 from .ranks import Ranks
@@ -98,7 +99,12 @@ class HeadTraining(Recipe):
             raise ValueError(
                 f"lm_fraction is {lm_fraction}, a share in (0, 1] is needed; train_tokens switches L_LM off"
             )
-        self.train_tokens, self.lm_fraction, self.dtype_name = train_tokens, lm_fraction, dtype
+        if not train_tokens and loss.weight == 0:
+            raise ValueError(
+                "loss.weight is 0 and train_tokens false: no term of the loss is left to train with"
+            )
+        self.train_tokens = self.trains_answers = train_tokens
+        self.lm_fraction, self.dtype_name = lm_fraction, dtype
         self.gradient_checkpointing, self.cache_options = gradient_checkpointing, cache
         self.guard: SafeVLM | None = None
         self.own: SafetyModules | None = None
@@ -217,6 +223,24 @@ class HeadTraining(Recipe):
             passed=self.tower.unpack(self.features.read([batch["keys"][row] for row in rows])),
             gradient_checkpointing=self.gradient_checkpointing,
         )
+
+    def answered(self, batch: Batch) -> list[int]:
+        """As large a share of the tune rows as goes through the LLM in training."""
+        numbers = batch["index"].tolist()
+        return [
+            row
+            for row in super().answered(batch)
+            if draw(self.data.seed, "tune-lm", numbers[row]) < self.lm_fraction
+        ]
+
+    def own_options(self) -> dict[str, Any]:
+        """Tokens, their share of the rows, and how features are kept."""
+        return {
+            "model.train_tokens": self.train_tokens,
+            "model.lm_fraction": self.lm_fraction,
+            "model.dtype": self.dtype_name,
+            "model.cache.precision": self.cache_options.precision,
+        }
 
     def _drawn(self, batch: Batch) -> Iterator[int]:
         for row, drawn in enumerate(self.chosen(batch, "lm", self.lm_fraction)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,9 @@ from safevlm.viewing import ViewOutput
 from .datamodule import Batch
 from .options import LORA, LOSS, SCHEDULE, SIZES, Lora, Loss, Schedule, Sizes
 from .recipe import Recipe, open_guard
+from .refusals import asked_rows, refusal_metrics, refused
 from .table import Needs
+from .tuning import gathered
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ class JointTraining(Recipe):
         overwrite: whether output_dir may hold a checkpoint already.
         hint_probability: share of the risky rows, drawn anew each epoch, whose prompt gets the policy's
             hint for their labels, as at inference, in [0, 1]. The authors train without hints (0).
+        refusal_rows: tune rows that are answered after each epoch, to log how often the LLM refuses; half of
+            them risky. 0 switches it off.
         gradient_checkpointing: whether the LLM's layers are run again in the backward pass, which takes about a
             third more time and a fraction of the memory.
         dtype: of the frozen backbone; auto takes the files' own. LoRA layers and modules are float32.
@@ -60,6 +65,7 @@ class JointTraining(Recipe):
         output_dir: str = "safevlm-joint",
         overwrite: bool = False,
         hint_probability: float = 0.5,
+        refusal_rows: int = 32,
         gradient_checkpointing: bool = False,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         sizes: Sizes = SIZES,
@@ -78,6 +84,9 @@ class JointTraining(Recipe):
         )
         if not 0 <= hint_probability <= 1:
             raise ValueError(f"hint_probability is {hint_probability}, a share in [0, 1] is needed")
+        if refusal_rows < 0:
+            raise ValueError(f"refusal_rows is {refusal_rows}; at least 0 is needed")
+        self.refusal_rows = refusal_rows
         self.hint_probability, self.dtype_name, self.lora = hint_probability, dtype, lora
         self.gradient_checkpointing = gradient_checkpointing
         self.guard: SafeVLM
@@ -156,6 +165,34 @@ class JointTraining(Recipe):
         tower = self.guard.backbone.tower
         passed = tower(tower.preprocess([image for image in batch["images"] if image is not None]))
         return [self.guard.head(passed, [texts[row] for row in rows]) for texts in prompts], rows
+
+    def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
+        """L_LM without hints: what the model says where no policy helps it."""
+        return self.guard.answer_losses(
+            [batch["images"][row] for row in rows],
+            [batch["prompts"][row] for row in rows],
+            [batch["responses"][row] for row in rows],
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """The metrics of the head and L_LM, and how often the LLM refuses on a few tune rows."""
+        super().on_validation_epoch_end()
+        rows, trainer = self.data.tune_rows, self.trainer
+        if trainer.sanity_checking:
+            return
+        asked = asked_rows(rows, self.refusal_rows, self.data.seed)
+        own = asked[trainer.global_rank :: trainer.world_size]
+        answers = refused(self.guard, [rows[number] for number in own], batch_size=self.data.batch_size)
+        found = gathered(trainer, dict(zip(own, answers, strict=True)))
+        self.log_dict(refusal_metrics(found, rows), rank_zero_only=False, sync_dist=False)
+
+    def own_options(self) -> dict[str, Any]:
+        """Hints, the frozen part's dtype and the LoRA layers."""
+        return {
+            "model.hint_probability": self.hint_probability,
+            "model.dtype": self.dtype_name,
+            **{f"model.lora.{name}": value for name, value in asdict(self.lora).items()},
+        }
 
     def save_folder(self, folder: Path, config: SafetyConfig) -> None:
         """Modules and LoRA."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -68,6 +69,16 @@ class Schedule:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
 
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"schedule.lr is {self.lr}; a learning rate above 0 is needed to train anything")
+        if self.warmup_steps is not None and self.warmup_steps < 0:
+            raise ValueError(f"schedule.warmup_steps is {self.warmup_steps}; at least 0 is needed")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"schedule.weight_decay is {self.weight_decay}; at least 0 is needed")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"schedule.betas are {self.betas}; values in [0, 1) are needed")
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -84,6 +95,14 @@ class Loss:
     weight: float = 10.0
     class_weights: Literal["balanced"] | None = None
     prompt_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"loss.weight is {self.weight}; at least 0 is needed")
+        if not 0 <= self.prompt_probability <= 1:
+            raise ValueError(
+                f"loss.prompt_probability is {self.prompt_probability}, a share in [0, 1] is needed"
+            )
 
 
 @dataclass(frozen=True)

@@ -10,27 +10,33 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics.functional.classification import binary_auroc
 
 from safevlm import checkpoint
 from safevlm.backbone import load_backbone
 from safevlm.card import model_card
 from safevlm.config import SafetyConfig
-from safevlm.errors import CheckpointError
+from safevlm.errors import CheckpointError, SafeVLMError, TrainingError
 from safevlm.model import SafeVLM
 from safevlm.modules import LossParts, SafetyModules, safety_loss, total_loss
 from safevlm.taxonomy import Taxonomy
 from safevlm.viewing import ViewOutput
 
 from .balance import class_weights
-from .calibration import calibrate
 from .datamodule import Batch, SafetyDataModule
 from .draw import draw
+from .ending import finish, sums
+from .export import Export, best_keeper
+from .finite import REMEDY, FiniteWatch, not_finite
 from .options import Loss, Schedule, Sizes, backbone_place
+from .preflight import check_batches, check_trainer
+from .record import run_record
+from .resume import KEY, refuse_changes
 from .table import IGNORED, Needs
+from .tuning import all_metrics, gathered
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,6 +45,8 @@ class Recipe(LightningModule):
     """Base of the stages; the constructor touches neither disk nor network."""
 
     default_warmup = 0
+    trains_answers = True
+    """Whether L_LM is part of the loss."""
     config: SafetyConfig
 
     def __init__(
@@ -59,7 +67,12 @@ class Recipe(LightningModule):
         self.output_dir, self.overwrite = Path(output_dir), overwrite
         self.sizes, self.schedule, self.loss = sizes, schedule, loss
         self.class_weights: dict[str, Tensor | None] = {"level": None, "category": None}
+        self.export: Export | None = None
+        """Which weights are written; None: the best where tune rows can choose, else the last."""
         self._tuned: dict[int, tuple[Tensor, ...]] = {}
+        self._answered: dict[int, Tensor] = {}
+        self._record: dict[str, Any] = {}
+        self._before: list[float] = []
         self._built = False
 
     # what a stage defines
@@ -79,6 +92,20 @@ class Recipe(LightningModule):
     @abstractmethod
     def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head's output for the rows that have an image, once per list of prompts, and which rows these are."""
+
+    @abstractmethod
+    def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
+        """L_LM of each of these rows, (len(rows),) in nats per token."""
+
+    def answered(self, batch: Batch) -> list[int]:
+        """The rows of a tune batch that `tune/lm` is measured on; the same in every epoch."""
+        if not self.trains_answers:
+            return []
+        return [row for row, response in enumerate(batch["responses"]) if response.strip()]
+
+    def own_options(self) -> dict[str, Any]:
+        """Options of this stage that a resumed run must have in common with the run it continues."""
+        return {}
 
     def prepare(self) -> None:
         """What remains to do once the parts and the data are there."""
@@ -110,13 +137,28 @@ class Recipe(LightningModule):
         found: torch.device = self.trainer.strategy.root_device
         return found
 
-    def setup(self, stage: str) -> None:
-        """Refuse to overwrite, load the parts, weigh the classes."""
+    def check_options(self) -> None:
+        """Refuse what would train nothing, or overwrite a folder, before any data is read."""
+        check_trainer(self.trainer)
+        if self.export == "best" and best_keeper(self.trainer) is None:
+            raise TrainingError(
+                "--export best needs checkpoints (trainer.enable_checkpointing); give --export last"
+            )
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            raise CheckpointError(f"{self.output_dir} is a file, not a folder; give another output_dir")
         if (self.output_dir / checkpoint.CONFIG).exists() and not self.overwrite:
             raise CheckpointError(
                 f"{self.output_dir} already holds a checkpoint; give another output_dir, or overwrite it "
                 "(--model.overwrite true)"
             )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Stop where something is not finite, whichever way the trainer was made."""
+        return [FiniteWatch()]
+
+    def setup(self, stage: str) -> None:
+        """Load the parts, weigh the classes, note what a resumed run must have in common with this one."""
+        check_batches(self.trainer, self.data.batches())
         if not self._built:
             self.build()
             self._built = True
@@ -131,7 +173,25 @@ class Recipe(LightningModule):
                 ),
             }
         self.prepare()
+        if not self.trained:
+            raise TrainingError(
+                "no parameter is trained: everything is frozen; unfreeze what the run should train"
+            )
+        if self.export == "best" and not self.chooses:
+            raise TrainingError(
+                "--export best needs tune rows with labels or answers; give some (a split column, or "
+                "--data.tune_fraction), or --export last"
+            )
+        self._record, self._before = run_record(self), sums(self.trained)
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.parameters() if p.requires_grad))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the tune rows say which epoch is best: one has a label, or an answer that is trained on."""
+        return any(
+            row.level != IGNORED or row.category != IGNORED or (self.trains_answers and row.response.strip())
+            for row in self.data.tune_rows
+        )
 
     def configure_optimizers(self) -> Any:
         """AdamW over what is trained; warm-up and cosine per optimizer step."""
@@ -212,13 +272,16 @@ class Recipe(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last round."""
-        self._tuned = {}
+        self._tuned, self._answered = {}, {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the head's logits of the image alone, and of image + prompt where there is one."""
-        self._tuned.update(self._tune_rows(batch))
+        """Keep the head's logits of the image alone, and of image + prompt where there is one, and L_LM."""
+        self._tuned.update(self.tune_rows(batch))
+        if rows := self.answered(batch):
+            losses = self.answer_losses(batch, rows).detach().float().cpu()
+            self._answered.update(zip(batch["index"][rows].tolist(), losses, strict=True))
 
-    def _tune_rows(self, batch: Batch) -> dict[int, tuple[Tensor, ...]]:
+    def tune_rows(self, batch: Batch) -> dict[int, tuple[Tensor, ...]]:
         """Row number -> level and category logits alone, level logits with prompt, labels, whether a prompt."""
         nothing = [""] * len(batch["prompts"])
         variants = [nothing, batch["prompts"]] if any(batch["prompts"]) else [nothing]
@@ -240,13 +303,15 @@ class Recipe(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all tune rows, each counted once whatever the number of processes."""
-        tuned = self._tuned
-        if self.trainer.world_size > 1:
-            shares: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(shares, tuned)
-            tuned = {row: values for share in shares for row, values in share.items()}
-        if tuned and not self.trainer.sanity_checking:
-            self.log_dict(tune_metrics(_stacked(tuned)), rank_zero_only=False, sync_dist=False)
+        if self.trainer.sanity_checking:
+            return
+        tuned, answered = gathered(self.trainer, self._tuned), gathered(self.trainer, self._answered)
+        metrics = all_metrics(tuned, answered, weight=self.loss.weight)
+        if names := not_finite(metrics):
+            raise TrainingError(
+                f"not finite after optimizer step {self.global_step}, epoch {self.current_epoch}: {names}; {REMEDY}"
+            )
+        self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
 
     # checkpoints
 
@@ -259,9 +324,11 @@ class Recipe(LightningModule):
         """Keep what is trained; frozen weights come from where they were loaded."""
         trained = self.trained
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint[KEY] = self._record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare names and sizes with what this stage trains, then complete the frozen rest."""
+        """Compare options, rows, names and sizes with those of this run, then complete the frozen rest."""
+        refuse_changes(checkpoint.get(KEY), self._record)
         saved, trained = checkpoint["state_dict"], self.trained
         for name in sorted(set(saved) ^ set(trained)):
             state = "is missing from" if name in trained else "is foreign in"
@@ -279,31 +346,21 @@ class Recipe(LightningModule):
     # the end
 
     def on_fit_end(self) -> None:
-        """Calibrate on the tune rows and write the folder; one process does."""
+        """Choose the weights, calibrate on the tune rows and write the folder; one process does, all learn of it."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            LOGGER.warning("a trial run (trainer.fast_dev_run): %s is not written", self.output_dir)
+            return
+        failed: Exception | None = None
         if self.trainer.is_global_zero:
-            self.eval()
-            calibration = None
-            with torch.no_grad():
-                tuned = {}
-                for batch in self.data.tune_dataloader():
-                    tuned.update(self._tune_rows(batch))
-            if tuned:
-                values = _stacked(tuned)
-                prompted = values["prompted"]
-                logits = torch.cat([values["level"], values["level_prompt"][prompted]])
-                labels = torch.cat([values["levels"], values["levels"][prompted]])
-                items = int((values["levels"] != IGNORED).sum())
-                calibration = calibrate(
-                    logits, labels, data=f"{Path(self.data.table).name}, tune split", items=items
-                )
-            else:
-                LOGGER.warning(
-                    "no calibration, so scores are not called calibrated: no tune row has an image"
-                )
-            self.config = self.config.with_changes(calibration=calibration)
-            self.save_folder(self.output_dir, self.config)
-            LOGGER.info("wrote %s", self.output_dir)
-        self.trainer.strategy.barrier("safevlm-written")
+            try:
+                finish(self, self._before)
+            except (SafeVLMError, OSError) as error:
+                failed = error
+        said = self.trainer.strategy.broadcast("" if failed is None else str(failed))
+        if failed is not None:
+            raise failed
+        if said:
+            raise TrainingError(f"process 0 wrote no weights: {said}")
 
 
 def open_guard(
@@ -323,35 +380,3 @@ def open_guard(
     guard = SafeVLM.from_pretrained(start, backbone=place, safety_dtype=torch.float32, **options)
     guard.config = guard.config.with_changes(backbone=name or guard.config.backbone)
     return guard
-
-
-def _stacked(tuned: dict[int, tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    names = ("level", "category", "level_prompt", "levels", "categories", "prompted")
-    return {
-        name: torch.stack(values)
-        for name, values in zip(names, zip(*tuned.values(), strict=True), strict=True)
-    }
-
-
-def tune_metrics(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """AUROC of risky against safe, accuracies and cross entropy of the tune rows that are labelled."""
-    levels, categories = values["levels"], values["categories"]
-    known, sorted_ = levels != IGNORED, categories != IGNORED
-    parts = safety_loss(values["level"], values["category"], levels, categories)
-    metrics = {"tune/loss": parts.total}
-    if known.any():
-        metrics["tune/level_accuracy"] = _accuracy(values["level"][known], levels[known])
-        for name, key, rows in (
-            ("tune/auroc", "level", known),
-            ("tune/auroc_prompt", "level_prompt", known & values["prompted"]),
-        ):
-            risky = (levels[rows] > 0).long()
-            if 0 < int(risky.sum()) < len(risky):
-                metrics[name] = binary_auroc(1 - values[key][rows].softmax(-1)[:, 0], risky)
-    if sorted_.any():
-        metrics["tune/category_accuracy"] = _accuracy(values["category"][sorted_], categories[sorted_])
-    return metrics
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(-1) == labels).float().mean()

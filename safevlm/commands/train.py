@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from safevlm.errors import TrainingInterrupted
+
 
 def train(arguments: Sequence[str]) -> int:
     """Hand the rest of the line to LightningCLI."""
@@ -19,5 +21,9 @@ def train(arguments: Sequence[str]) -> int:
         return 0 if asked else 2
     from safevlm.training import train as run
 
-    run(arguments[0], list(arguments[1:]))
+    try:
+        run(arguments[0], list(arguments[1:]))
+    except TrainingInterrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     return 0

@@ -119,3 +119,13 @@ def test_nothing_to_learn_from_is_an_error(tmp_path):
     path = write_parquet(tmp_path / "b.parquet", [row | {"split": "tune"} for row in rows(4)])
     with pytest.raises(DataError, match="no row is left for training"):
         module(path)
+
+
+@pytest.mark.parametrize(("count", "world"), [(3, 8), (1, 4), (5, 3), (8, 8), (16, 5)])
+def test_every_process_gets_as_many_rows_as_the_others(tmp_path, count, world):
+    made = module(write_parquet(tmp_path / "t.parquet", rows(count + 1)[1:]), tune_fraction=0)
+    shares = [order(made, 0, rank=rank, world=world)[1] for rank in range(world)]
+    assert {len(share) for share in shares} == {len(order(made, 0, world=world)[0])} == {-(-count // world)}
+    seen = sorted(number for share in shares for number in share)
+    assert set(seen) == set(range(count))
+    assert max(map(seen.count, seen)) - min(map(seen.count, seen)) <= 1  # padded evenly

@@ -42,7 +42,9 @@ def head(backbone, table, tmp_path):
 @pytest.fixture
 def joint(backbone, table, tmp_path):
     """Flags of a stage 2 run."""
-    return lambda **more: flags(backbone, table, tmp_path / "joint", **{"model.lora.r": 2, **more})
+    return lambda **more: flags(
+        backbone, table, tmp_path / "joint", **{"model.lora.r": 2, "model.refusal_rows": 2, **more}
+    )
 
 
 def test_head_learns_and_its_folder_loads(head, backbone, tmp_path):
@@ -249,7 +251,7 @@ def test_checkpoints_hold_what_is_trained_and_are_strict(head, tmp_path):
     saved = torch.load(path, weights_only=True)
     assert all(name.startswith("guard.safety.") for name in saved["state_dict"])
     resume = [*head(**{"trainer.max_epochs": 2, "model.overwrite": "true"}), f"--ckpt_path={path}"]
-    with pytest.raises(CheckpointError, match=r"size .* resume with the options it was made with"):
+    with pytest.raises(CheckpointError, match=r"model\.sizes\.num_tokens was 3, is now 5"):
         train("head", [*resume, "--model.sizes.num_tokens=5"])
     saved["state_dict"].pop("guard.safety.tokens.prompt")
     torch.save(saved, path)

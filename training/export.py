@@ -1,0 +1,65 @@
+"""Which weights a run writes, and how: the best or the last, as one whole folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from safevlm.checkpoint import CONFIG
+from safevlm.errors import CheckpointError
+
+Export: TypeAlias = Literal["best", "last"]
+
+
+def best_keeper(trainer: Trainer) -> ModelCheckpoint | None:
+    """The trainer's checkpoint callback that keeps the best epoch by a tune metric."""
+    for callback in reversed(trainer.checkpoint_callbacks):
+        if isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("tune/"):
+            return callback
+    return None
+
+
+def restore(path: str, trained: Mapping[str, Tensor]) -> None:
+    """Copy the trained weights of a Lightning checkpoint into the parameters of a model.
+
+    Raises:
+        CheckpointError: the file is missing, or holds other names.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"{path}, the best epoch of this run, is missing; write the last weights instead "
+            "(--export last --ckpt_path last)"
+        )
+    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    if set(saved) != set(trained):
+        raise CheckpointError(f"{path} holds other weights than this run trains; it is another run's")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(saved[name])
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside `folder`, then move what it made into place, the config last."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        write(part)
+        if not folder.exists():
+            part.rename(folder)
+            return
+        for path in sorted(part.iterdir(), key=lambda path: path.name == CONFIG):
+            place = folder / path.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            os.replace(path, place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

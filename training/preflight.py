@@ -1,0 +1,53 @@
+"""Refuses runs that would train nothing, or that end in weights which are not what was asked for."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+
+from safevlm.errors import TrainingError
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Look at the trainer's options, before any data is read.
+
+    Raises:
+        TrainingError: the option, and the remedy.
+    """
+    if trainer.precision not in PRECISIONS:
+        raise TrainingError(
+            f"trainer.precision {trainer.precision} would train the safety modules and the optimizer's state in that "
+            "precision, in which small steps are lost or overflow; use 32-true, bf16-mixed or 16-mixed, and "
+            "--model.dtype bfloat16 or float16 for a frozen backbone of half the size"
+        )
+    if trainer.max_epochs == 0 or trainer.max_steps == 0:
+        name = "max_epochs" if trainer.max_epochs == 0 else "max_steps"
+        raise TrainingError(f"trainer.{name} is 0: nothing would be trained; give at least 1")
+    if trainer.limit_train_batches == 0:
+        raise TrainingError(
+            "trainer.limit_train_batches is 0: nothing would be trained; leave it out, or give at least 1"
+        )
+    if (trainer.max_epochs or -1) < 0 and trainer.max_steps < 0:
+        raise TrainingError(
+            "trainer.max_epochs and trainer.max_steps set no end, which the learning rate's decay needs; give one "
+            "of them"
+        )
+
+
+def check_batches(trainer: Trainer, batches: int) -> None:
+    """Compare the batches of an epoch with those that one optimizer step takes.
+
+    Raises:
+        TrainingError: an epoch has none, or too few for a step as large as it was asked for.
+    """
+    if batches == 0:
+        raise TrainingError(
+            f"trainer.limit_train_batches {trainer.limit_train_batches} leaves no batch of an epoch; raise it"
+        )
+    asked = trainer.accumulate_grad_batches
+    if asked > batches:
+        raise TrainingError(
+            f"trainer.accumulate_grad_batches is {asked}, but an epoch has {batches} batches per process; lower it, or "
+            "data.batch_size"
+        )

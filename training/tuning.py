@@ -1,0 +1,70 @@
+"""Metrics on the tune rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from safevlm.modules import safety_loss
+
+from .table import IGNORED
+
+
+def gathered(trainer: Trainer, found: dict[int, Any]) -> dict[int, Any]:
+    """Every process's values by row number; each row once, whatever the number of processes."""
+    if trainer.world_size == 1:
+        return found
+    shares: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(shares, found)
+    return {row: values for share in shares for row, values in sorted(share.items())}
+
+
+def stacked(tuned: dict[int, tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    """Values of `Recipe.tune_rows` as one tensor each, in the order of the rows."""
+    names = ("level", "category", "level_prompt", "levels", "categories", "prompted")
+    ordered = [tuned[row] for row in sorted(tuned)]
+    return {name: torch.stack(values) for name, values in zip(names, zip(*ordered, strict=True), strict=True)}
+
+
+def tune_metrics(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """AUROC of risky against safe, accuracies and CE_level + CE_category of the tune rows that are labelled."""
+    levels, categories = values["levels"], values["categories"]
+    known, sorted_ = levels != IGNORED, categories != IGNORED
+    metrics = {"tune/head": safety_loss(values["level"], values["category"], levels, categories).total}
+    if known.any():
+        metrics["tune/level_accuracy"] = _accuracy(values["level"][known], levels[known])
+        for name, key, rows in (
+            ("tune/auroc", "level", known),
+            ("tune/auroc_prompt", "level_prompt", known & values["prompted"]),
+        ):
+            risky = (levels[rows] > 0).long()
+            if 0 < int(risky.sum()) < len(risky):
+                metrics[name] = binary_auroc(1 - values[key][rows].softmax(-1)[:, 0], risky)
+    if sorted_.any():
+        metrics["tune/category_accuracy"] = _accuracy(values["category"][sorted_], categories[sorted_])
+    return metrics
+
+
+def all_metrics(
+    tuned: dict[int, tuple[Tensor, ...]], answered: dict[int, Tensor], *, weight: float
+) -> dict[str, Tensor]:
+    """`tune_metrics`, `tune/lm` of the rows with answers, and `tune/loss`, which the best epoch is chosen by.
+
+    tune/loss = tune/lm + weight * tune/head, as in training; a term without rows is left out.
+    """
+    metrics = tune_metrics(stacked(tuned)) if tuned else {}
+    lm = torch.stack([answered[row] for row in sorted(answered)]).mean() if answered else torch.zeros(())
+    if answered:
+        metrics["tune/lm"] = lm
+    if metrics:
+        head = metrics.get("tune/head", torch.zeros(()))
+        metrics["tune/loss"] = lm + weight * head
+    return metrics
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(-1) == labels).float().mean()

@@ -115,7 +115,8 @@ class HubSource:
             with parser_errors(self._unavailable):
                 found = saved_splits(self.name)
             if isinstance(found, Mapping):
-                return self._chosen(found)
+                chosen: SavedSplit = self._chosen(found)
+                return chosen
             if self.split not in (None, found.split) and found.split is not None:
                 raise DataError(f"{self.name}: has the split {found.split!r} alone; leave ?split= out")
             return found
@@ -158,7 +159,7 @@ class HubSource:
     def _chosen(self, splits: Mapping[str, Any]) -> Any:
         if self.split is None and len(splits) == 1:
             return next(iter(splits.values()))
-        if self.split in splits:
+        if self.split is not None and self.split in splits:
             return splits[self.split]
         choices = " or ".join(f"?split={shown(str(name))}" for name in splits)
         problem = "has several splits" if self.split is None else f"has no split {self.split!r}"

@@ -142,8 +142,9 @@ def _split(folder: str) -> SavedSplit:
     state = _object(folder, STATE)
     files, split = state.get("_data_files"), state.get("_split")
     listed = files if isinstance(files, list) else []
-    names = [file.get("filename") if isinstance(file, dict) else None for file in listed]
-    if not names or not all(isinstance(name, str) for name in names) or not isinstance(split, str | None):
+    told = [file.get("filename") if isinstance(file, dict) else None for file in listed]
+    names = [name for name in told if isinstance(name, str)]
+    if not names or len(names) < len(told) or not isinstance(split, str | None):
         raise DataError(f"{folder}: {STATE} does not name its files; save the data set again")
     if state.get("_indices_data_files"):
         raise DataError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -312,7 +313,7 @@ def _lora_layers(model: nn.Module) -> list[Any]:
 @contextmanager
 def _atomic(path: Path) -> Iterator[Path]:
     """A path beside `path` that takes its place when the block ends well."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # nobody can have put a link there
     try:
         yield part
         os.replace(part, path)

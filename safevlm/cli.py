@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
@@ -12,9 +13,18 @@ from typing import Any, NoReturn
 from docstring_parser import parse as docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
+from safevlm import streams
 from safevlm.commands import assess, bench, chat, demo, eval_mini, eval_scan, export, info, merge, scan, train
 from safevlm.commands.options import check_device
 from safevlm.errors import SafeVLMError
+from safevlm.printable import indented
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+_FLAG = re.compile(r"--[A-Za-z][\w-]*")
 
 
 def _command(
@@ -44,14 +54,14 @@ def _command(
 
 
 def _underscored(arguments: Sequence[str]) -> list[str]:
-    """`--batch-size=8` as `--batch_size=8`: both spellings of a flag are taken."""
-    flags = [argument.partition("=") for argument in arguments]
-    return [
-        name.replace("-", "_").replace("__", "--", 1) + sep + value
-        if name.startswith("--")
-        else name + sep + value
+    """`--batch-size=8` as `--batch_size=8`: both spellings of a flag are taken; values and what follows `--` stay."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [argument.partition("=") for argument in arguments[:end]]
+    underscored = [
+        (f"--{name[2:].replace('-', '_')}" if _FLAG.fullmatch(name) else name) + sep + value
         for name, sep, value in flags
     ]
+    return [*underscored, *arguments[end:]]
 
 
 COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
@@ -109,17 +119,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         if arguments[:1] == ["train"]:
             return train(arguments[1:])
         return _run(build_parser().parse_args(_underscored(arguments)))
     except (SafeVLMError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {indented(str(error))}", file=sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:  # of torch: no memory left, a device that failed
+        logger.debug("the command failed", exc_info=True)
+        print(f"error: {type(error).__name__}: {indented(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+
+
+class _Lines(logging.Formatter):
+    """Messages hold names from elsewhere: no line of theirs may look like a message of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return indented(super().format(record))
 
 
 def _run(parsed: Namespace) -> int:
@@ -139,12 +162,12 @@ def _run(parsed: Namespace) -> int:
 
 def run() -> NoReturn:
     """The process: one command, then its exit code."""
-    code = main()
-    if (
-        "ray" in sys.modules
-    ):  # its threads can crash the interpreter while that ends, long after the work is done
-        sys.stdout.flush()
-        sys.stderr.flush()
+    streams.prepare()
+    logging.captureWarnings(True)
+    code = streams.finish(main())
+    # Ray's threads can crash the interpreter while that ends, long after the work is done, and so can one
+    # that reads a file as long as nothing but Ctrl-C ends it
+    if "ray" in sys.modules or code == INTERRUPTED:
         os._exit(code)
     sys.exit(code)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from threading import RLock
 from typing import Protocol
 
 
 class Locked(Protocol):
     """Owns the lock that is held while a switch turns."""
 
-    lock: RLock
+    @property
+    def lock(self) -> AbstractContextManager[object]: ...
 
 
 class Switch:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from safevlm.printable import printable
 from safevlm.types import Action, RiskAssessment, Verdict
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ RATE_AFTER = 1.0
 console = Console()
 
 
-def shown(text: str) -> Text:
-    """Text from elsewhere (file names, answers) without control characters, which terminals obey."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
+def shown(text: str, *, lines: bool = False) -> Text:
+    """Text from elsewhere (names, reasons, answers) without markup and without what terminals obey; see `printable`."""
+    return Text(printable(text, lines=lines))
 
 
 def score_text(assessment: RiskAssessment) -> Text:
@@ -46,7 +47,8 @@ def score_text(assessment: RiskAssessment) -> Text:
     if assessment.score is None:
         return Text("undecided", style="bold yellow")
     filled = round(assessment.score * BAR)
-    bar = "█" * filled + "░" * (BAR - filled)
+    full, empty = "#." if console.options.ascii_only else "█░"
+    bar = full * filled + empty * (BAR - filled)
     return Text(f"{bar} {assessment.score:.2f}", style=COLOURS[assessment.verdict])
 
 
@@ -58,7 +60,11 @@ def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment]) -> N
     for name, assessment in zip(names, found, strict=True):
         verdict = Text(assessment.verdict.value, style=f"bold {COLOURS[assessment.verdict]}")
         table.add_row(
-            shown(name), score_text(assessment), verdict, assessment.level or "-", assessment.category or "-"
+            shown(name),
+            score_text(assessment),
+            verdict,
+            shown(assessment.level or "-"),
+            shown(assessment.category or "-"),
         )
     console.print(table)
     for name, assessment in zip(names, found, strict=True):
@@ -91,7 +97,7 @@ def converse(guard: SafeVLM, picture: Image.Image, prompt: str | None, *, max_ne
         history.append({"role": "user", "content": [*image, {"type": "text", "text": text}]})
         pieces = []
         for piece in guard.stream([picture], history, max_new_tokens=max_new_tokens, do_sample=False):
-            console.print(shown(piece), end="")
+            console.print(shown(piece, lines=True), end="")
             pieces.append(piece)
         console.print()
         if once:
@@ -159,9 +165,9 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
     for row in range(max(len(levels), len(categories))):
         level, category = levels[row : row + 1], categories[row : row + 1]
         table.add_row(
-            *((level and (level[0][0], str(level[0][1]))) or ("", "")),
+            *((level and (shown(level[0][0]), str(level[0][1]))) or ("", "")),
             "   ",
-            *((category and (category[0][0], str(category[0][1]))) or ("", "")),
+            *((category and (shown(category[0][0]), str(category[0][1]))) or ("", "")),
         )
     console.print(table)
     unsafe = summary.verdicts.get("unsafe", 0)
@@ -184,7 +190,7 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
         console.print(shown(f"stopped: {summary.stopped}"), style="yellow")
     places = {"rows": out / "rows", "summary": out / "summary.json", "report": report}
     lines = [f"{name}: {place}" for name, place in places.items() if place is not None]
-    console.print(Text("   ".join(lines), style="dim"), soft_wrap=True)
+    console.print(shown("   ".join(lines)), style="dim", soft_wrap=True)
 
 
 def show_demo(result: DemoResult) -> None:
@@ -200,7 +206,7 @@ def show_demo(result: DemoResult) -> None:
         answers = RichTable(box=None, expand=True, pad_edge=False)
         answers.add_column("without the guard", ratio=1, header_style="dim")
         answers.add_column("with the guard", ratio=1, header_style="dim")
-        answers.add_row(shown(item.unguarded), shown(item.guarded))
+        answers.add_row(shown(item.unguarded, lines=True), shown(item.guarded, lines=True))
         group = RichTable.grid(padding=(0, 0))
         group.add_row(Text(f"“{item.prompt}”", style="italic"))
         group.add_row(head)
@@ -212,13 +218,13 @@ def show_demo(result: DemoResult) -> None:
 def show_table(table: Table) -> None:
     """An evaluation: measures down, models across, percent with the 95 % interval."""
     rows = list(table)
-    shown = RichTable(header_style="bold")
-    shown.add_column("")
+    grid = RichTable(header_style="bold")
+    grid.add_column("")
     for row in rows:
-        shown.add_column(row, justify="right")
+        grid.add_column(row, justify="right")
     for column in next(iter(table.values())):
         cells = [table[row][column] for row in rows]
-        shown.add_row(
+        grid.add_row(
             column.replace("_", " "),
             *(
                 "-"
@@ -227,7 +233,7 @@ def show_table(table: Table) -> None:
                 for cell in cells
             ),
         )
-    console.print(shown)
+    console.print(grid)
 
 
 def show_step(name: str) -> None:

@@ -169,19 +169,18 @@ def test_a_signal_ends_a_scan_and_says_how_to_go_on(number, tmp_path):
         [*command, "--batch-size", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    unfinished = tmp_path / "out" / "rows" / ".part-00000.parquet.tmp"
-    for _ in range(600):
-        if unfinished.exists() or process.poll() is not None:
-            break
+    rows = tmp_path / "out" / "rows"
+    while not list(rows.glob(".part-*")):  # however long a busy machine takes to get there
+        assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert f"Go on with:\n  safevlm scan {folder} --out {tmp_path}/out --batch-size 1 --resume\n" in errors
     assert "Traceback" not in errors
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["interrupted"]
-    assert not unfinished.exists()
+    assert not list(rows.glob(".part-*"))
 
 
 def test_demo_shows_and_writes_everything(capsys, tmp_path):

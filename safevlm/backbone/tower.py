@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
-from threading import Lock, RLock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
@@ -20,6 +18,7 @@ from safevlm.errors import BackboneError
 from .families import Family, TowerInputs
 from .fingerprint import fingerprint
 from .layer import layers_read
+from .tower_lock import TowerLock, lock_of
 from .views import Grid, Views
 
 
@@ -41,7 +40,7 @@ class TowerPass:
 
 
 @contextmanager
-def _taken(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+def _taken(layer: nn.Module | None, lock: TowerLock) -> Iterator[list[Tensor]]:
     """Within the context a layer's output is taken, into the list."""
     found: list[Tensor] = []
     if layer is None:
@@ -52,20 +51,8 @@ def _taken(layer: nn.Module | None) -> Iterator[list[Tensor]]:
         found.append(output[0] if isinstance(output, tuple) else output)
 
     handle = layer.register_forward_hook(take)
-    try:
+    with lock.undoing(handle.remove):
         yield found
-    finally:
-        handle.remove()
-
-
-_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
-_LOCKS_LOCK = Lock()
-
-
-def _lock_of(module: nn.Module) -> RLock:
-    """Held while a module runs or replays, so that threads and towers that share it do not see each other's features."""
-    with _LOCKS_LOCK:
-        return _LOCKS.setdefault(module, RLock())
 
 
 class VisionTower:
@@ -103,14 +90,14 @@ class VisionTower:
         self.drops_class_token = drops_class_token
         self.llm_layers = tuple(llm_layers)
         self._compiled: Any = None
-        self.lock = _lock_of(module)
+        self.lock = lock_of(module)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**{name: value for name, value in vars(self).items() if name != "lock"}, "_compiled": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.lock = _lock_of(self.module)
+        self.lock = lock_of(self.module)
 
     def compile(self, **options: Any) -> None:
         """Run through `torch.compile`, whose arguments these are; the module itself stays as it is."""
@@ -185,7 +172,7 @@ class VisionTower:
         last = None if for_replay or self._compiled is not None else self._last_layer()
         run = self.module if self._compiled is None else self._compiled
         states = self.layer is not None and last is None
-        with self.lock, self._stopping(), _taken(last) as taken:
+        with self.lock, self._stopping(), _taken(last, self.lock) as taken:
             output = run(pixels, **arguments, output_hidden_states=states, return_dict=True)
         if taken:
             output["last_hidden_state"] = taken[0]
@@ -197,14 +184,16 @@ class VisionTower:
     def _stopping(self) -> Iterator[None]:
         """Within the context the layers that nothing reads pass on what they get, and cost nothing."""
         skipped = self._unread_layers()
-        try:
+
+        def undo() -> None:
+            for layer in skipped:
+                vars(layer).pop("forward", None)
+
+        with self.lock.undoing(undo):
             for layer in skipped:
                 # its hooks still run, so that the hidden states keep their places
                 layer.forward = _pass_on
             yield
-        finally:
-            for layer in skipped:
-                vars(layer).pop("forward", None)
 
     def _unread_layers(self) -> list[nn.Module]:
         """Layers behind the deepest that is read; none where the module has the first layers alone."""
@@ -341,14 +330,16 @@ class VisionTower:
 
         with self.lock:
             before = vars(self.module).get("forward")  # accelerate puts its own there
-            self.module.forward = forward
-            try:
-                yield
-            finally:
+
+            def undo() -> None:
                 if before is None:
-                    del self.module.forward
+                    vars(self.module).pop("forward", None)
                 else:
                     self.module.forward = before
+
+            with self.lock.undoing(undo):
+                self.module.forward = forward
+                yield
 
 
 def _pass_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json as json_module
 from pathlib import Path
 
+from safevlm.printable import printable
+
 from .options import MINI
 
 
@@ -72,5 +74,6 @@ def eval_scan(
     if json:
         print(json_module.dumps({scan: found.to_dict() for scan, found in table.items()}, indent=2))
     else:
-        print(to_markdown({Path(scan).name: found for scan, found in table.items()}))
+        text = to_markdown({Path(scan).name: found for scan, found in table.items()})
+        print(printable(text, lines=True))
     return 0

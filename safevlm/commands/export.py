@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from safevlm.printable import printable
+
 
 def export(
     folder: str, *, out: str, keep: str = "safe", threshold: float | None = None, format: str = "parquet"
@@ -21,5 +23,5 @@ def export(
 
     kinds = [kind.strip() for kind in keep.split(",")]
     written = run_export(folder, out, keep=kinds, threshold=threshold, form=format)
-    print(f"{written} {'samples' if format in ('txt', 'view') else 'images'} in {out}")
+    print(f"{written} {'samples' if format in ('txt', 'view') else 'images'} in {printable(out)}")
     return 0

@@ -11,15 +11,19 @@ MINI = "safevlm-mini"
 
 
 def check_device(name: str | None) -> None:
-    """Raise ValueError for a device that torch does not know or this machine does not have."""
+    """Raise ValueError for a device that torch does not know or that this machine cannot compute on."""
+    if name is None or name == "cpu":
+        return
     import torch
 
     try:
-        device = torch.device(name or "cpu")
-    except RuntimeError as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch finds no CUDA device; leave the flag out to run on the CPU")
+        # computed and read back: `meta` and some others give tensors without values
+        (torch.zeros(1, device=torch.device(name)) + 1).item()
+    except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
+        said = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise ValueError(
+            f"--device {name}: cannot be used here ({said}); leave the flag out to run on the CPU"
+        ) from error
 
 
 def read_policy(path: str | None, model: str) -> Policy | None:

@@ -11,8 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+from safevlm.printable import indented, printable
 
 from .options import MINI, read_policy
+
+if TYPE_CHECKING:
+    from safevlm.scan import ScanSummary
 
 
 def scan(
@@ -59,9 +65,9 @@ def scan(
     """
     from safevlm import terminal
     from safevlm.data import open_source
-    from safevlm.errors import MissingExtraError
-    from safevlm.scan import LEDGER, Checkpoint, ScanOptions, write_report
+    from safevlm.scan import LEDGER, Checkpoint, ScanOptions
     from safevlm.scan import scan as run_scan
+    from safevlm.scan.boundary import contained
 
     # read when transformers is imported, which a finished scan does without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -72,15 +78,14 @@ def scan(
     if resume and not (Path(out) / LEDGER).exists():
         raise ValueError(f"--resume: {out} holds no scan; check the folder, or leave the flag out")
     chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
-    opened, folder = open_source(source), Path(out)
+    folder = Path(out)
     try:
-        with _terminable(), terminal.scan_progress() as advance:
-            summary = run_scan(opened, chosen, folder, options, fresh=fresh, on_progress=advance)
-            try:
-                report = write_report(folder, summary) if summary.n else None
-            except MissingExtraError as error:  # the rows are there; the same command makes the page later
-                print(f"no report: {error}", file=sys.stderr)
-                report = None
+        with _terminable():
+            with contained(source):
+                opened = open_source(source)
+            with terminal.scan_progress() as advance:
+                summary = run_scan(opened, chosen, folder, options, fresh=fresh, on_progress=advance)
+                report = _report(folder, summary)
     except KeyboardInterrupt:
         print(f"interrupted; finished shards are kept. {_go_on(folder, fresh)}", file=sys.stderr)
         return 130
@@ -88,18 +93,30 @@ def scan(
     return int(not summary.complete)
 
 
+def _report(folder: Path, summary: ScanSummary) -> Path | None:
+    from safevlm.errors import MissingExtraError
+    from safevlm.scan import write_report
+
+    try:
+        return write_report(folder, summary) if summary.n else None
+    except MissingExtraError as error:  # the rows are there; the same command makes the page later
+        print(f"no report: {indented(str(error))}", file=sys.stderr)
+        return None
+
+
 def _go_on(folder: Path, fresh: bool) -> str:
     """How to go on without beginning anew."""
     from safevlm.scan import LEDGER
 
     given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
     # flags may be shortened, and no other one begins with an f
-    parts = [part for part in given if not (part.startswith("--f") and "--fresh".startswith(part))]
-    configured = fresh and parts == given
+    parts = [part for part in given[:end] if not (part.startswith("--f") and "--fresh".startswith(part))]
+    configured = fresh and parts == given[:end]
     if (folder / LEDGER).exists() and "--resume" not in parts:
         parts.append("--resume")
     how = "Take `fresh` out of the configuration and go on with" if configured else "Go on with"
-    return f"{how}:\n  {shlex.join(['safevlm', *parts])}"
+    return f"{how}:\n  {printable(shlex.join(['safevlm', *parts, *given[end:]]))}"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safevlm.errors import DataError, MissingExtraError
+from safevlm.files import UNFINISHED, Replacement
 
 logger = logging.getLogger(__name__)
 
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")
-UNFINISHED_NAME = re.compile(r"\.part-\d{5,}\.parquet\.tmp")
+UNFINISHED_NAME = re.compile(r"\.part-\d{5,}\.parquet" + UNFINISHED)
 _MARK = b"safevlm"
 GROUP_ROWS = 4096
 """Rows that a part file collects before it writes them."""
@@ -61,11 +61,11 @@ class PartFile:
         }
         fields = [pyarrow.field(c.name, kinds[c.kind], nullable=c.nullable) for c in columns]
         self._schema = pyarrow.schema(fields, metadata={_MARK: mark.encode()})
-        self._path, self._unfinished = path, path.with_name(f".{path.name}.tmp")
+        self._path = path
         self._rows: list[Mapping[str, Any]] = []
         with self._explained():
-            self._file = self._unfinished.open("wb")
-            self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
+            self._unfinished = Replacement(path)
+            self._writer = pq.ParquetWriter(self._unfinished.file, self._schema, compression="zstd")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -96,30 +96,14 @@ class PartFile:
             self._flush()
         with self._explained():
             self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self._unfinished, self._path)
-            _sync_folder(self._path.parent)
+            self._unfinished.commit()
         logger.debug("wrote %s", self._path)
 
     def discard(self) -> None:
         """Leave nothing behind; does nothing after `commit`."""
         with suppress(OSError):  # its footer, which a full disk does not take
             self._writer.close()
-        self._file.close()
-        self._unfinished.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a renamed file's new name last; nothing where folders cannot be opened (Windows)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        self._unfinished.discard()
 
 
 def written_by(path: Path) -> str | None:

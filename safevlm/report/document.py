@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from safevlm.errors import DataError, MissingExtraError
+from safevlm.files import replacing
 
 
 def resource(name: str) -> str:
@@ -50,18 +50,14 @@ def write_document(template: str, path: Path, context: Mapping[str, Any]) -> Pat
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     pieces = environment.from_string(template.lstrip()).generate(context)
-    unfinished = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.writelines(pieces)
-        os.replace(unfinished, path)
+        with replacing(path) as replacement:
+            replacement.file.writelines(piece.encode("utf-8", "backslashreplace") for piece in pieces)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error}); free space or choose another folder"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

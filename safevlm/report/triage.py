@@ -30,6 +30,8 @@ NAMED = {"source", "model", "policy", "policy_sha256"}
 """Keys of a summary, and of mappings in it, that the page says itself."""
 FAILURES = 5
 """Failed shards that the page names."""
+_GENERATION = re.compile(rb'<meta name="generation" content="([0-9a-f]+)">')
+_HEAD_BYTES = 1024  # which the tag is in
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufe00-\ufe0d\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]"
@@ -46,6 +48,7 @@ def write_triage(
     policy: Policy,
     source: str,
     summary: Mapping[str, Any],
+    generation: str = "",
 ) -> Path:
     """Write the page: counts, a threshold to move, a gallery with marks, near-duplicates folded.
 
@@ -61,6 +64,7 @@ def write_triage(
         policy: what the verdicts rest on.
         source: the scan's source, for people; marks carry the source of their row.
         summary: name -> value, shown as facts.
+        generation: what tells these rows from others, for `generation_of`.
 
     Returns:
         `out`.
@@ -77,6 +81,7 @@ def write_triage(
     style, script = resource("triage.css"), _script()
     failures: Mapping[str, str] = summary.get("failures", {})  # a summary names some of the failed shards
     context = {
+        "generation": generation,
         "style": style,
         "style_hash": csp_hash(style),
         "script": script,
@@ -98,6 +103,13 @@ def write_triage(
         ),
     }
     return write_document(resource("triage.html"), out, context)
+
+
+def generation_of(page: Path) -> str:
+    """The generation of the rows that a page was written from; empty where it tells none."""
+    with page.open("rb") as file:
+        found = _GENERATION.search(file.read(_HEAD_BYTES))
+    return found[1].decode() if found else ""
 
 
 def _script() -> str:

@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from safevlm.data.parts import Column, PartFile, iterate_parts
 from safevlm.errors import DataError
+from safevlm.files import Replacement
 from safevlm.scan.ledger import DONE, opened
-from safevlm.scan.output import ROWS, part_name
+from safevlm.scan.lock import locked
+from safevlm.scan.output import FILES, ROWS, THUMBNAILS, part_name
 from safevlm.scan.view import VIEW_COLUMNS, VIEW_FORMAT
 from safevlm.scan.worker import ERROR, OK, Row
 from safevlm.types import Verdict
@@ -83,14 +85,23 @@ def export(
         raise ValueError(f"export knows no form {form!r}; choose one of {', '.join(_WRITERS)}")
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"export: threshold is {threshold}; it is a score above 0 and up to 1")
-    scanned = _Scanned(Path(folder), frozenset(keep), threshold)
-    written = _WRITERS[form](scanned, Path(out))
+    _refuse_own(Path(folder), Path(out))
+    with locked(Path(folder), shared=True):
+        scanned = _Scanned(Path(folder), frozenset(keep), threshold)
+        written = _WRITERS[form](scanned, Path(out))
     if not scanned.kinds:
         raise DataError(f"{folder}: holds no rows yet; run its `safevlm scan` again")
     if not written:
         found = ", ".join(f"{count} {kind}" for kind, count in scanned.kinds.items())
         raise DataError(f"{folder}: nothing to keep; it has {found}, and {', '.join(keep)} was asked for")
     return written
+
+
+def _refuse_own(folder: Path, out: Path) -> None:
+    """Raise DataError where a list would take the place of what the scan wrote."""
+    place, own = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
+    if place.parent in (own / ROWS, own / THUMBNAILS) or place in (own / name for name in FILES):
+        raise DataError(f"{out}: belongs to the scan itself; choose another file for the list")
 
 
 class _Scanned:
@@ -203,18 +214,19 @@ def _ids(scanned: _Scanned) -> Iterator[str]:
 
 
 def _lines(lines: Iterable[str], out: Path) -> int:
-    unfinished, written = out.with_name(f".{out.name}.tmp"), 0
+    written = 0
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
+        replacement = Replacement(out)
+        try:
             for line in lines:
-                file.write(f"{line}\n")
+                replacement.file.write(f"{line}\n".encode())
                 written += 1
-        if written:
-            os.replace(unfinished, out)
+            if written:
+                replacement.commit()
+        finally:
+            replacement.discard()
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error}); choose another place") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return written
 
 

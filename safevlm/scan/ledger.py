@@ -7,6 +7,7 @@ the file is opened again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from array import array
@@ -111,6 +112,16 @@ class Ledger:
                 self._db.execute("INSERT INTO settings VALUES ('format', ?)", (FORMAT,))
             self._db.execute("COMMIT")
             return self._settings().get("format")
+
+    @property
+    def generation(self) -> str:
+        """What tells this scan, as far as it has come, from every other: 64 hex digits."""
+        digest = hashlib.sha256()
+        with self._explained():
+            for table, order in (("settings", "name"), ("about", "name"), ("shards", "number")):
+                for row in self._db.execute(f"SELECT * FROM {table} ORDER BY {order}"):
+                    digest.update(repr(row).encode())
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Let go of the file; what was not committed is gone."""

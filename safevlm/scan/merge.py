@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safevlm.errors import DataError
 from safevlm.scan.ledger import LEDGER, Ledger, opened
+from safevlm.scan.lock import locked
 from safevlm.scan.output import ROWS, THUMBNAILS, part_name, prepare
 from safevlm.scan.plan import Plan
 from safevlm.scan.summary import ScanSummary, summarise
@@ -33,11 +34,10 @@ def merge(scans: Sequence[str | Path], out: str | Path) -> ScanSummary:
     folders, out = [Path(folder) for folder in scans], Path(out)
     if len(folders) < 2:
         raise DataError("merge joins two scans or more; give their folders")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; choose a new folder")
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out}: is not empty; choose a new folder")
     with ExitStack() as stack:
+        stack.enter_context(locked(out))
+        if any(out.iterdir()):
+            raise DataError(f"{out}: is not empty; choose a new folder")
         ledgers = [stack.enter_context(_finished(folder)) for folder in folders]
         settings = _common(ledgers)
         copies = _renumbered(ledgers)
@@ -50,13 +50,13 @@ def merge(scans: Sequence[str | Path], out: str | Path) -> ScanSummary:
         for folder, numbers in zip(folders, copies, strict=True):
             merged.absorb(folder / LEDGER, numbers)
         summary = summarise(merged)
-    summary.write(out)
+        summary.write(out)
     return summary
 
 
 @contextmanager
 def _finished(folder: Path) -> Iterator[Ledger]:
-    with opened(folder) as ledger:
+    with locked(folder, shared=True), opened(folder) as ledger:
         left = sum(1 for state in ledger.shards() if state.status is None and state.planned.take != 0)
         if left:
             raise DataError(f"{folder}: {left} shards are not scanned yet; run its command again first")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 from safevlm.data.parts import PART_NAME, UNFINISHED_NAME, Column, written_by
 from safevlm.errors import DataError
+from safevlm.files import UNFINISHED
 from safevlm.scan.ledger import FORMAT, LEDGER, Ledger
 
 ROWS, THUMBNAILS, SUMMARY, REPORT = "rows", "thumbnails", "summary.json", "report.html"
+FILES = (SUMMARY, REPORT, LEDGER, f"{LEDGER}-journal")
+"""What a scan's folder has besides the part files."""
+
+_UNFINISHED_FILE = re.compile(rf"\.({re.escape(SUMMARY)}|{re.escape(REPORT)}){UNFINISHED}")
 
 COLUMNS = (
     Column("source", "string", nullable=False),  # its URI
@@ -87,8 +93,11 @@ def prepare(out: Path, *, fresh: bool) -> None:
             if fresh or UNFINISHED_NAME.fullmatch(path.name):
                 path.unlink()
         if fresh:
-            for name in (LEDGER, f"{LEDGER}-journal", SUMMARY, REPORT):
+            for name in FILES:
                 (out / name).unlink(missing_ok=True)
+        for path in out.iterdir():
+            if _UNFINISHED_FILE.fullmatch(path.name) and not path.is_dir():
+                path.unlink()  # the name alone: what a link leads to stays
         for name in (ROWS, THUMBNAILS):
             (out / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:

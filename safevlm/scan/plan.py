@@ -10,6 +10,7 @@ from itertools import islice
 
 from safevlm.data import Shard, Source
 from safevlm.errors import DataError
+from safevlm.scan.boundary import contained
 from safevlm.scan.options import ScanOptions
 
 SEED = "safevlm-scan"
@@ -76,9 +77,10 @@ def _count(source: Source, shard: Shard, most: int) -> int:
         return shard.images
     count = 0
     try:
-        for _ in islice(source.read(shard), most):
-            count += 1
-    except (DataError, OSError):
+        with contained(shard.name):
+            for _ in islice(source.read(shard), most):
+                count += 1
+    except DataError:
         return count + 1  # so that the scan meets the break, too, and says so
     return count
 

@@ -12,6 +12,7 @@ from itertools import islice
 
 from safevlm.data import Item, Source
 from safevlm.errors import DataError
+from safevlm.scan.boundary import contained
 from safevlm.scan.plan import PlannedShard, drawn
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class ShardReader:
                 index, item = next(items)
             except StopIteration:
                 break
-            except (DataError, OSError) as reason:
+            except DataError as reason:
                 unfinished = last
                 error = "" if given == planned.take else str(reason) or type(reason).__name__
                 break
@@ -130,10 +131,11 @@ class ShardReader:
         for attempt in range(RETRIES + 1):
             passed_over.clear()  # reading begins anew
             try:
-                for item in islice(self.source.read(planned.shard, passed_over), given, most):
-                    yield given, item
-                    given += 1
-            except (DataError, OSError) as error:
+                with contained(planned.shard.name):
+                    for item in islice(self.source.read(planned.shard, passed_over), given, most):
+                        yield given, item
+                        given += 1
+            except DataError as error:
                 if attempt == RETRIES:
                     raise
                 logger.warning("%s broke off (%s); reading it again", planned.shard.name, error)

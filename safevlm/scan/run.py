@@ -7,9 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 from safevlm.data import Source
+from safevlm.scan.boundary import contained
 from safevlm.scan.job import Job
 from safevlm.scan.ledger import DONE, LEDGER, Ledger
 from safevlm.scan.local import Mark, run_local
+from safevlm.scan.lock import locked
 from safevlm.scan.model import Model
 from safevlm.scan.options import ScanOptions
 from safevlm.scan.output import check_parts, drop_parts, prepare
@@ -57,12 +59,22 @@ def scan(
 
     Raises:
         DataError: nothing to scan; `out` lies in the source, holds the scan of something else (the difference is named),
-            files that no scan wrote, or cannot be written. Finished shards are kept.
+            files that no scan wrote, is being written to or read by another process, or cannot be written.
+            Finished shards are kept.
         MissingExtraError: a package is not installed.
     """
     out, options = Path(out), options or ScanOptions()
     refuse_inside(source.uri, out)
-    shards = source.shards()
+    with locked(out):  # before anything in there is looked at, removed or written
+        return _scan(source, model, out, options, fresh, on_progress)
+
+
+def _scan(
+    source: Source, model: Model, out: Path, options: ScanOptions, fresh: bool, on_progress: OnProgress | None
+) -> ScanSummary:
+    """A scan into a folder that nobody else writes to."""
+    with contained(source.uri):
+        shards = source.shards()
     chosen = settings(source.uri, model.sha256, model.policy.sha256, options)
     prepare(out, fresh=fresh)
     with closing(Ledger(out / LEDGER)) as ledger:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safevlm.errors import DataError
+from safevlm.files import replacing
 from safevlm.scan.ledger import DONE, FAILED, FORMAT, Ledger, ShardState
 from safevlm.scan.output import SUMMARY
 from safevlm.scan.worker import ERROR, OK, UNDECIDED, Row
@@ -133,10 +133,9 @@ class ScanSummary:
 
     def write(self, out: Path) -> None:
         """Write `out/summary.json`, whole or not at all; raises DataError where the disk does not take it."""
-        unfinished = out / f".{SUMMARY}.tmp"
         try:
-            unfinished.write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
-            os.replace(unfinished, out / SUMMARY)
+            with replacing(out / SUMMARY) as replacement:
+                replacement.file.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
         except OSError as error:
             raise DataError(f"{out / SUMMARY}: cannot be written ({error}); free space") from error
 

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from safevlm.data import Item, decode_item, prepared_pixels
-from safevlm.errors import SafeVLMError
+from safevlm.errors import DataError, SafeVLMError
+from safevlm.scan.boundary import contained
 from safevlm.scan.model import Preprocessor, Scorer
 from safevlm.scan.reader import Batch, Entry
-from safevlm.types import RiskAssessment, Verdict
+from safevlm.types import RiskAssessment, Sample, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -112,12 +113,21 @@ def _row(entry: Entry) -> Row:
 
 def _decode(entry: Entry, row: Row) -> Image.Image | None:
     """The picture, its size and hash noted in the row; without one the row is an error."""
-    sample = decode_item(entry.item)
+    sample = _decoded(entry.item)
     if sample.image is None:
         row.update(_outcome(RiskAssessment(score=None, reason=sample.error), ERROR))
         return None
     row.update(width=sample.image.width, height=sample.image.height, phash=sample.phash)
     return sample.image
+
+
+def _decoded(item: Item) -> Sample:
+    """The item's image, or why there is none, whatever the decoder raises."""
+    try:
+        with contained(item.id):
+            return decode_item(item)
+    except DataError as error:
+        return Sample(item.id, None, str(error), item.number, item.text, item.text_error)
 
 
 def _group(positions: Sequence[int], images: Sequence[Image.Image], scorer: Preprocessor) -> Group:
@@ -173,7 +183,7 @@ def _unread(item: Item) -> RiskAssessment:
 
 
 def _assess_one(item: Item, scorer: Scorer, with_text: bool) -> RiskAssessment:
-    image = decode_item(item).image
+    image = _decoded(item).image
     try:
         if image is None:
             raise ValueError("the image cannot be decoded a second time")
@@ -219,7 +229,7 @@ def illustrate(scored: Scored) -> Scored:
 
 
 def _thumbnail(flagged: Flagged, row: Row) -> Row | None:
-    image = decode_item(flagged.item).image
+    image = _decoded(flagged.item).image
     if image is None:
         return None
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -27,7 +26,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def model(tiny: tuple[str, str]) -> Checkpoint:
     """The tiny model; half of the pictures of noise are unsafe to it."""
     scores = [a.score for a in Checkpoint(*tiny).load().assess([picture_bytes(seed) for seed in range(9)])]
-    return Checkpoint(*tiny, Policy(Taxonomy.preset("safevlm"), threshold=median(scores)))
+    # between two of them: a picture's own score differs in the last digits from batch to batch
+    middle = sum(sorted(scores)[4:6]) / 2
+    return Checkpoint(*tiny, Policy(Taxonomy.preset("safevlm"), threshold=middle))
 
 
 @pytest.fixture(scope="session")

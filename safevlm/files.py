@@ -1,0 +1,71 @@
+"""Files that appear whole or not at all: written under a hidden name beside their place, synced, renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UNFINISHED = r"(\.[0-9a-f]{8})?\.tmp"
+"""Pattern of what follows a file's name in its hidden one."""
+
+
+class Replacement:
+    """A file in the making. The hidden name cannot be guessed, and nothing that has it already is opened.
+
+    Args:
+        path: what it will be called; its folder is there. A file or a symbolic link there is replaced.
+
+    Raises:
+        OSError: the folder or the disk does not take it; from `commit`, too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        self.file = os.fdopen(os.open(self._hidden, flags, 0o666), "wb")
+
+    def commit(self) -> None:
+        """Put the file in its place, whole."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self._hidden, self.path)
+        _sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Leave nothing behind; does nothing after `commit`."""
+        try:
+            self.file.close()
+        finally:
+            self._hidden.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Replacement]:
+    """A file that takes its place when the block ends well, and is gone otherwise.
+
+    Raises:
+        OSError: as for `Replacement`.
+    """
+    replacement = Replacement(path)
+    try:
+        yield replacement
+        replacement.commit()
+    finally:
+        replacement.discard()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file's new name last; nothing where folders cannot be opened (Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,5 +1,6 @@
 """The only room that knows a Hugging Face or timm model."""
 
+from .chats import last_user_text, make_chat, with_hint
 from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
 from .fingerprint import same_weights
 from .freeze import freeze
@@ -18,7 +19,7 @@ from .load import (
 from .placeholders import fill_placeholders
 from .placement import safety_dtype
 from .prompt_table import PromptTable
-from .prompts import IGNORED, Inputs, encode, last_user_text, make_chat, with_hint
+from .prompts import IGNORED, Inputs, encode
 from .timm_tower import is_timm
 from .tower import TowerPass, VisionTower
 from .towers import load_tower, wrap_tower

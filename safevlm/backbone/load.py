@@ -25,6 +25,7 @@ from .hub import HubOptions, explain, load_config
 from .placement import on_cpu
 from .prompt_table import PromptTable
 from .quantized import check_unquantized, skip_tower
+from .render import Renderer
 from .timm_tower import is_timm
 from .tower import TowerPass, VisionTower
 from .tower_files import weight_map
@@ -56,6 +57,25 @@ class Backbone:
     def tokenizer(self) -> Any:
         """The processor's own."""
         return self.processor.tokenizer
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Writes chats as prompts."""
+        config = self.model.config.to_dict()
+        ids = [
+            value
+            for key, value in config.items()
+            if key.endswith(("_token_id", "_token_index"))
+            and not key.startswith("pad")
+            and isinstance(value, int)
+        ]
+        return Renderer(self.processor, self.family, ids=ids, name=self.name)
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end generation."""
+        ends = self.model.generation_config.eos_token_id
+        return tuple(ends) if isinstance(ends, (list, tuple)) else (ends,)
 
     @property
     def input_embeddings(self) -> Any:

@@ -36,22 +36,29 @@ class Renderer:
         name: of the backbone, for messages.
 
     Raises:
-        BackboneError: no template, or one that does not write images.
+        BackboneError: no template.
     """
 
     def __init__(self, processor: Any, family: Family, *, ids: Sequence[int], name: str) -> None:
         self.processor, self.family, self.name = processor, family, name
         tokenizer = processor.tokenizer
         strings = [value for key, value in vars(processor).items() if key.endswith("_token")]
-        opening = family.opening(processor)
-        written = [opening, *(value for value in strings if isinstance(value, str))]
+        written = [family.opening(processor), *(value for value in strings if isinstance(value, str))]
         self.specials = Specials.of(tokenizer, strings=written, ids=ids)
         self.template = self._find_template()
-        probe = self._apply([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x"}]}])
-        if probe.count(opening) != 1 or "'type'" in probe:
+
+    def check(self) -> None:
+        """Raise BackboneError where the template does not write an image."""
+        probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x"}]}]
+        opening, said = self.family.opening(self.processor), ""
+        try:
+            written = self._apply(probe)
+        except ValueError as error:
+            written, said = "", f" ({error})"
+        if written.count(opening) != 1 or "'type'" in written:  # the latter: content lists printed as Python
             raise BackboneError(
-                f"the chat template of {name!r} does not write an image part as {opening!r}; it is one for "
-                "text alone. Put the model's own chat_template.jinja into its folder"
+                f"the chat template of {self.name!r} does not write an image part as {opening!r}{said}; it is "
+                "one for text alone. Put the model's own chat_template.jinja into its folder"
             )
 
     def _find_template(self) -> str:

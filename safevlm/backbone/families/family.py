@@ -15,6 +15,7 @@ from safevlm.errors import BackboneError
 
 from ..fingerprint import read_matrices
 from ..views import WHOLE, Box, Grid
+from .agree import agree_on_image_token
 from .frame import picture_frame
 
 
@@ -58,6 +59,8 @@ class Family:
     """Whether the model takes the pixel values of `prepare` as they are, one row an image."""
     answer_types: ClassVar[dict[str, int]] = {}
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
+    needs_bos: ClassVar[bool] = False
+    """Whether prompts begin with the begin-of-sequence token, whatever the template says."""
     alone: ClassVar[bool] = False
     """Whether it is a vision tower without a language model."""
 
@@ -132,6 +135,10 @@ class Family:
     def text_alone(self, text: str, tokenizer: Any) -> str | None:
         """What the tokenizer gets for a row without images; None: the processor takes such rows."""
         return None
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """Fill in what the processor must know of the model; raises BackboneError where the two do not fit."""
+        agree_on_image_token(processor, config)
 
     def opening(self, processor: Any) -> str:
         """What stands in the rendered prompt where an image begins: safety tokens go directly before it."""

@@ -12,6 +12,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from ..views import WHOLE
+from .agree import agree
 from .family import Family, TowerInputs
 
 _TOWERS: dict[str, Any] = {
@@ -54,6 +55,13 @@ class QwenVL(Family):
         """The merged tokens (positions, dim), row by row within an image."""
         merged: Tensor = output.pooler_output
         return merged
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """The sizes of patches, which the tower is made for."""
+        super().complete(processor, config)
+        vision = config.vision_config
+        sizes = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
+        agree(processor.image_processor, {**sizes, "temporal_patch_size": vision.temporal_patch_size})
 
     def opening(self, processor: Any) -> str:
         """An image begins with the token that starts vision."""

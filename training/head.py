@@ -34,6 +34,7 @@ from safevlm.viewing import ViewOutput, view_output
 
 from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
+from .lengths import check_lengths
 from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes, backbone_place
 from .recipe import Recipe, open_guard
 from .table import Needs, Row
@@ -145,6 +146,11 @@ class HeadTraining(Recipe):
             if self.prompt_table is not None:
                 check_prompt_table(config, self.prompt_table, folder)
             self.config, self.own = config.with_changes(backbone=name), load_modules(folder, config)
+
+    def check_rows(self) -> None:
+        """With `train_tokens` the rows that have a response go through the LLM."""
+        if self.guard is not None:
+            check_lengths(self.data, self.guard, hint=lambda row: "", only_answered=True)
 
     def prepare(self) -> None:
         """Fill the cache with every image of the run; the processes share the work."""

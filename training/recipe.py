@@ -79,6 +79,9 @@ class Recipe(LightningModule):
     def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head's output for the rows that have an image, once per list of prompts, and which rows these are."""
 
+    def check_rows(self) -> None:
+        """Refuse or drop rows that the parts cannot take; overridden where rows go through the LLM."""
+
     def prepare(self) -> None:
         """What remains to do once the parts and the data are there."""
 
@@ -114,6 +117,7 @@ class Recipe(LightningModule):
             self.build()
             self._built = True
         self.config = self.config.with_changes(calibration=None)
+        self.check_rows()
         rows = self.data.train_rows + self.data.clean_rows
         if self.loss.class_weights == "balanced":
             taxonomy = self.config.taxonomy

@@ -150,6 +150,10 @@ class _Checker:
         value = values.get(column)
         if value is not None and not isinstance(value, str):
             raise BadRowError(column, f"is a {type(value).__name__}, not text")
+        if value and any("\ud800" <= character <= "\udfff" for character in value):
+            raise BadRowError(
+                column, "has half of a surrogate pair, which is no text; write it again as UTF-8"
+            )
         return value or ""
 
     def _label(self, values: dict[str, Any], column: str, names: tuple[str, ...]) -> int:

@@ -6,6 +6,7 @@ from .fingerprint import same_weights
 from .freeze import freeze
 from .hub import HubOptions
 from .layer import Layer
+from .lengths import PromptLengths
 from .load import (
     Backbone,
     load_backbone,
@@ -37,6 +38,7 @@ __all__ = [
     "HubOptions",
     "Inputs",
     "Layer",
+    "PromptLengths",
     "PromptTable",
     "TowerInputs",
     "TowerPass",

@@ -165,7 +165,7 @@ def _unpadded(made: Mapping[str, Tensor]) -> list[dict[str, list[int]]]:
 
 def _standing_in(processor: Any, pixels: Tensor) -> Any:
     """A copy whose image processor gives zeros of the pixels' shape at once: only sizes are read."""
-    zeros = torch.zeros(()).expand(pixels.shape)
+    zeros = torch.zeros((), dtype=torch.float32).expand(pixels.shape)  # numpy has no bfloat16
     copied = copy.copy(processor)  # other threads preprocess with the original
     copied.image_processor = copy.copy(processor.image_processor)
     copied.image_processor.preprocess = lambda *_, **__: BatchFeature({"pixel_values": zeros})

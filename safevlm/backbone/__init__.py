@@ -1,5 +1,6 @@
 """The only room that knows a Hugging Face or timm model."""
 
+from .answers import answer_texts
 from .chats import last_user_text, make_chat, with_hint
 from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
 from .fingerprint import same_weights
@@ -44,6 +45,7 @@ __all__ = [
     "TowerPass",
     "Views",
     "VisionTower",
+    "answer_texts",
     "encode",
     "family_of",
     "fill_placeholders",

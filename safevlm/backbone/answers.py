@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from .load import Backbone
 
 
@@ -31,6 +33,18 @@ def answer_ids(backbone: Backbone, chat: Sequence[Mapping[str, Any]], answer: st
     else:
         rest = backbone.renderer.literal(answer)
     return _ended(_continued(tokenizer, prompt, rest.rstrip()), backbone.end_ids, tokenizer.eos_token_id)
+
+
+def answer_texts(backbone: Backbone, answers: Tensor, generation_kwargs: Mapping[str, Any]) -> list[str]:
+    """Generated tokens (B, L) as texts, each up to the token that ended it: padding may be an ordinary token."""
+    given = generation_kwargs.get("eos_token_id")
+    ends = backbone.end_ids if given is None else (given if isinstance(given, (list, tuple)) else (given,))
+    rows = []
+    for row in answers.tolist():
+        end = next((place for place, number in enumerate(row) if number in ends), len(row))
+        rows.append(row[: end + 1])
+    texts: list[str] = backbone.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return texts
 
 
 def _after(prompt: str, told: str, start: int) -> str:

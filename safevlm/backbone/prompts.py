@@ -14,6 +14,7 @@ from transformers import BatchFeature
 
 from .answers import answer_ids
 from .chats import image_parts, last_user_text, make_chat, with_hint
+from .default_dtype import float32_by_default
 from .load import Backbone
 from .placeholders import find_placeholders, placeholder_token
 from .tower import TowerPass
@@ -142,12 +143,13 @@ def _run_processor(
     flat = [image for row in images for image in row]
     given = images if backbone.family.nested_images else flat
     processor = backbone.processor if pixels is None else _standing_in(backbone.processor, pixels)
-    made = processor(
-        text=texts,
-        images=given if flat else None,
-        add_special_tokens=not _has_bos(backbone, texts),
-        **options,
-    )
+    with float32_by_default():
+        made = processor(
+            text=texts,
+            images=given if flat else None,
+            add_special_tokens=not _has_bos(backbone, texts),
+            **options,
+        )
     if pixels is not None:
         made["pixel_values"] = pixels
     made.pop("labels", None)

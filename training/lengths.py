@@ -60,9 +60,9 @@ def check_lengths(
 
 def _reason(row: Row, lengths: PromptLengths, *, limit: int, hint: str) -> str:
     """Why a row cannot be trained on; empty where it can."""
-    given = row.image is not None
+    given, one_length = row.image is not None, lengths.backbone.family.one_length
     try:
-        sizes = [(0, 0) if lengths.same_for_all else _size(row)] if given else []
+        sizes = [(64, 64) if one_length else _size(row)] if given else []
         images = sum(lengths.image_tokens(size) for size in sizes)
         bound = lengths.at_most([hint, row.prompt, row.response], images)
         if bound is not None and bound <= limit:

@@ -13,9 +13,6 @@ from .chats import make_chat
 from .load import Backbone
 from .prompts import encode
 
-_PROBES = ((64, 64), (1500, 1000), (64, 640), (640, 64))
-"""(width, height) of images whose tokens are counted by running the processor."""
-
 
 class PromptLengths:
     """Counts the tokens of prompts with images, and of their answers.
@@ -55,17 +52,11 @@ class PromptLengths:
 
     def image_tokens(self, size: tuple[int, int]) -> int:
         """Positions of an image of a (width, height), its safety tokens included."""
-        if self.same_for_all:
-            size = _PROBES[0]
+        if self.backbone.family.one_length:
+            size = (64, 64)
         if size not in self._counted:
             self._counted[size] = self._count(size)
         return self._counted[size]
-
-    @cached_property
-    def same_for_all(self) -> bool:
-        """Whether images of any size have as many tokens."""
-        counts = {self._count(size) for size in _PROBES}
-        return len(counts) == 1
 
     @cached_property
     def _frame(self) -> int:

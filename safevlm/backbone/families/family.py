@@ -59,6 +59,8 @@ class Family:
     """Whether the model takes the pixel values of `prepare` as they are, one row an image."""
     answer_types: ClassVar[dict[str, int]] = {}
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
+    one_length: ClassVar[bool] = False
+    """Whether images of any size have as many tokens."""
     needs_bos: ClassVar[bool] = False
     """Whether prompts begin with the begin-of-sequence token, whatever the template says."""
     alone: ClassVar[bool] = False

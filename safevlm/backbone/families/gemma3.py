@@ -12,6 +12,7 @@ class Gemma3(Family):
     """`Gemma3ForConditionalGeneration`."""
 
     nested_images = True
+    one_length = True
 
     def complete(self, processor: Any, config: Any) -> None:
         """The number of an image's tokens, and their sequence."""

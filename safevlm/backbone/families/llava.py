@@ -14,6 +14,7 @@ class Llava(Family):
     """`LlavaForConditionalGeneration`; LLaVA-1.5 reads the last but one layer of CLIP, without its class token."""
 
     reads_prepared = True
+    one_length = True
 
     def vision_layer(self, config: Any) -> int | None:
         """One layer; several at once would need a projector of their joint width."""
@@ -49,6 +50,7 @@ class VipLlava(Family):
     """`VipLlavaForConditionalGeneration` reads five layers; the guard reads the first that it names."""
 
     reads_prepared = True
+    one_length = True
 
     def vision_layer(self, config: Any) -> int | None:
         """-2 in the published models."""

@@ -18,6 +18,7 @@ class LlavaNext(Llava):
     """`LlavaNextForConditionalGeneration`."""
 
     reads_prepared = False
+    one_length = False
 
     def complete(self, processor: Any, config: Any) -> None:
         """As LLaVA's, and the resolutions that images are fitted into."""

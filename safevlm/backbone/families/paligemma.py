@@ -18,6 +18,7 @@ class PaliGemma(Family):
         "{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
     )
     needs_bos = True
+    one_length = True
     answer_types: ClassVar[dict[str, int]] = {"token_type_ids": 1}
     nested_images = True
     reads_prepared = True

@@ -20,6 +20,7 @@ from safevlm.backbone import (
     HubOptions,
     Inputs,
     TowerPass,
+    answer_texts,
     checkpointed_layers,
     encode,
     fill_placeholders,
@@ -374,8 +375,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             )
         repeats = made.shape[0] // len(requests)
         answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
-        texts: list[str] = self.backbone.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return [text.strip() for text in answer_texts(self.backbone, answers, generation_kwargs)]
 
     @contextmanager
     def _in_place(

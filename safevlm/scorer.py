@@ -195,6 +195,7 @@ class RiskScorer:
 
         Raises:
             ValueError: no images, or not as many prompts as images.
+            TypeError: a prompt that is not text.
         """
         if len(images) == 0:
             raise ValueError("assess got no images; give at least one")
@@ -202,6 +203,11 @@ class RiskScorer:
             raise ValueError(
                 f"assess got {len(images)} images and {len(prompts)} prompts; give one per image"
             )
+        for number, prompt in enumerate(prompts or ()):
+            if not isinstance(prompt, str):
+                raise TypeError(
+                    f"prompt {number} is a {type(prompt).__name__}; assess takes text, one str per image"
+                )
         results: list[RiskAssessment] = []
         for start in range(0, len(images), batch_size):
             opened = [open_image(image) for image in images[start : start + batch_size]]

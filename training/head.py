@@ -36,6 +36,7 @@ from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
 from .draw import draw
 from .fill import Filler
+from .lengths import check_lengths
 from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes, backbone_place
 from .ranks import Ranks
 from .recipe import Recipe, open_guard
@@ -160,6 +161,11 @@ class HeadTraining(Recipe):
             if self.prompt_table is not None:
                 check_prompt_table(config, self.prompt_table, folder)
             self.config, self.own = config.with_changes(backbone=name), load_modules(folder, config)
+
+    def check_rows(self) -> None:
+        """With `train_tokens` the rows that have a response go through the LLM."""
+        if self.guard is not None:
+            check_lengths(self.data, self.guard, hint=lambda row: "", only_answered=True)
 
     def prepare(self) -> None:
         """Fill the cache with every image of the run; the processes share the work."""

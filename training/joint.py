@@ -25,10 +25,11 @@ from safevlm.policy import Policy
 from safevlm.viewing import ViewOutput
 
 from .datamodule import Batch
+from .lengths import check_lengths
 from .options import LORA, LOSS, SCHEDULE, SIZES, Lora, Loss, Schedule, Sizes
 from .recipe import Recipe, open_guard
 from .refusals import asked_rows, refusal_metrics, refused
-from .table import Needs
+from .table import Needs, Row
 from .tuning import gathered
 
 LOGGER = logging.getLogger(__name__)
@@ -112,6 +113,20 @@ class JointTraining(Recipe):
             inject_lora(self.guard.language_model, self.lora)
         self._dropouts = unfreeze_lora(self.guard.language_model)
 
+    def check_rows(self) -> None:
+        """Every row goes through the LLM, some with a hint before the prompt."""
+        check_lengths(self.data, self.guard, hint=self._longest_hint, only_answered=False)
+
+    def _longest_hint(self, row: Row) -> str:
+        return self._hint(row.level, row.category) if self.hint_probability else ""
+
+    def _hint(self, level: int, category: int) -> str:
+        """The policy's hint for a risky row's labels; empty for the others."""
+        if level <= 0 or category < 0:
+            return ""
+        taxonomy = self.config.taxonomy
+        return self.policy.hint(taxonomy.levels[level], taxonomy.category_names[category])
+
     def _set_dropout(self, training: bool) -> None:
         """`train()` does not reach LoRA's dropout: the frozen layers around it stay in eval mode."""
         for part in self._dropouts:
@@ -134,16 +149,9 @@ class JointTraining(Recipe):
 
     def hints(self, batch: Batch) -> list[str]:
         """For drawn risky rows the hint of their labels, as the policy words it; empty for the others."""
-        taxonomy, found = self.config.taxonomy, []
         labels = zip(batch["levels"].tolist(), batch["categories"].tolist(), strict=True)
         drawn = self.chosen(batch, "hint", self.hint_probability)
-        for (level, category), yes in zip(labels, drawn, strict=True):
-            risky = level > 0 and category >= 0
-            hint = (
-                self.policy.hint(taxonomy.levels[level], taxonomy.category_names[category]) if risky else ""
-            )
-            found.append(hint if yes else "")
-        return found
+        return [self._hint(*row) if yes else "" for row, yes in zip(labels, drawn, strict=True)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss; the tower runs once for head and LLM."""

@@ -107,6 +107,9 @@ class Recipe(LightningModule):
         """Options of this stage that a resumed run must have in common with the run it continues."""
         return {}
 
+    def check_rows(self) -> None:
+        """Refuse or drop rows that the parts cannot take; overridden where rows go through the LLM."""
+
     def prepare(self) -> None:
         """What remains to do once the parts and the data are there."""
 
@@ -163,6 +166,7 @@ class Recipe(LightningModule):
             self.build()
             self._built = True
         self.config = self.config.with_changes(calibration=None)
+        self.check_rows()
         if self.loss.class_weights == "balanced":
             taxonomy = self.config.taxonomy
             drawn = [(row, times) for row, times in self.data.draws() if row.image is not None]

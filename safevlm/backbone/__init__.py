@@ -1,11 +1,14 @@
 """The only room that knows a Hugging Face or timm model."""
 
+from .answers import answer_texts
+from .chats import last_user_text, make_chat, with_hint
 from .checkpointing import checkpointed_layers
 from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
 from .fingerprint import same_weights
 from .freeze import freeze
 from .hub import HubOptions
 from .layer import Layer
+from .lengths import PromptLengths
 from .linears import language_linears
 from .load import (
     Backbone,
@@ -20,7 +23,7 @@ from .load import (
 from .placeholders import fill_placeholders
 from .placement import safety_dtype
 from .prompt_table import PromptTable
-from .prompts import IGNORED, Inputs, encode, last_user_text, make_chat, with_hint
+from .prompts import IGNORED, Inputs, encode
 from .timm_tower import is_timm
 from .tower import TowerPass, VisionTower
 from .towers import load_tower, wrap_tower
@@ -38,11 +41,13 @@ __all__ = [
     "HubOptions",
     "Inputs",
     "Layer",
+    "PromptLengths",
     "PromptTable",
     "TowerInputs",
     "TowerPass",
     "Views",
     "VisionTower",
+    "answer_texts",
     "checkpointed_layers",
     "encode",
     "family_of",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria, TextIteratorStreamer
+from transformers import AutoModelForImageTextToText, StoppingCriteria, TextIteratorStreamer
 from transformers import logging as transformers_logging
 
 from safevlm.errors import BackboneError
@@ -23,8 +23,10 @@ from .families.timm import TimmConfig
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .placement import on_cpu
+from .processors import check_parts, complete, load_processor
 from .prompt_table import PromptTable
 from .quantized import check_unquantized, skip_tower
+from .render import Renderer
 from .timm_tower import is_timm
 from .tower import TowerPass, VisionTower
 from .tower_files import weight_map
@@ -56,6 +58,25 @@ class Backbone:
     def tokenizer(self) -> Any:
         """The processor's own."""
         return self.processor.tokenizer
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Writes chats as prompts."""
+        config = self.model.config.to_dict()
+        ids = [
+            value
+            for key, value in config.items()
+            if key.endswith(("_token_id", "_token_index"))
+            and not key.startswith("pad")
+            and isinstance(value, int)
+        ]
+        return Renderer(self.processor, self.family, ids=ids, name=self.name)
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end generation."""
+        ends = self.model.generation_config.eos_token_id
+        return tuple(ends) if isinstance(ends, (list, tuple)) else (ends,)
 
     @property
     def input_embeddings(self) -> Any:
@@ -128,14 +149,24 @@ def load_backbone(
         options["quantization_config"] = skip_tower(options["quantization_config"], family.tower)
     with explain(name):
         model = AutoModelForImageTextToText.from_pretrained(name, use_safetensors=True, **options)
-        processor = AutoProcessor.from_pretrained(name, **vars(hub))
-    return wrap_backbone(model, processor, name=str(name))
+    return wrap_backbone(model, load_processor(name, hub), name=str(name))
 
 
 def wrap_backbone(model: Any, processor: Any, *, name: str | None = None) -> Backbone:
-    """A backbone from a model that is already in memory. Freezes it in place."""
+    """A backbone from a model that is already in memory.
+
+    The model is frozen in place, and what its processor, tokenizer or generation config lack is filled in from
+    its config.
+
+    Raises:
+        BackboneError: an unknown family, or a processor that does not fit or is not complete.
+    """
     family = family_of(model.config)
-    return Backbone(name or str(model.config._name_or_path or ""), freeze(model), processor, family)
+    name = name or str(model.config._name_or_path or "")
+    complete(model, check_parts(processor, name), family, name=name)
+    backbone = Backbone(name, freeze(model), processor, family)
+    backbone.renderer.check()
+    return backbone
 
 
 def load_prompt_table(name: str | Path, *, hub: HubOptions | None = None) -> PromptTable:
@@ -146,7 +177,7 @@ def load_prompt_table(name: str | Path, *, hub: HubOptions | None = None) -> Pro
     for key in family.embedding_keys:
         if key in files:
             with explain(name), safe_open(files[key], framework="pt") as shard:
-                tokenizer = AutoProcessor.from_pretrained(name, **vars(hub)).tokenizer
+                tokenizer = load_processor(name, hub).tokenizer
                 return PromptTable(tokenizer, shard.get_tensor(key))
     raise BackboneError(
         f"{name}: none of the tensors {list(family.embedding_keys)} is in its checkpoint; "

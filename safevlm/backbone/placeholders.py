@@ -28,17 +28,6 @@ def placeholder_token(tokenizer: Any) -> str:
     )
 
 
-def escape_special_tokens(text: str, tokenizer: Any) -> str:
-    """Break up special tokens that stand in plain text, by a space after their first character.
-
-    Text that a user wrote must not become an image, a turn's end or a safety token.
-    """
-    special = {*tokenizer.all_special_tokens, *(str(t) for t in tokenizer.added_tokens_decoder.values())}
-    for token in sorted(filter(lambda token: len(token) > 1, special), key=len, reverse=True):
-        text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
-
-
 def find_placeholders(
     input_ids: Tensor, *, images: int, count: int, placeholder_id: int, opening_id: int
 ) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .fingerprint import fingerprint
-from .placeholders import escape_special_tokens
+from .literal import Specials, take_literally
 
 FINGERPRINTED_ROWS = 1024
 
@@ -34,10 +34,9 @@ class PromptTable:
 
     def embed(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Embeddings (B, L, text_dim) in the table's dtype, and mask (B, L) bool, False at padding."""
-        rows = [
-            self.tokenizer(escape_special_tokens(text, self.tokenizer), add_special_tokens=False)["input_ids"]
-            for text in prompts
-        ]
+        specials = Specials.of(self.tokenizer)
+        texts = [take_literally(text, self.tokenizer, specials=specials) for text in prompts]
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         length = max(1, *(len(row) for row in rows)) if rows else 1
         ids = torch.zeros(len(rows), length, dtype=torch.long, device=self.weight.device)
         mask = torch.zeros(len(rows), length, dtype=torch.bool, device=self.weight.device)

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
-from safevlm.errors import BackboneError
-
+from .answers import answer_ids
+from .chats import image_parts, last_user_text, make_chat, with_hint
+from .default_dtype import float32_by_default
 from .load import Backbone
-from .placeholders import escape_special_tokens, find_placeholders, placeholder_token
+from .placeholders import find_placeholders, placeholder_token
 from .tower import TowerPass
+
+__all__ = ["IGNORED", "Inputs", "encode", "last_user_text", "make_chat", "with_hint"]
 
 IGNORED = -100
 """Label of positions that the loss leaves out, as in PyTorch and transformers."""
@@ -35,66 +38,6 @@ class Inputs:
     tensors: dict[str, Tensor]
     token_mask: Tensor | None
     labels: Tensor | None = None
-
-
-def make_chat(prompt: str | Sequence[Mapping[str, Any]], images: int) -> list[dict[str, Any]]:
-    """A chat with one part per image: a plain prompt gets its images in front.
-
-    Raises:
-        ValueError: a chat whose image parts are not as many as the images.
-    """
-    if isinstance(prompt, str):
-        content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": prompt}]
-        return [{"role": "user", "content": content}]
-    chat = [
-        {**message, "content": [{"type": "text", "text": message["content"]}]}
-        if isinstance(message["content"], str)
-        else dict(message)
-        for message in prompt
-    ]
-    chat = [{**message, "content": _joined(message["content"])} for message in chat]
-    places = sum(part["type"] == "image" for message in chat for part in message["content"])
-    if places != images:
-        raise ValueError(
-            f'the chat has {places} {{"type": "image"}} parts and {images} images came with it; '
-            "give one image per part"
-        )
-    return chat
-
-
-def _joined(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Adjacent text parts as one, so that no special token hides across their border."""
-    joined: list[dict[str, Any]] = []
-    for part in parts:
-        if joined and part["type"] == "text" and joined[-1]["type"] == "text":
-            joined[-1]["text"] += part["text"]
-        else:
-            joined.append(dict(part))
-    return joined
-
-
-def last_user_text(chat: Sequence[Mapping[str, Any]]) -> str:
-    """The text of the last user message: the request that the answer is to."""
-    for message in reversed(chat):
-        if message["role"] == "user":
-            return "\n".join(part["text"] for part in message["content"] if part["type"] == "text")
-    return ""
-
-
-def with_hint(chat: Sequence[Mapping[str, Any]], hint: str) -> list[dict[str, Any]]:
-    """The chat with `hint` and a space before the text of its last user message."""
-    changed = [dict(message) for message in chat]
-    for message in reversed(changed):
-        if message["role"] == "user":
-            parts = [dict(part) for part in message["content"]]
-            first = next((part for part in parts if part["type"] == "text"), None)
-            if first is None:
-                parts.append({"type": "text", "text": hint})
-            else:
-                first["text"] = f"{hint} {first['text']}"
-            message["content"] = parts
-            return changed
-    raise ValueError("the chat has no user message to put a hint before")
 
 
 def encode(
@@ -118,10 +61,11 @@ def encode(
         rows: which of its images these are; None: all.
 
     Raises:
-        ValueError: a prompt longer than the LLM's context.
+        ValueError: a prompt, or a prompt and its answer, longer than the LLM's context; a text that cannot be
+            taken literally.
     """
     tokenizer, family = backbone.tokenizer, backbone.family
-    texts = [_render(backbone, chat) for chat in chats]
+    texts = [backbone.renderer(chat).text for chat in chats]
     marked = bool(safety_tokens and images)
     if marked:
         opening = family.opening(backbone.processor)
@@ -131,15 +75,16 @@ def encode(
     if passed is not None and images and family.reads_prepared:
         pixels = passed.pixels if rows is None else passed.pixels[list(rows)]
     values, vision = _process(backbone, texts, _nested(chats, images), pixels)
-    _check_lengths(backbone, values["input_ids"])
+    _check_lengths(backbone, values["input_ids"], what="images")
     starts: list[int] | None = None
     if answers is not None:
         starts = [len(ids) for ids in values["input_ids"]]
         for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
-            ids = _answer_ids(backbone, chat, answer)
+            ids = answer_ids(backbone, chat, answer)
             kinds = {"input_ids": ids, "attention_mask": [1] * len(ids)}
             for name, column in values.items():
                 column[row] += kinds.get(name, [family.answer_types.get(name, 0)] * len(ids))
+        _check_lengths(backbone, values["input_ids"], what="images and its answer")
     tensors = _pad(values, tokenizer, right=answers is not None)
     labels = None if starts is None else _labels(tensors, starts)
     token_mask = None
@@ -156,44 +101,8 @@ def encode(
 
 def _nested(chats: Sequence[Sequence[Mapping[str, Any]]], images: Sequence[Any]) -> list[list[Any]]:
     """The images of each row, by its chat's image parts."""
-    left, nested = iter(images), []
-    for chat in chats:
-        places = sum(part["type"] == "image" for message in chat for part in message["content"])
-        nested.append(list(islice(left, places)))
-    return nested
-
-
-def _literal(chat: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
-    """The chat with special tokens in its text broken up."""
-    return [
-        {
-            **message,
-            "content": [
-                {**part, "text": escape_special_tokens(part["text"], tokenizer)}
-                if part["type"] == "text"
-                else part
-                for part in message["content"]
-            ],
-        }
-        for message in chat
-    ]
-
-
-def _render(backbone: Backbone, chat: Sequence[Mapping[str, Any]], *, ask: bool = True) -> str:
-    processor = backbone.processor
-    template = processor.chat_template or backbone.family.chat_template
-    if template is None:
-        raise BackboneError(
-            f"the processor of {backbone.name!r} has no chat template; set `processor.chat_template`"
-        )
-    return str(
-        processor.apply_chat_template(
-            _literal(chat, backbone.tokenizer),
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=ask,
-        )
-    )
+    left = iter(images)
+    return [list(islice(left, image_parts(chat))) for chat in chats]
 
 
 def _process(
@@ -234,12 +143,13 @@ def _run_processor(
     flat = [image for row in images for image in row]
     given = images if backbone.family.nested_images else flat
     processor = backbone.processor if pixels is None else _standing_in(backbone.processor, pixels)
-    made = processor(
-        text=texts,
-        images=given if flat else None,
-        add_special_tokens=not _has_bos(backbone, texts),
-        **options,
-    )
+    with float32_by_default():
+        made = processor(
+            text=texts,
+            images=given if flat else None,
+            add_special_tokens=not _has_bos(backbone, texts),
+            **options,
+        )
     if pixels is not None:
         made["pixel_values"] = pixels
     made.pop("labels", None)
@@ -257,7 +167,7 @@ def _unpadded(made: Mapping[str, Tensor]) -> list[dict[str, list[int]]]:
 
 def _standing_in(processor: Any, pixels: Tensor) -> Any:
     """A copy whose image processor gives zeros of the pixels' shape at once: only sizes are read."""
-    zeros = torch.zeros(()).expand(pixels.shape)
+    zeros = torch.zeros((), dtype=torch.float32).expand(pixels.shape)  # numpy has no bfloat16
     copied = copy.copy(processor)  # other threads preprocess with the original
     copied.image_processor = copy.copy(processor.image_processor)
     copied.image_processor.preprocess = lambda *_, **__: BatchFeature({"pixel_values": zeros})
@@ -270,23 +180,13 @@ def _has_bos(backbone: Backbone, texts: Sequence[str]) -> bool:
     return bos is not None and texts[0].startswith(bos)
 
 
-def _check_lengths(backbone: Backbone, rows: Sequence[Sequence[int]]) -> None:
+def _check_lengths(backbone: Backbone, rows: Sequence[Sequence[int]], *, what: str) -> None:
     for number, row in enumerate(rows):
         if len(row) > backbone.context_length:
             raise ValueError(
-                f"prompt {number} has {len(row)} tokens with its images, the model takes "
+                f"prompt {number} has {len(row)} tokens with its {what}, the model takes "
                 f"{backbone.context_length}; shorten it"
             )
-
-
-def _answer_ids(backbone: Backbone, chat: Sequence[Mapping[str, Any]], answer: str) -> list[int]:
-    """Tokens that the template puts after the generation prompt for this answer, with the end of sequence."""
-    tokenizer = backbone.tokenizer
-    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-    prompt, whole = _render(backbone, chat), _render(backbone, [*chat, reply], ask=False)
-    text = whole[len(prompt) :] if whole.startswith(prompt) else escape_special_tokens(answer, tokenizer)
-    ids = list(tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"])
-    return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, int(tokenizer.eos_token_id)]
 
 
 def _pad(rows: dict[str, list[list[int]]], tokenizer: Any, *, right: bool) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from safevlm.errors import BackboneError
 
+from .default_dtype import float32_by_default
 from .families import Family, TowerInputs
 from .fingerprint import fingerprint
 from .layer import layers_read
@@ -141,7 +142,8 @@ class VisionTower:
 
     def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
         """RGB images -> the tower's inputs, in its dtype and on the CPU; any thread may call it."""
-        inputs = self.family.prepare(images, self.image_processor)
+        with float32_by_default():
+            inputs = self.family.prepare(images, self.image_processor)
         pinned = self.device.type == "cuda"  # so that the copy to the device does not wait
         tensors = {
             name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor

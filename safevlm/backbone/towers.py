@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from torch import nn
-from transformers import AutoImageProcessor, AutoProcessor
+from transformers import AutoImageProcessor
 
 from safevlm.errors import BackboneError
 
@@ -19,6 +19,7 @@ from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .layer import Layer, choose_layer, layers_read
 from .placement import one_device, tower_dtype
+from .processors import load_processor
 from .timm_tower import is_timm, load_timm_tower, wrap_timm_tower
 from .tower import VisionTower
 from .tower_files import check_complete, read_tensors, weight_map
@@ -64,9 +65,12 @@ def load_tower(
     tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=kept_dtype)
     module.load_state_dict(tensors, strict=True, assign=True)
     module.to(device)
-    with explain(name):
-        loader: Any = AutoImageProcessor if family.alone else AutoProcessor
-        processor = loader.from_pretrained(name, **vars(hub))
+    if family.alone:
+        with explain(name):
+            processor = AutoImageProcessor.from_pretrained(name, **vars(hub))
+    else:
+        processor = load_processor(name, hub)
+        family.complete(processor, config)
     found = tower_of(freeze(module), config, family, processor, layer=read)
     return _with_attention(found, attn_implementation)
 

@@ -25,7 +25,8 @@ from safevlm.backbone import (
     with_hint,
     wrap_backbone,
 )
-from safevlm.backbone.placeholders import escape_special_tokens, find_placeholders
+from safevlm.backbone.literal import take_literally
+from safevlm.backbone.placeholders import find_placeholders
 from safevlm.errors import BackboneError
 from tests.tiny import picture, tiny_backbone, tiny_llava, tiny_processor
 
@@ -102,7 +103,7 @@ def test_a_special_token_across_two_parts_is_broken_up(backbone):
 
 def test_escape_leaves_other_text_alone():
     tokenizer = tiny_processor().tokenizer
-    assert escape_special_tokens("3 < 4 <b> <images>", tokenizer) == "3 < 4 <b> <images>"
+    assert take_literally("3 < 4 <b> <images>", tokenizer) == "3 < 4 <b> <images>"
 
 
 def test_displaced_placeholders_are_an_error():

@@ -16,6 +16,7 @@ from safevlm.errors import BackboneError
 
 from ..fingerprint import read_matrices
 from ..views import WHOLE, Box, Grid
+from .agree import agree_on_image_token
 from .frame import picture_frame
 
 
@@ -61,6 +62,10 @@ class Family:
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
     packed: ClassVar[bool] = False
     """Whether the tower gets the patches of all images in one sequence."""
+    one_length: ClassVar[bool] = False
+    """Whether images of any size have as many tokens."""
+    needs_bos: ClassVar[bool] = False
+    """Whether prompts begin with the begin-of-sequence token, whatever the template says."""
     alone: ClassVar[bool] = False
     """Whether it is a vision tower without a language model."""
 
@@ -177,6 +182,10 @@ class Family:
     def text_alone(self, text: str, tokenizer: Any) -> str | None:
         """What the tokenizer gets for a row without images; None: the processor takes such rows."""
         return None
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """Fill in what the processor must know of the model; raises BackboneError where the two do not fit."""
+        agree_on_image_token(processor, config)
 
     def opening(self, processor: Any) -> str:
         """What stands in the rendered prompt where an image begins: safety tokens go directly before it."""

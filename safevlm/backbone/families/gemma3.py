@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .agree import agree
 from .family import Family
 
 
@@ -11,6 +12,13 @@ class Gemma3(Family):
     """`Gemma3ForConditionalGeneration`."""
 
     nested_images = True
+    one_length = True
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """The number of an image's tokens, and their sequence."""
+        count, tokenizer = int(config.mm_tokens_per_image), processor.tokenizer
+        sequence = f"\n\n{tokenizer.boi_token}{tokenizer.image_token * count}{tokenizer.eoi_token}\n\n"
+        agree(processor, {"image_seq_length": count, "full_image_sequence": sequence})
 
     def opening(self, processor: Any) -> str:
         """The template writes the begin-of-image token, which the processor expands."""

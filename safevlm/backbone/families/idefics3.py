@@ -12,6 +12,7 @@ from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransfo
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from ..views import WHOLE, Box
+from .agree import agree
 from .family import Family, TowerInputs, one_by_one, tile_boxes, tiled, tiles_of
 
 
@@ -33,6 +34,13 @@ class Idefics3(Family):
         outputs = one_by_one(images, image_processor, return_row_col_info=True)
         masks = torch.cat([tiles_of(output, "pixel_attention_mask") for output in outputs])
         return tiled(outputs, [_boxes(output) for output in outputs], extra={"pixel_attention_mask": masks})
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """The number of a tile's tokens."""
+        super().complete(processor, config)
+        vision = config.vision_config
+        patches = (int(vision.image_size) // int(vision.patch_size)) ** 2
+        agree(processor, {"image_seq_len": int(patches / config.scale_factor**2)})
 
     def opening_id(self, processor: Any, config: Any) -> int:
         """Every tile's tokens start with the token around images."""

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from ..views import WHOLE, Box
+from .agree import agree
 from .family import Family, TowerInputs, one_by_one, tile_boxes, tiled
 
 
@@ -28,6 +29,11 @@ class InternVL(Family):
         """All tiles of every image."""
         outputs = one_by_one(images, image_processor)
         return tiled(outputs, [_boxes(image, image_processor) for image in images])
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """The number of a tile's tokens."""
+        super().complete(processor, config)
+        agree(processor, {"image_seq_length": int(config.image_seq_length)})
 
     def opening_id(self, processor: Any, config: Any) -> int:
         """The expansion starts with the image's start token."""

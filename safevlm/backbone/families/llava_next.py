@@ -9,7 +9,8 @@ from PIL import Image
 from transformers.image_processing_utils import select_best_resolution
 
 from ..views import WHOLE, Box
-from .family import TowerInputs, one_by_one, tile_boxes, tiled, tiles_of
+from .agree import agree
+from .family import Family, TowerInputs, one_by_one, tile_boxes, tiled, tiles_of
 from .llava import Llava
 
 
@@ -17,6 +18,12 @@ class LlavaNext(Llava):
     """`LlavaNextForConditionalGeneration`."""
 
     reads_prepared = False
+    one_length = False
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """As LLaVA's, and the resolutions that images are fitted into."""
+        super().complete(processor, config)
+        _agree_on_resolutions(processor.image_processor, config)
 
     def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
         """All tiles of every image."""
@@ -33,9 +40,24 @@ class LlavaOneVision(LlavaNext):
 
     nested_images = True
 
+    def complete(self, processor: Any, config: Any) -> None:
+        """The number of a tile's tokens, and how images are fitted into tiles."""
+        Family.complete(self, processor, config)
+        vision = config.vision_config
+        values = {"num_image_tokens": (int(vision.image_size) // int(vision.patch_size)) ** 2}
+        values |= {"vision_aspect_ratio": config.vision_aspect_ratio}
+        agree(processor, {**values, "vision_feature_select_strategy": config.vision_feature_select_strategy})
+        _agree_on_resolutions(processor.image_processor, config)
+
     def rows_used(self, rows: int, *, images_in_prompt: int) -> int:
         """The overview comes first."""
         return rows if images_in_prompt == 1 else 1
+
+
+def _agree_on_resolutions(image_processor: Any, config: Any) -> None:
+    known = {tuple(pair) for pair in image_processor.image_grid_pinpoints or ()}
+    if known != {tuple(pair) for pair in config.image_grid_pinpoints}:
+        agree(image_processor, {"image_grid_pinpoints": [list(pair) for pair in config.image_grid_pinpoints]})
 
 
 def _boxes(image: Image.Image, image_processor: Any, *, tile: int) -> tuple[Box, ...]:

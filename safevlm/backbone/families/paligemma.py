@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .agree import agree
 from .family import Family
 
 
@@ -16,9 +17,17 @@ class PaliGemma(Family):
         "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
         "{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
     )
+    needs_bos = True
+    one_length = True
     answer_types: ClassVar[dict[str, int]] = {"token_type_ids": 1}
     nested_images = True
     reads_prepared = True
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """The number of an image's tokens."""
+        super().complete(processor, config)
+        vision = config.vision_config
+        agree(processor, {"image_seq_length": (int(vision.image_size) // int(vision.patch_size)) ** 2})
 
     def text_alone(self, text: str, tokenizer: Any) -> str | None:
         """As the processor writes the text after images; without any it misplaces the first token, or refuses."""

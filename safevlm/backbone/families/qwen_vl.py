@@ -15,6 +15,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
 )
 
 from ..views import WHOLE, Grid
+from .agree import agree
 from .family import Family, TowerInputs
 
 _TOWERS: dict[str, Any] = {
@@ -84,6 +85,13 @@ class QwenVL(Family):
     def rows_of(self, grids: Sequence[Grid], vision_config: Any) -> int:
         """Patches before they are merged."""
         return sum(h * w for h, w in grids) * int(vision_config.spatial_merge_size) ** 2
+
+    def complete(self, processor: Any, config: Any) -> None:
+        """The sizes of patches, which the tower is made for."""
+        super().complete(processor, config)
+        vision = config.vision_config
+        sizes = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
+        agree(processor.image_processor, {**sizes, "temporal_patch_size": vision.temporal_patch_size})
 
     def opening(self, processor: Any) -> str:
         """An image begins with the token that starts vision."""

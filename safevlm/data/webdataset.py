@@ -41,7 +41,7 @@ WITHOUT_IMAGE = "samples without an image in a tar"
 SIDE_FILES = "side files in a tar (such as ._name of macOS)"
 """Why members are passed over."""
 
-_DAMAGE = (zlib.error, LZMAError, MemoryError)
+_DAMAGE: tuple[type[Exception], ...] = (zlib.error, LZMAError, MemoryError)
 """What damaged packed data raises, beside what a file system does."""
 
 _APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")  # RFC 1740, appendix A and B

@@ -86,8 +86,8 @@ class Renderer:
         if owners is None:
             self._check_unchanged(chat, plain, ask=ask)
             return Rendered(plain, None)
-        text, owners = literal(plain, owners, self.processor.tokenizer, specials=self.specials)
-        last = [place for place, owner in enumerate(owners) if owner == len(given) - 1]
+        text, places = literal(plain, owners, self.processor.tokenizer, specials=self.specials)
+        last = [place for place, owner in enumerate(places) if owner == len(given) - 1]
         return Rendered(text, (last[0], last[-1] + 1) if last else None)
 
     def literal(self, text: str) -> str:

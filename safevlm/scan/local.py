@@ -53,7 +53,8 @@ def run_local(job: Job, mark: Mark) -> Generator[Scored, None, None]:
         while drawn:
             yield drawn.popleft().result()
     finally:
-        for future in (*read, *ready, *drawn):
-            future.cancel()
+        for waiting in (read, ready, drawn):
+            for future in waiting:
+                future.cancel()
         reading.close()
         decoding.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 
 from safevlm.data import FolderSource
 from safevlm.errors import DataError
-from safevlm.scan import Checkpoint, ScanOptions, export, merge, scan, write_report
+from safevlm.scan import Checkpoint, ScanCounts, ScanOptions, export, merge, scan, write_report
+from safevlm.scan.ledger import Ledger
 from safevlm.scan.lock import locked
-from tests.data.builders import picture_bytes
+from safevlm.scan.summary import summarise
 from tests.scan.tiny_checkpoint import files_below, rows_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="folders have locks on POSIX systems alone")
@@ -72,10 +74,12 @@ def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
             os.write(told, b"x")
             signal.pause()
     assert os.read(ready, 1) == b"x"
-    with pytest.raises(DataError, match="another scan is writing there"), locked(tmp_path / "out"):
-        pass
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        with pytest.raises(DataError, match="another scan is writing there"), locked(tmp_path / "out"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     with locked(tmp_path / "out"):
         (tmp_path / "out" / "mine").touch()
 
@@ -120,14 +124,19 @@ def test_a_report_is_written_anew_whatever_the_clock_says(
     pictures: Path, model: Checkpoint, tmp_path: Path
 ) -> None:
     out, source = tmp_path / "out", FolderSource(pictures, files_per_shard=6)
-    page = write_report(out, scan(source, model, out, ScanOptions(limit=6)))
-    late = 4_102_444_800  # the year 2100
+
+    def interrupt(counts: ScanCounts) -> None:
+        if counts.done > 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(source, model, out, on_progress=interrupt)
+    with closing(Ledger(out / "ledger.sqlite")) as ledger:
+        begun = summarise(ledger)
+    page = write_report(out, begun)
+    first, late = page.read_text(), 4_102_444_800  # the year 2100
     os.utime(page, (late, late))
-    first = page.read_text()
-    assert (
-        write_report(out, scan(source, model, out, ScanOptions(limit=6))).stat().st_mtime == late
-    )  # same rows
-    (pictures / "00.png").write_bytes(picture_bytes(77))
-    write_report(out, scan(source, model, out, fresh=True))
-    assert page.stat().st_mtime != late
-    assert page.read_text() != first
+    assert write_report(out, begun).stat().st_mtime == late  # the same rows: it stays
+    summary = scan(source, model, out)
+    assert (begun.n, summary.n) == (6, 20)
+    assert write_report(out, summary).read_text() != first

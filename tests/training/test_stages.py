@@ -168,13 +168,14 @@ class Kept(Callback):
 
 
 @pytest.mark.parametrize("stage", ["head", "joint"])
-def test_gradient_checkpointing_keeps_less_and_changes_nothing(stage, head, joint):
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(stage, head, joint, tmp_path):
     found = []
     for option in ("false", "true"):
-        more = {"model.gradient_checkpointing": option, "model.overwrite": "true", "trainer.max_steps": 1}
+        more = {"model.gradient_checkpointing": option, "model.output_dir": tmp_path / option}
+        more |= {"trainer.max_steps": 1, "trainer.log_every_n_steps": 1}
         kept, gradients = Kept(), Gradients()
         made = run(stage, (head if stage == "head" else joint)(**more), kept, gradients)
-        found.append((kept.count, gradients.seen, losses(made.model.output_dir, "train/loss")))
+        found.append((kept.count, gradients.seen, losses(tmp_path / option, "train/loss")))
         assert not any(part.training for part in made.model.guard.language_model.modules())
     (plain, expected, loss), (fewer, again, other) = found
     assert fewer < plain / 2

@@ -74,7 +74,7 @@ def test_both_stages_lower_the_loss(stages, stage):
 
 def test_the_cache_holds_every_view_that_the_tower_sees(stages):
     rows, tower = stages.head.data.rows, stages.head.tower
-    cached = stages.head.features.read([row.key for row in rows])
+    cached = stages.head.features.read([row.key for row in rows], channels=tower.dim)
     seen = tower(tower.preprocess([row.open() for row in rows])).views
     assert cached.owners == seen.owners
     for (own, grid), (features, expected) in zip(cached, seen, strict=True):

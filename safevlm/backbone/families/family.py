@@ -154,7 +154,7 @@ class Family:
         Args:
             depth: layers of the whole tower.
         """
-        states: list[Tensor | None] = [None] * (1 + (depth or 0))
+        states: list[Any] = [None] * (1 + (depth or 0))
         last: Tensor | None = None
         for layer, values in zip(layers, features, strict=True):
             # the model drops the first position again, whatever is there

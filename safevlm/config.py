@@ -101,7 +101,7 @@ class SafetyConfig:
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> SafetyConfig:
+    def from_json(cls, text: str | bytes) -> SafetyConfig:
         """Read a config; raises ValueError with the offending key and the remedy."""
         values = read_json(text)
         if not isinstance(values, Mapping):
@@ -168,7 +168,9 @@ def _no_constant(name: str) -> Any:
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite float or a whole number that a float holds; true and false are none."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _check_whole(name: str, value: object, *, least: int, most: int | None = None) -> None:

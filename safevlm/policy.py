@@ -105,10 +105,11 @@ class Policy:
                 )
             for category, text in texts.items():
                 check_text(f"policy hints: {brief(level)}: {brief(category)}", text)
-        for name, value in (("threshold", self.threshold), *self.thresholds.items()):
-            if isinstance(value, bool) or not isinstance(value, Real):
+        thresholds: list[tuple[str, object]] = [("threshold", self.threshold), *self.thresholds.items()]
+        for name, number in thresholds:
+            if isinstance(number, bool) or not isinstance(number, Real):
                 raise ValueError(
-                    f"policy: the threshold {brief(name)} is {brief(value)}, not a number in (0, 1]"
+                    f"policy: the threshold {brief(name)} is {brief(number)}, not a number in (0, 1]"
                 )
         if not isinstance(self.off, Set | list | tuple):
             raise ValueError(f"policy: off is {brief(self.off)}, not a list of categories")
@@ -248,13 +249,14 @@ class Policy:
         if not isinstance(values, Mapping):
             raise ValueError(f"a policy is a mapping of fields to values; got {brief(values)}")
         # YAML reads a bare `off` as false; null means the default
-        values = {"off" if key is False else key: value for key, value in values.items() if value is not None}
+        given: dict[Any, Any] = dict(values)
+        values = {"off" if key is False else key: value for key, value in given.items() if value is not None}
         check_fields("policy", values, set(), {f.name for f in fields(cls)})
-        given = values.get("taxonomy")
-        if isinstance(given, str):
-            taxonomy = Taxonomy.preset(given)
-        elif given is not None:
-            taxonomy = Taxonomy.from_dict(given)
+        own = values.get("taxonomy")
+        if isinstance(own, str):
+            taxonomy = Taxonomy.preset(own)
+        elif own is not None:
+            taxonomy = Taxonomy.from_dict(own)
         if taxonomy is None:
             raise ValueError("policy: no taxonomy; add `taxonomy: safevlm` or another preset's name")
         return cls(taxonomy, **{name: value for name, value in values.items() if name != "taxonomy"})

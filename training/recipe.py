@@ -167,15 +167,7 @@ class Recipe(LightningModule):
             self._built = True
         self.config = self.config.with_changes(calibration=None)
         self.check_rows()
-        if self.loss.class_weights == "balanced":
-            taxonomy = self.config.taxonomy
-            drawn = [(row, times) for row, times in self.data.draws() if row.image is not None]
-            self.class_weights = {
-                "level": class_weights(((row.level, times) for row, times in drawn), len(taxonomy.levels)),
-                "category": class_weights(
-                    ((row.category, times) for row, times in drawn), len(taxonomy.categories)
-                ),
-            }
+        self.weigh_classes()
         self.prepare()
         if not self.trained:
             raise TrainingError(
@@ -188,6 +180,18 @@ class Recipe(LightningModule):
             )
         self._record, self._before = run_record(self), sums(self.trained)
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.parameters() if p.requires_grad))
+
+    def weigh_classes(self) -> None:
+        """Count what an epoch draws of each class, where the loss is to be balanced."""
+        if self.loss.class_weights == "balanced":
+            taxonomy = self.config.taxonomy
+            drawn = [(row, times) for row, times in self.data.draws() if row.image is not None]
+            self.class_weights = {
+                "level": class_weights(((row.level, times) for row, times in drawn), len(taxonomy.levels)),
+                "category": class_weights(
+                    ((row.category, times) for row, times in drawn), len(taxonomy.categories)
+                ),
+            }
 
     @property
     def chooses(self) -> bool:

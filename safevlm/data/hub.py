@@ -132,7 +132,8 @@ class HubSource:
         except ImportError as error:
             raise MissingExtraError("datasets", "scan") from error
         revision = None if self.local else self._version
-        builder = datasets.load_dataset_builder(self.name, self.config, revision=revision)
+        place = os.path.realpath(self.name) if self.local else self.name
+        builder = datasets.load_dataset_builder(place, self.config, revision=revision)
         for paths in (builder.config.data_files or {}).values():
             self._check(builder, list(paths))
         splits: Mapping[str, Any] = builder.as_streaming_dataset()
@@ -150,7 +151,8 @@ class HubSource:
             remedy = "scan the tars with wds:" if kind == "webdataset" else "write them as Parquet files"
             raise DataError(f"{self.name}: holds files of the kind {kind}, which is not read; {remedy}")
         for path in paths:
-            check_relative(os.path.relpath(path, self.name), self.name)
+            # the library resolves symlinks above the folder
+            check_relative(os.path.relpath(path, os.path.realpath(self.name)), self.name)
             if not is_picture(path):  # the library gives images by their paths, which ImageRoot reads
                 check_real(self.name, path, self.name)
             if path.lower().endswith(".zip"):

@@ -25,9 +25,11 @@ class Alone(HeadTraining):
     given: SafetyDataModule
     data = property(lambda self: self.given)
     current_epoch = property(lambda self: self.epoch)
+    root_device = torch.device("cpu")
 
-    def prepare(self) -> None:
-        pass
+    def answer_losses(self, batch, rows):
+        chosen = ([batch[column][row] for row in rows] for column in ("images", "prompts", "responses"))
+        return self.guard.answer_losses(*chosen)
 
 
 def recipe(backbone, data, tmp_path, **options):
@@ -58,7 +60,8 @@ def test_every_class_weighs_alike_over_what_an_epoch_draws(fraction, backbone, t
     data.train_rows += [row(f"text {n}", 3, 1, image=None) for n in range(30)]  # the head does not see these
     data.clean_rows = [row(f"clean {n}", 0, clean) for n in range(500)]
     made = recipe(backbone, data, tmp_path, loss=Loss(class_weights="balanced"), train_tokens=False)
-    made.setup("fit")
+    made.build()
+    made.weigh_classes()
     drawn = [data.rows[number] for number in data._order(0)]
     for name in ("level", "category"):
         weights, totals = made.class_weights[name], Counter()

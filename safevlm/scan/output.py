@@ -134,6 +134,14 @@ def drop_parts(out: Path, *, keep: Iterable[int]) -> None:
         raise DataError(f"{out}: cannot be written ({error}); choose another folder") from error
 
 
+def drop_unfinished(out: Path) -> None:
+    """Remove part files that nobody finished, one that an interrupt met while it was being made among them."""
+    for name in (ROWS, THUMBNAILS):
+        for path in (out / name).iterdir():
+            if UNFINISHED_NAME.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
 def _foreign(path: Path) -> DataError:
     remedy = "choose another folder"
     if path.name == LEDGER:  # a damaged one looks like no ledger at all

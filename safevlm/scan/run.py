@@ -14,7 +14,7 @@ from safevlm.scan.local import Mark, run_local
 from safevlm.scan.lock import locked
 from safevlm.scan.model import Model
 from safevlm.scan.options import ScanOptions
-from safevlm.scan.output import check_parts, drop_parts, prepare
+from safevlm.scan.output import check_parts, drop_parts, drop_unfinished, prepare
 from safevlm.scan.place import refuse_inside
 from safevlm.scan.plan import Plan, plan_shards, settings
 from safevlm.scan.reader import ShardReader
@@ -123,6 +123,7 @@ def _run(job: Job, out: Path, ledger: Ledger, on_progress: OnProgress | None) ->
                     return reason
     finally:
         recorder.discard()
+        drop_unfinished(out)
     return ""
 
 

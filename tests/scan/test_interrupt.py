@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from safevlm.cli import main
 from safevlm.data import FolderSource
@@ -43,3 +44,18 @@ def test_it_resumes(
     assert f"  safevlm {' '.join(given)} --resume\n" in said
     assert main([*given, "--resume"]) == 1  # as it stands it is refused, and nothing is scanned anew
     assert "--resume continues a scan, --fresh replaces it" in capsys.readouterr().err
+
+
+def test_a_part_that_an_interrupt_meets_while_it_is_made_is_removed(
+    model: Checkpoint, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        assert list((tmp_path / "out" / "rows").iterdir())  # its file is there already
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "ParquetWriter", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            scan(FolderSource(pictures), model, tmp_path / "out")
+    assert not list((tmp_path / "out" / "rows").iterdir())
+    assert scan(FolderSource(pictures), model, tmp_path / "out").n == 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +30,42 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_rooms_import_from_lower_steps_only():
-    done = subprocess.run(
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"],
-        cwd=ROOT,
+        cwd=root,
         capture_output=True,
         text=True,
     )
+
+
+def test_rooms_import_from_lower_steps_only():
+    done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("safevlm/utils.py", "", "safevlm.utils"),
+        ("safevlm/data/extra.py", "import safevlm.scorer", "safevlm.data.extra -> safevlm.scorer"),
+        (
+            "safevlm/report/extra.py",
+            "def f():\n    import transformers",
+            "safevlm.report.extra -> transformers",
+        ),
+        ("safevlm/scan/extra.py", "import lightning", "safevlm.scan.extra -> lightning"),
+        ("training/extra.py", "import safevlm.cli", "training.extra -> safevlm.cli"),
+    ],
+)
+def test_a_stray_module_breaks_a_contract(tmp_path, file, line, contract):
+    for name in ("safevlm", "training"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / file).write_text(f"{line}\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode != 0
+    assert contract in done.stdout
 
 
 def test_only_the_top_of_the_stairs_uses_training():

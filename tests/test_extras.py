@@ -12,7 +12,7 @@ from PIL import Image
 
 EXTRAS = {
     "data": ["pyarrow"],
-    "scan": ["fsspec.core", "webdataset", "datasets", "imagehash"],
+    "scan": ["webdataset", "datasets", "imagehash"],
     "ray": ["ray"],
     "train": ["lightning", "tensorboard", "torchmetrics"],
 }

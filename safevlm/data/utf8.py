@@ -16,15 +16,6 @@ _PIECE = 1 << 16
 _HEAD = 4
 """Bytes that tell the encoding, as `json.detect_encoding` does: a byte order mark, or where zeros are."""
 
-_UNREAD = {
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"\x04\x22\x4d\x18": "LZ4",
-    b"PK\x03\x04": "zip",
-    b"7z\xbc\xaf": "7z",
-    b"\x1f\x9d": "compress (.Z)",
-}
-"""What compressed files begin with that are refused."""
-
 
 def as_utf8(file: BinaryIO, start: int = 0) -> BinaryIO:
     """The text of a JSON or JSON Lines file in UTF-8, without a byte order mark.
@@ -62,10 +53,8 @@ class _Utf8(io.RawIOBase):
         self._source: Any = file
         self._ready = b""
         if not plain:
-            self._source = unpacked = Unpacked(file)
+            self._source = unpacked = _unpacked(file)
             head = self._begin()
-            if name := next((name for magic, name in _UNREAD.items() if head.startswith(magic)), ""):
-                raise DataError(f"is compressed with {name}, which is not read; unpack it, or take gzip")
             self._ready = self._decode(head)
             self.plain = self._decoder is None and not unpacked.compressed
 
@@ -85,7 +74,9 @@ class _Utf8(io.RawIOBase):
     def _unpack(self, size: int) -> bytes:
         try:
             return bytes(self._source.read(size))
-        except (EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        except (EOFError, ValueError, OSError, zlib.error, lzma.LZMAError) as error:
+            if not _is_damage(error):
+                raise
             raise DataError(f"cannot be unpacked further ({error}); download or compress it again") from error
 
     def _decode(self, data: bytes) -> bytes:
@@ -109,3 +100,18 @@ class _Utf8(io.RawIOBase):
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
+
+
+def _unpacked(file: BinaryIO) -> Unpacked:
+    """The unpacked file; raises DataError where it is packed with what is not read."""
+    try:
+        return Unpacked(file)
+    except OSError as error:
+        if not _is_damage(error):
+            raise
+        raise DataError(str(error)) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is about the packed bytes; the system's own errors have a number or a class of their own."""
+    return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)

@@ -36,8 +36,11 @@ class Worse(Callback):
 
 @pytest.fixture(scope="module")
 def calibrating(tmp_path_factory):
-    """16 rows for training and 52 for tuning, enough for a calibration."""
-    return write_parquet(tmp_path_factory.mktemp("calibrating") / "t.parquet", rows(68, tune=52))
+    """16 rows for training and 52 for tuning, enough for a calibration; some of these look like the other level."""
+    made = rows(68, tune=52)
+    for safe, risky in zip(made[20::8], made[21::8], strict=True):
+        safe["image"], risky["image"] = risky["image"], safe["image"]
+    return write_parquet(tmp_path_factory.mktemp("calibrating") / "t.parquet", made)
 
 
 STOPPING = {
@@ -50,7 +53,7 @@ STOPPING = {
 
 @pytest.mark.parametrize(
     ("more", "written", "epochs"),
-    [({}, 1, 3), ({"export": "best"}, 1, 3), ({"export": "last"}, 2, 3), (STOPPING, None, None)],
+    [({}, 1, 3), ({"export": "last"}, 2, 3), (STOPPING, None, None)],
 )
 def test_planted_curve(quick, calibrating, tmp_path, more, written, epochs):
     options = {
@@ -71,13 +74,16 @@ def test_planted_curve(quick, calibrating, tmp_path, more, written, epochs):
     saved = load_file(tmp_path / "out" / "safety.safetensors")
     assert all(torch.equal(value, worse.kept[written][name]) for name, value in saved.items())
     module, tuned = made.model, {}
+    if more == {"export": "last"}:  # turned around: no temperature mends its answers
+        assert module.config.calibration is None
+        return
     for batch in made.datamodule.tune_dataloader():
         with torch.no_grad():
             tuned |= module.tune_rows(batch)
     alone, together, labels = (
         torch.stack([values[place] for values in tuned.values()]) for place in (0, 2, 3)
     )
-    expected = fit_temperature(torch.cat([alone, together]), torch.cat([labels, labels]))
+    expected = fit_temperature(torch.cat([alone, together]), torch.cat([labels, labels]), items=52)
     assert module.config.calibration.temperature == pytest.approx(expected, rel=1e-3)
 
 

@@ -15,9 +15,14 @@ from safevlm.files import replacing
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), replacing(path) as replacement:
-        replacement.file.write(b"half")
-        raise RuntimeError("stop")
+
+    def interrupted() -> None:
+        with replacing(path) as replacement:
+            replacement.file.write(b"half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        interrupted()
     assert path.read_text() == "old"
     with replacing(path) as replacement:
         replacement.file.write(b"new")

@@ -9,7 +9,7 @@ import lzma
 import zlib
 from typing import Any, BinaryIO
 
-from safevlm.data.unpacked import Unpacked
+from safevlm.data.unpacked import OtherPackerError, Unpacked
 from safevlm.errors import DataError
 
 _PIECE = 1 << 16
@@ -53,7 +53,10 @@ class _Utf8(io.RawIOBase):
         self._source: Any = file
         self._ready = b""
         if not plain:
-            self._source = unpacked = _unpacked(file)
+            try:
+                self._source = unpacked = Unpacked(file)
+            except OtherPackerError as error:
+                raise DataError(str(error)) from error
             head = self._begin()
             self._ready = self._decode(head)
             self.plain = self._decoder is None and not unpacked.compressed
@@ -75,8 +78,8 @@ class _Utf8(io.RawIOBase):
         try:
             return bytes(self._source.read(size))
         except (EOFError, ValueError, OSError, zlib.error, lzma.LZMAError) as error:
-            if not _is_damage(error):
-                raise
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+                raise  # of the system or the network, not about the packed bytes
             raise DataError(f"cannot be unpacked further ({error}); download or compress it again") from error
 
     def _decode(self, data: bytes) -> bytes:
@@ -100,18 +103,3 @@ class _Utf8(io.RawIOBase):
         size = min(len(buffer), len(self._ready))
         buffer[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
-
-
-def _unpacked(file: BinaryIO) -> Unpacked:
-    """The unpacked file; raises DataError where it is packed with what is not read."""
-    try:
-        return Unpacked(file)
-    except OSError as error:
-        if not _is_damage(error):
-            raise
-        raise DataError(str(error)) from error
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether an error is about the packed bytes; the system's own errors have a number or a class of their own."""
-    return not isinstance(error, OSError) or (type(error) is OSError and error.errno is None)

@@ -24,7 +24,7 @@ _SHORTEST = 64
 
 
 def read_value(value: Any, *, file: Path, folder: Path) -> bytes | Path | None:
-    """An image as it stands in a table; None where there is none.
+    """Read an image as a table writes it; None if the value is empty.
 
     Args:
         value: bytes, a path relative to the table, base64, a `data:` URL, a dict of `FIELDS`, or a list of one.
@@ -56,7 +56,7 @@ def read_value(value: Any, *, file: Path, folder: Path) -> bytes | Path | None:
 
 
 def single(value: Any) -> Any:
-    """The one image of lists and dicts: bytes, text, or whatever else stands there; None where there is none."""
+    """The one image in a list or dict: bytes, text or another value; None if it is empty."""
     if isinstance(value, list | tuple):
         found = [part for part in value if not is_empty(part)]
         if len(found) > 1:

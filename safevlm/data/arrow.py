@@ -36,9 +36,15 @@ def items_of(
     row: int,
     passed_over: Counter[str] | None = None,
 ) -> Iterator[Item]:
-    """The pictures of tables or record batches; rows without an id are called `name:row`, counted on from `row`.
+    """The images of tables or record batches, as items.
 
-    Rows with an empty list of pictures are counted in `passed_over`.
+    Args:
+        tables: with the columns that `columns` names.
+        columns: which column is what.
+        root: the folder that paths are relative to.
+        name: of the shard; rows without an id are called `name:row`.
+        row: number of the first row.
+        passed_over: where rows with an empty list of images are counted.
     """
     for table in tables:
         for record in _records(table.select(columns.names), columns.image):
@@ -66,9 +72,9 @@ def is_list(kind: Any) -> bool:
 
 
 def _records(table: Any, image: str) -> list[dict[str, Any]]:
-    """The rows; files do not keep the promise that strings are UTF-8, and other bytes cost no row.
+    """The rows, also where strings are not UTF-8 although Arrow says that they are.
 
-    They stand as they are in names of files, and as `\\xNN` in words and ids.
+    Such bytes are kept as lone surrogates in file names, and written as `\\xNN` in texts and ids.
     """
     try:
         rows: list[dict[str, Any]] = table.to_pylist()

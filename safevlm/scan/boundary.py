@@ -1,4 +1,4 @@
-"""Where a file's damage ends: whatever its parser raises is an error of that file, and of nothing else."""
+"""Confines what a parser or decoder raises to the file that it reads."""
 
 from __future__ import annotations
 

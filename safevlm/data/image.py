@@ -22,6 +22,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -113,7 +114,7 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
     )
 
 
-def image_size(source: bytes | str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(source: bytes | str | Path) -> tuple[int, int]:
     """(width, height) of the upright image that `read_image` gives, without decoding its pixels as a rule.
 
     Args:

@@ -36,15 +36,9 @@ def items_of(
     row: int,
     passed_over: Counter[str] | None = None,
 ) -> Iterator[Item]:
-    """The images of tables or record batches, as items.
+    """The pictures of tables or record batches; rows without an id are called `name:row`, counted on from `row`.
 
-    Args:
-        tables: with the columns that `columns` names.
-        columns: which column is what.
-        root: the folder that paths are relative to.
-        name: of the shard; rows without an id are called `name:row`.
-        row: number of the first row.
-        passed_over: where rows with an empty list of images are counted.
+    Rows with an empty list of pictures are counted in `passed_over`.
     """
     for table in tables:
         for record in _records(table.select(columns.names), columns.image):
@@ -54,7 +48,7 @@ def items_of(
             if not pictures and passed_over is not None:
                 passed_over[TEXT_ONLY] += 1
             for number, (data, error) in enumerate(pictures):
-                yield Item(id, number, data, error, text)
+                yield Item(id, number, data, error, text, columns.text_error_of(record))
             row += 1
 
 

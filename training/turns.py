@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .images import FIELDS
 from .placeholders import count_placeholders, has_other_media, without_placeholders
 from .raw import BadRowError, is_empty
 
@@ -19,7 +18,7 @@ SYSTEM = ("system", "developer")
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image", "image_path")
-IMAGE_FIELDS = ("image", "image_path", *FIELDS)
+IMAGE_FIELDS = ("image", "image_path", "bytes", "path", "url", "image_url", "base64", "data", "source")
 
 
 @dataclass(frozen=True)

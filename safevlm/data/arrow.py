@@ -9,6 +9,7 @@ from typing import Any
 from safevlm.data.columns import Choice, Columns, Field
 from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import TEXT_ONLY, Item, ShardError
+from safevlm.data.text import unread_words
 from safevlm.errors import DataError
 
 ROWS_PER_BATCH = 16
@@ -44,11 +45,12 @@ def items_of(
         for record in _records(table.select(columns.names), columns.image):
             where = f"{name}:{row}"
             id, text = columns.id_of(record, where), columns.text_of(record)
+            text_error = unread_words(record, (columns.text,)) if columns.text else ""
             pictures = columns.pictures_of(record, root, where)
             if not pictures and passed_over is not None:
                 passed_over[TEXT_ONLY] += 1
             for number, (data, error) in enumerate(pictures):
-                yield Item(id, number, data, error, text, columns.text_error_of(record))
+                yield Item(id, number, data, error, text, text_error)
             row += 1
 
 

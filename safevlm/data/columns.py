@@ -11,7 +11,7 @@ from typing import Any
 from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot, shown
 from safevlm.data.inline import unwrapped
-from safevlm.data.text import FIELDS, clean, plain, unread_words
+from safevlm.data.text import FIELDS, clean, plain
 from safevlm.errors import DataError, ImageError
 
 IDS = ("id", "key", "__key__", "image_id", "uid")
@@ -58,10 +58,6 @@ class Columns:
     def names(self) -> list[str]:
         """The columns to read, each once."""
         return list(dict.fromkeys(name for name in (self.image, self.text, self.id, *self.reasons) if name))
-
-    def text_error_of(self, row: Mapping[str, Any]) -> str:
-        """Why the row's words are not read, although there are some; else empty."""
-        return unread_words(row, (self.text,)) if self.text else ""
 
     def text_of(self, row: Mapping[str, Any]) -> str:
         """The row's words; empty without."""

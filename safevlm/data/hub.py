@@ -26,7 +26,7 @@ LOCAL_FORMATS = ("parquet", "arrow", "json", "csv", "imagefolder")
 
 
 class HubSource:
-    """Images of a data set that the datasets library reads; nothing is downloaded beyond what is read.
+    """Pictures of a data set that the datasets library reads; nothing is downloaded beyond what is read.
 
     The revision is looked up once and pinned, so a push in the middle of a scan changes nothing.
     Code that a data set brings along is never run. A folder is read inside itself: what its files name
@@ -182,7 +182,7 @@ class HubSource:
 
 @dataclass(frozen=True)
 class _Streamed:
-    """A split that the library streams; has the same attributes as `SavedSplit`."""
+    """A split as the library streams it; `SavedSplit` is its like."""
 
     dataset: Any
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 
 UNFINISHED = r"(\.[0-9a-f]{8})?\.tmp"
 """Pattern of what follows a file's name in its hidden one."""
+
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
+"""What syncing a folder fails with on file systems that have no such thing, some network ones among them."""
 
 
 class Replacement:
@@ -61,11 +65,14 @@ def replacing(path: Path) -> Iterator[Replacement]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a renamed file's new name last; nothing where folders cannot be opened (Windows)."""
+    """Make a renamed file's new name last, where the system and the file system can sync folders."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -14,6 +15,12 @@ torch.set_num_threads(1)
 
 from safevlm import SafeVLM  # noqa: E402
 from tests.tiny import tiny_guard  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests of Ctrl-C need its handler, which Python leaves out where a shell started the tests in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -17,20 +17,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from safevlm.backbone import WHOLE, Grid, Views, VisionTower
 from safevlm.errors import DataError
+from safevlm.files import replacing
 
 LOGGER = logging.getLogger(__name__)
 Precision: TypeAlias = Literal["float16", "float32"]
@@ -264,13 +264,6 @@ def _open_shard(index: Path) -> tuple[np.memmap[Any, Any], dict[str, _Place]]:
     return values, places
 
 
-def _write_atomically(path: Path, write: Callable[[Any], Any]) -> None:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def _write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    with replacing(path) as replacement:
+        write(replacement.file)

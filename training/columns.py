@@ -54,7 +54,7 @@ SIMILAR = {
     "response": ("answer", "output", "completion", "chosen", "target"),
     "split": ("subset", "partition", "fold"),
 }
-"""Documented column -> last words of other names that it goes by; such a column is told, not read."""
+"""Documented column -> last words of similar column names, which are named in the log and not read."""
 
 _CLOSE = 0.86
 """Share of letters from which on a name is a misspelling (`difflib`'s ratio): risk_lvl has 0.875."""

@@ -153,7 +153,7 @@ def _refuse_other_encodings(path: Path, head: bytes, *, wide: bool) -> None:
 
 @dataclass(frozen=True)
 class _Repeated:
-    """An object that has a key twice: a parser would keep one of the two values without a word."""
+    """An object that has a key twice, of which json would silently keep one value."""
 
     key: str
 

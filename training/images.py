@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safevlm.data.image_root import ImageRoot, shown
+from safevlm.data.image_root import shown
+from safevlm.data.inline import from_base64, from_data_url, is_base64, is_data_url, unwrapped
 from safevlm.errors import ImageError
 
 from .raw import BadRowError, is_empty
@@ -19,13 +19,12 @@ FIELDS = ("bytes", "path", "url", "image_url", "base64", "data", "source")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD[dl]h|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]+=*\s*")
-"""Base64 of JPEG, PNG, GIF, WebP and TIFF, by their first bytes."""
-_SHORTEST = 64  # characters; a name that happens to begin so is shorter
+_SHORTEST = 64
+"""Bytes of the smallest value that is taken for an image in a column of another name."""
 
 
 def read_value(value: Any, *, file: Path, folder: Path) -> bytes | Path | None:
-    """An image as it stands in a table; None where there is none.
+    """Read an image as a table writes it; None if the value is empty.
 
     Args:
         value: bytes, a path relative to the table, base64, a `data:` URL, a dict of `FIELDS`, or a list of one.
@@ -39,19 +38,15 @@ def read_value(value: Any, *, file: Path, folder: Path) -> bytes | Path | None:
     if is_empty(value):
         return None
     if isinstance(value, bytes):
-        text = value[:_SHORTEST].decode("ascii", "replace")
-        return _decoded(value.decode("ascii")) if _BASE64.fullmatch(text) and value.isascii() else value
+        return _decoded(lambda: unwrapped(value))
     if isinstance(value, Path):
         return _inside(value, str(value), folder)
     if not isinstance(value, str):
         raise BadRowError("image", f"is a {type(value).__name__}, not bytes or a path")
-    if value.startswith("data:"):
-        try:
-            return ImageRoot(str(folder)).read(value)
-        except ImageError as error:
-            raise BadRowError("image", str(error)) from error
-    if len(value) > _SHORTEST and _BASE64.fullmatch(value):
-        return _decoded(value)
+    if is_data_url(value):
+        return _decoded(lambda: from_data_url(value))
+    if is_base64(value) and not _is_file(file.parent / value):
+        return _decoded(lambda: from_base64(value))
     if _URL.match(value):
         raise BadRowError(
             "image",
@@ -61,7 +56,7 @@ def read_value(value: Any, *, file: Path, folder: Path) -> bytes | Path | None:
 
 
 def single(value: Any) -> Any:
-    """The one image of lists and dicts: bytes, text, or whatever else stands there; None where there is none."""
+    """The one image in a list or dict: bytes, text or another value; None if it is empty."""
     if isinstance(value, list | tuple):
         found = [part for part in value if not is_empty(part)]
         if len(found) > 1:
@@ -87,8 +82,9 @@ def names_image(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     path = value.partition("?")[0].strip().lower()
-    inline = value.startswith("data:image/") or (len(value) > _SHORTEST and bool(_BASE64.fullmatch(value)))
-    return inline or (path.endswith(SUFFIXES) and "\n" not in path)
+    return (
+        value.startswith("data:image/") or is_base64(value) or (path.endswith(SUFFIXES) and "\n" not in path)
+    )
 
 
 def _inside(path: Path, name: str, folder: Path) -> Path:
@@ -103,8 +99,15 @@ def _inside(path: Path, name: str, folder: Path) -> Path:
     return path
 
 
-def _decoded(text: str) -> bytes:
+def _is_file(path: Path) -> bool:
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadRowError("image", f"is damaged base64 ({error})") from error
+        return path.is_file()
+    except (OSError, ValueError):  # base64 is longer than a path may be
+        return False
+
+
+def _decoded(decode: Callable[[], bytes]) -> bytes:
+    try:
+        return decode()
+    except ImageError as error:
+        raise BadRowError("image", str(error)) from error

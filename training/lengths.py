@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from io import BytesIO
-
-from PIL import Image
 
 from safevlm.backbone import PromptLengths, make_chat, with_hint
+from safevlm.data import image_size
 from safevlm.errors import DataError
 from safevlm.model import SafeVLM
 
@@ -16,8 +14,6 @@ from .datamodule import SafetyDataModule
 from .table import SHOWN, Row
 
 LOGGER = logging.getLogger(__name__)
-_SIDEWAYS = range(5, 9)
-"""EXIF orientations that swap width and height."""
 
 
 def check_lengths(
@@ -60,14 +56,14 @@ def check_lengths(
 
 def _reason(row: Row, lengths: PromptLengths, *, limit: int, hint: str) -> str:
     """Why a row cannot be trained on; empty where it can."""
-    given, one_length = row.image is not None, lengths.backbone.family.one_length
+    one_length = lengths.backbone.family.one_length
     try:
-        sizes = [(64, 64) if one_length else _size(row)] if given else []
+        sizes = [] if row.image is None else [(64, 64) if one_length else image_size(row.image)]
         images = sum(lengths.image_tokens(size) for size in sizes)
         bound = lengths.at_most([hint, row.prompt, row.response], images)
         if bound is not None and bound <= limit:
             return ""
-        chat = make_chat(row.prompt, int(given))
+        chat = make_chat(row.prompt, len(sizes))
         prompt, answer = lengths(with_hint(chat, hint) if hint else chat, sizes, row.response)
     except ValueError as error:
         return str(error)
@@ -77,16 +73,3 @@ def _reason(row: Row, lengths: PromptLengths, *, limit: int, hint: str) -> str:
         f"has {prompt + answer} tokens (prompt {prompt - images}, image {images}, response {answer}), the "
         f"model takes {limit}"
     )
-
-
-def _size(row: Row) -> tuple[int, int]:
-    """(width, height) of the upright image, from its header where that says so."""
-    assert row.image is not None
-    try:
-        with Image.open(row.image if not isinstance(row.image, bytes) else BytesIO(row.image)) as image:
-            wide, high = image.size
-            return (high, wide) if image.getexif().get(0x0112) in _SIDEWAYS else (wide, high)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        opened = row.open()
-        assert opened is not None
-        return opened.size

@@ -30,7 +30,7 @@ class Ranks:
 
     @classmethod
     def of(cls, trainer: Any) -> Ranks:
-        """Those of a Lightning trainer, whose processes can speak to each other by then.
+        """The processes of a Lightning trainer, which must be connected already.
 
         Raises:
             ValueError: a strategy that splits the weights among the processes.

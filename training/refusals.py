@@ -1,4 +1,4 @@
-"""How often the language model refuses on its own, on a few tune rows: stage 2 must teach it where, and where not."""
+"""How often the language model itself refuses, measured on a few risky and safe tune rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table holds beside what is trained on, counted, so that it is told once and not per row."""
+"""Counts what a table holds that is not trained on, to log it once and not per row."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ SYSTEM = ("system", "developer")
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image", "image_path")
-IMAGE_FIELDS = ("image", "image_url", "image_path", "url", "path", "bytes", "base64", "data", "source")
+IMAGE_FIELDS = ("image", "image_path", "bytes", "path", "url", "image_url", "base64", "data", "source")
 
 
 @dataclass(frozen=True)

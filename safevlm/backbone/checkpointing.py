@@ -1,4 +1,4 @@
-"""Gradient checkpointing of a frozen LLM: its layers keep their inputs, and compute the rest again for the backward pass."""
+"""Gradient checkpointing of a frozen LLM: layers keep their inputs and are computed again in the backward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that users wrote stays text: no special token comes of it, however it is split, joined or normalised.
+"""Keeps users' text from becoming special tokens, also when it is split over parts, joined or normalised.
 
 Looked at is the rendered prompt, in which the texts of a chat stand side by side as the tokenizer will see
 them, and the ids that the tokenizer makes of it. A special token that touches a user's characters is

@@ -105,10 +105,16 @@ class Renderer:
     def _owners(
         self, chat: Sequence[Mapping[str, Any]], given: Sequence[str], plain: str, *, ask: bool
     ) -> list[int] | None:
-        """Of each character of the prompt the text that it is from, -1 for none; None where that cannot be told.
+        """The number of the text that each character of the prompt is from, -1 for the template's own.
 
         Found by rendering again with a mark around each text. The marks stand inside its outer white space,
         which templates strip.
+
+        Returns:
+            One number per character; None if the template changes the texts, so that the marks do not fit.
+
+        Raises:
+            ValueError: the template leaves a text out.
         """
         marks = _marks({*plain, *chain.from_iterable(given)}, len(given) + 1)
         close, opens = marks[0], {mark: number for number, mark in enumerate(marks[1:])}

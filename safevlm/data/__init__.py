@@ -1,7 +1,7 @@
 """Bytes -> samples: one file per format."""
 
 from safevlm.data.folder import FolderSource
-from safevlm.data.image import prepared_pixels, read_image
+from safevlm.data.image import image_size, prepared_pixels, read_image
 from safevlm.data.item import decode_item
 from safevlm.data.open import open_source
 from safevlm.data.source import Item, Shard, ShardError, Source
@@ -13,6 +13,7 @@ __all__ = [
     "ShardError",
     "Source",
     "decode_item",
+    "image_size",
     "open_source",
     "prepared_pixels",
     "read_image",

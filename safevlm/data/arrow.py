@@ -9,6 +9,7 @@ from typing import Any
 from safevlm.data.columns import Choice, Columns, Field
 from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import TEXT_ONLY, Item, ShardError
+from safevlm.data.text import unread_words
 from safevlm.errors import DataError
 
 ROWS_PER_BATCH = 16
@@ -44,11 +45,12 @@ def items_of(
         for record in _records(table.select(columns.names), columns.image):
             where = f"{name}:{row}"
             id, text = columns.id_of(record, where), columns.text_of(record)
+            text_error = unread_words(record, (columns.text,)) if columns.text else ""
             pictures = columns.pictures_of(record, root, where)
             if not pictures and passed_over is not None:
                 passed_over[TEXT_ONLY] += 1
             for number, (data, error) in enumerate(pictures):
-                yield Item(id, number, data, error, text)
+                yield Item(id, number, data, error, text, text_error)
             row += 1
 
 
@@ -66,9 +68,9 @@ def is_list(kind: Any) -> bool:
 
 
 def _records(table: Any, image: str) -> list[dict[str, Any]]:
-    """The rows; files do not keep the promise that strings are UTF-8, and other bytes cost no row.
+    """The rows, also where strings are not UTF-8 although Arrow says that they are.
 
-    They stand as they are in names of files, and as `\\xNN` in words and ids.
+    Such bytes are kept as lone surrogates in file names, and written as `\\xNN` in texts and ids.
     """
     try:
         rows: list[dict[str, Any]] = table.to_pylist()

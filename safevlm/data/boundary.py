@@ -1,4 +1,4 @@
-"""Where what another library's parser raises on hostile bytes becomes an error of ours."""
+"""Turns whatever another library's parser raises on hostile bytes into an error of this library."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from safevlm.errors import SafeVLMError
 def parser_errors(explain: Callable[[Exception], SafeVLMError]) -> Iterator[None]:
     """Turn every exception but our own into the error that `explain` makes of it.
 
-    For calls into parsers of data sets (pyarrow, datasets and what they use). On mutated files they raise
-    whatever their code runs into, MemoryError, KeyError and RecursionError among it, and one file must not end a
-    scan of others. Keep what stands inside to such calls.
+    For calls into other libraries' parsers (pyarrow, datasets, Pillow). On damaged files they raise whatever
+    their code runs into, such as MemoryError, KeyError or RecursionError, and one file must not end the scan of
+    the others. KeyboardInterrupt and SystemExit pass through. Put nothing else inside the block.
+
+    Args:
+        explain: takes the exception, returns the error to raise in its place.
+
+    Raises:
+        SafeVLMError: what `explain` returned, or the library's own error unchanged.
     """
     try:
         yield

@@ -125,7 +125,12 @@ class TextsApart:
                 self._apart[mark].append(caption)
 
     def find(self, key: str) -> tuple[Sequence[Caption], str]:
-        """The captions of images that have none beside them, or why that cannot be told; neither without any."""
+        """Look up the captions of images that have none beside them.
+
+        Returns:
+            The captions, and an empty text; or no captions and the reason why it is unknown which belong to the
+            images. Both are empty if the tar has none.
+        """
         mark = key_mark(key)
         places = self._images[mark]
         if places > 1 and (mark in self._beside or mark in self._apart or mark in self._dropped):

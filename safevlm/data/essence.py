@@ -4,7 +4,7 @@ Pillow parses all of a file's metadata, and refuses the image where that is larg
 Here the file is cut down to what decides its pixels before Pillow sees it, and files that ask for much work per
 byte (scans of a JPEG, strips of a TIFF) are refused. No setting of Pillow's is changed, since those are global.
 
-What these functions do not understand they hand on as it is: whether that is an image is for the decoder to say.
+Files that these functions do not understand are returned unchanged; the decoder decides whether they are images.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ EXACT = 2.0**53
 
 
 def id_of(value: Any) -> str | None:
-    """An id as text; None where the value is none: nothing, true or false, not finite, a list, an object.
+    """An id as text; None for values that are no id: None, "", booleans, NaN, infinity, lists and objects.
 
     Text stays as it is ("01" is not 1). A float that is a whole number is that number.
     """

@@ -22,6 +22,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -70,6 +71,8 @@ _TRANSPOSE: dict[object, Image.Transpose] = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 
 _Opener = Callable[[IO[bytes]], ImageFile.ImageFile]
@@ -109,6 +112,30 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
         f"an image is a PIL image, a path or encoded bytes; got {type(source).__name__}; "
         "turn arrays into pictures with PIL.Image.fromarray"
     )
+
+
+def image_size(source: bytes | str | Path) -> tuple[int, int]:
+    """(width, height) of the upright image that `read_image` gives, without decoding its pixels as a rule.
+
+    Args:
+        source: a path, or the encoded bytes.
+
+    Raises:
+        ImageError: no such file, not an image, or a damaged header. The message starts with the file.
+    """
+    if isinstance(source, bytes):
+        data, name = source, f"bytes ({len(source)})"
+    else:
+        with open_regular(source) as file:
+            data, name = file.read(MAX_ENCODED), str(source)
+    opener = _opener(data[:16], name)
+    with _explained(name), opener(io.BytesIO(essence_of(data))) as image:
+        width, height = image.size
+        if _orientation(image) not in _SIDEWAYS:
+            return width, height
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            return height, width
+    return read_image(source).size  # Pillow turns TIFFs itself, some versions when they are opened
 
 
 def prepared_pixels(width: int, height: int) -> int:

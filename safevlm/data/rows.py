@@ -15,7 +15,7 @@ from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot
 from safevlm.data.mentions import mentions
 from safevlm.data.source import Item, Shard, ShardError
-from safevlm.data.text import clean, has_words, plain, text_of
+from safevlm.data.text import clean, has_words, plain, text_of, unread_words
 from safevlm.errors import DataError, ImageError
 
 ROWS_PER_SHARD = 1024
@@ -237,7 +237,7 @@ def _words(value: Mapping[str, Any], places: Sequence[str]) -> tuple[str, str]:
             unread = f"the words in {place!r} are written in a way that is not known"
         elif own not in text:
             text = clean(f"{text}\n{own}" if text else own)
-    return text, clean(unread)
+    return text, clean(unread or ("" if text else unread_words(value)))
 
 
 def _type(value: Any) -> str:

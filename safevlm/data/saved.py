@@ -34,7 +34,7 @@ def saved_splits(folder: str) -> dict[str, SavedSplit] | SavedSplit:
     """The split in a folder, or the splits in its subfolders by name.
 
     Raises:
-        DataError: JSON that is no such JSON, or that names what lies outside the folder.
+        DataError: malformed JSON, or JSON that names files outside the folder.
     """
     if os.path.lexists(os.path.join(folder, STATE)):
         return _split(folder)

@@ -72,7 +72,17 @@ def has_words(value: Any, *, depth: int = MAX_DEPTH) -> bool:
         return bool(re.search(r"\w\s+\w", _PLACEHOLDER.sub("", value)))
     if isinstance(value, Mapping):
         return depth > 0 and not _answers(value) and has_words(list(value.values()), depth=depth)
-    return isinstance(value, Sequence) and depth > 0 and any(has_words(one, depth=depth - 1) for one in value)
+    if isinstance(value, bytes) or not isinstance(value, Sequence):
+        return False
+    return depth > 0 and any(has_words(one, depth=depth - 1) for one in value)
+
+
+def unread_words(row: Mapping[str, Any], fields: Sequence[str] = (*FIELDS, *_MORE)) -> str:
+    """Why a row has no text although one of these fields has words; empty where it has text, or no words."""
+    if any(plain(row.get(field)) for field in fields):
+        return ""
+    found = (field for field in fields if has_words(row.get(field), depth=4 * MAX_DEPTH))
+    return next((f"the words in {field!r} are written in a way that is not known" for field in found), "")
 
 
 def clean(text: str) -> str:

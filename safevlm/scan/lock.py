@@ -1,4 +1,4 @@
-"""Who may write into a scan's folder: one process at a time, and nobody while others read it."""
+"""A lock on a scan's folder: one writer at a time, and none while others read."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _HELD = (errno.EAGAIN, errno.EACCES)
 def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a folder for the length of the block.
 
-    The lock is the kernel's, on the folder itself: it leaves no file behind, and it ends with the
-    process, however that ends. Where the system has none (Windows), the ledger's own lock remains.
+    The lock is the kernel's, on the folder itself: it leaves no file behind, and is released when the process
+    ends, also by SIGKILL. On Windows, which has none, only the ledger's own lock remains.
 
     Args:
         folder: made if it is not there, and removed again if the block leaves a new one empty.
@@ -94,7 +94,7 @@ def _replaced(folder: Path, descriptor: int) -> bool:
 
 
 def _holder(inode: int) -> str:
-    """The process that has the lock on an inode, in words; empty where the system does not tell."""
+    """The text " (process 123)" for the process that holds the lock on an inode; empty if the system does not say."""
     try:
         lines = Path("/proc/locks").read_text("ascii").splitlines()
     except OSError:

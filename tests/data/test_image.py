@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safevlm.data import prepared_pixels, read_image
+from safevlm.data import image_size, prepared_pixels, read_image
 from safevlm.data.image import MAX_RATIO
 from safevlm.errors import ImageError
 
@@ -208,6 +208,22 @@ def test_exif_orientation_is_applied_once(fmt: str, orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_size_is_that_of_the_upright_image(fmt: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.new("RGB", (60, 18)), fmt, exif=exif)
+    (tmp_path / "a").write_bytes(data)
+    assert image_size(data) == image_size(tmp_path / "a") == read_image(data).size
+
+
+@pytest.mark.parametrize("data", [b"", b"words", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\0"])
+def test_what_has_no_size_is_an_error(data: bytes) -> None:
+    with pytest.raises(ImageError, match="bytes"):
+        image_size(data)
+
+
 def test_damaged_exif_is_no_reason_to_refuse() -> None:
     found = read_image(encoded(picture(), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"))
     assert np.array_equal(pixels(found), pixels(picture()))

@@ -193,6 +193,10 @@ def test_an_image_is_found_where_tables_write_it(folder, kind, form):
         {"url": f"data:image/png;base64,{B64}"},
         {"type": "base64", "data": B64},
         "\n".join(B64[n : n + 76] for n in range(0, len(B64), 76)),
+        f"DATA:image/png;BASE64,{B64}",
+        f"image/png;base64,{B64.rstrip('=')}",
+        base64.urlsafe_b64encode(PNG).decode(),
+        repr(B64),
     ],
 )
 def test_an_image_written_into_the_row_is_decoded(folder, image):
@@ -201,6 +205,12 @@ def test_an_image_written_into_the_row_is_decoded(folder, image):
 
 def test_base64_in_a_binary_column_is_decoded(folder):
     assert read(folder, row(image=B64.encode()), form="parquet").image == PNG
+
+
+def test_a_file_whose_name_could_be_base64_is_read_as_a_file(folder):
+    name = base64.b64encode(b"\xff\xd8\xff" + b"a" * 30).decode().replace("/", "_")
+    (folder / name).write_bytes(PNG)
+    assert read(folder, row(image=name)).image == folder / name
 
 
 NO_IMAGE = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
-from safevlm.training.calibration import calibrate
+from safevlm.training.calibration import fit_temperature
 from safevlm.training.cli import command
 from safevlm.training.export import write_whole
 from safevlm.training.refusals import asked_rows, refusal_metrics, refused
@@ -36,12 +36,11 @@ class Worse(Callback):
 
 @pytest.fixture(scope="module")
 def calibrating(tmp_path_factory):
-    """16 rows for training and 60 for tuning, every tenth with the other label, so that a temperature is found."""
-    table = rows(76, tune=60)
-    for number, row in enumerate(table):
-        if row["split"] == "tune" and number % 10 < 2 and number % 20 < 10:
-            row["risk_level"] = "safe" if row["risk_level"] == "refuse" else "refuse"
-    return write_parquet(tmp_path_factory.mktemp("calibrating") / "t.parquet", table)
+    """16 rows for training and 52 for tuning, enough for a calibration; some of these look like the other level."""
+    made = rows(68, tune=52)
+    for safe, risky in zip(made[20::8], made[21::8], strict=True):
+        safe["image"], risky["image"] = risky["image"], safe["image"]
+    return write_parquet(tmp_path_factory.mktemp("calibrating") / "t.parquet", made)
 
 
 STOPPING = {
@@ -54,7 +53,7 @@ STOPPING = {
 
 @pytest.mark.parametrize(
     ("more", "written", "epochs"),
-    [({}, 1, 3), ({"export": "best"}, 1, 3), ({"export": "last"}, 2, 3), (STOPPING, None, None)],
+    [({}, 1, 3), ({"export": "last"}, 2, 3), (STOPPING, None, None)],
 )
 def test_planted_curve(quick, calibrating, tmp_path, more, written, epochs):
     options = {
@@ -75,16 +74,17 @@ def test_planted_curve(quick, calibrating, tmp_path, more, written, epochs):
     saved = load_file(tmp_path / "out" / "safety.safetensors")
     assert all(torch.equal(value, worse.kept[written][name]) for name, value in saved.items())
     module, tuned = made.model, {}
+    if more == {"export": "last"}:  # turned around: no temperature mends its answers
+        assert module.config.calibration is None
+        return
     for batch in made.datamodule.tune_dataloader():
         with torch.no_grad():
             tuned |= module.tune_rows(batch)
     alone, together, labels = (
         torch.stack([values[place] for values in tuned.values()]) for place in (0, 2, 3)
     )
-    found = module.config.calibration
-    logits, twice = torch.cat([alone, together]), torch.cat([labels, labels])
-    assert found == calibrate(logits, twice, data="t.parquet, tune split", items=len(labels))
-    assert found is not None or written == 2  # the spoilt weights tell nothing apart
+    expected = fit_temperature(torch.cat([alone, together]), torch.cat([labels, labels]), items=52)
+    assert module.config.calibration.temperature == pytest.approx(expected, rel=1e-3)
 
 
 def test_without_tune_rows_the_last_is_written_and_said(quick, tmp_path, caplog):

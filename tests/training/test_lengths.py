@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 from PIL import Image
 from safevlm.training.datamodule import SafetyDataModule
-from safevlm.training.lengths import _size, check_lengths
+from safevlm.training.lengths import check_lengths
 from safevlm.training.table import Row
 
 from safevlm.backbone import FAMILIES, PromptLengths, encode, make_chat
@@ -81,12 +79,3 @@ def test_hints_count_and_rows_without_an_answer_do_not():
         check_lengths(data_of(near, skip_bad=False), guard, hint=lambda _: "b" * 50, only_answered=True)
     with pytest.raises(DataError, match="every training row"):
         check_lengths(data_of(near[:1], skip_bad=True), guard, hint=lambda _: "b" * 50, only_answered=True)
-
-
-def test_the_size_is_that_of_the_upright_image():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    Image.new("RGB", (60, 18)).save(buffer, "JPEG", exif=exif)
-    given = row(1, image=buffer.getvalue())
-    assert _size(given) == given.open().size == (18, 60)

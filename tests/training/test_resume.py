@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import shutil
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback
 from safevlm.training.cli import command
 from safevlm.training.datamodule import SafetyDataModule
@@ -16,8 +18,9 @@ from safevlm.training.joint import JointTraining
 from safevlm.training.options import Cache, Lora, Loss, Schedule, Sizes
 from safevlm.training.resume import KEY, STEPS, refuse_changes
 
+from safevlm import Taxonomy
 from safevlm.errors import CheckpointError
-from tests.training.builders import rows, write_parquet
+from tests.training.builders import flags, rows, write_parquet
 
 
 class Stopped(Exception):
@@ -64,15 +67,15 @@ def undivided(tmp_path_factory):
         ({"save_every": 1, "trainer.limit_train_batches": 0.5}, 3),
         ({"save_every": 1, "trainer.accumulate_grad_batches": 2}, 6),
         ({"trainer.limit_train_batches": 3}, 4),
-        ({}, 9),
+        ({}, 5),
     ],
 )
 def test_interrupted_and_resumed_run_sees_the_rows_of_a_whole_one(quick, tmp_path, more, stop):
-    more = {"trainer.max_epochs": 3, "trainer.limit_val_batches": 0, **more}
+    more = {"trainer.max_epochs": 2, "trainer.limit_val_batches": 0, **more}
     whole = seen(quick(tmp_path / "whole", **more))
     first = seen(quick(tmp_path / "out", **more), stop)
     rest = seen(quick(tmp_path / "out", **more, ckpt_path="last"))
-    per_epoch = len(whole) // 3
+    per_epoch = len(whole) // 2
     kept = stop if "save_every" in more else stop // per_epoch * per_epoch
     assert first[:kept] + rest == whole
 
@@ -80,8 +83,6 @@ def test_interrupted_and_resumed_run_sees_the_rows_of_a_whole_one(quick, tmp_pat
 @pytest.fixture(scope="module")
 def interrupted(backbone, undivided, features, tmp_path_factory):
     """Flags, and the checkpoints, of a run that ended after two of its batches."""
-    from tests.training.builders import flags
-
     folder = tmp_path_factory.mktemp("interrupted")
     base = {
         "model.train_tokens": "false",
@@ -98,59 +99,60 @@ def interrupted(backbone, undivided, features, tmp_path_factory):
     return made, folder / "out.run" / "checkpoints" / "last.ckpt"
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"data.batch_size": 8}, r"data\.batch_size was 4, is now 8"),
-        ({"data.seed": 1}, r"data\.seed was 0, is now 1"),
-        ({"data.tune_fraction": 0.3}, r"data\.tune_fraction was 0\.2, is now 0\.3"),
-        ({"trainer.accumulate_grad_batches": 2}, "accumulate_grad_batches was 1, is now 2"),
-        ({"trainer.limit_train_batches": 2}, r"limit_train_batches was 1\.0, is now 2"),
-        ({"model.sizes.taxonomy": "custom"}, r"model\.sizes\.taxonomy was safevlm \w+, is now safevlm \w+"),
-        ({"model.sizes.num_heads": 2}, r"model\.sizes\.num_heads was 4, is now 2"),
-        ({"model.schedule.lr": 2e-3}, r"model\.schedule\.lr was 0\.001, is now 0\.002"),
-        ({"seed_everything": 5}, r"frozen safety weights .* was \w+, is now \w+"),
-        ({"data.table": "other"}, r"training rows \(data\.table\) was \d+ rows \w+, is now \d+ rows \w+"),
-        ({"data.clean": "clean"}, r"clean rows \(data\.clean\) was 0 rows \w+, is now 12 rows \w+"),
-    ],
-)
-def test_other_options_and_rows_are_refused_by_name(interrupted, tmp_path, change, told):
+def test_other_options_and_rows_are_refused_by_name(interrupted, tmp_path):
     made, path = interrupted
-    if change.get("data.table") == "other":
-        change = {
-            "data.table": write_parquet(
-                tmp_path / "t.parquet", [r | {"split": "", "prompt": "?"} for r in rows(24)]
-            )
-        }
-    if change.get("data.clean") == "clean":
-        clean = [row for row in rows(24) if row["risk_level"] == "safe"]
-        change = {"data.clean": write_parquet(tmp_path / "clean.parquet", clean)}
-    if change.get("model.sizes.taxonomy"):
-        from safevlm import Taxonomy
-
-        values = Taxonomy.preset("safevlm").to_dict()
-        values["categories"][1]["guidance"] = "be kind"
-        import yaml
-
-        (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
-        change = {"model.sizes.taxonomy": tmp_path / "own.yaml"}
-    with pytest.raises(CheckpointError, match=f"other options or rows: .*{told}.*resume with the options"):
-        command("head", made(tmp_path / "out", ckpt_path=path, **change)).fit()
+    other = [row | {"split": "", "prompt": "?"} for row in rows(24)]
+    values = Taxonomy.preset("safevlm").to_dict()
+    values["categories"][1]["guidance"] = "be kind"
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    changes = {
+        "data.batch_size": 8,
+        "data.seed": 1,
+        "data.tune_fraction": 0.3,
+        "data.table": write_parquet(tmp_path / "t.parquet", other),
+        "data.clean": write_parquet(tmp_path / "clean.parquet", other[::2]),
+        "trainer.accumulate_grad_batches": 2,
+        "trainer.limit_train_batches": 2,
+        "model.sizes.taxonomy": tmp_path / "own.yaml",
+        "model.sizes.num_heads": 2,
+        "model.schedule.lr": 2e-3,
+    }
+    with pytest.raises(CheckpointError, match=r"other options or rows: .*resume with the options") as refused:
+        command("head", made(tmp_path / "out", ckpt_path=path, **changes)).fit()
+    for told in (
+        r"data\.batch_size was 4, is now 8",
+        r"data\.seed was 0, is now 1",
+        r"data\.tune_fraction was 0\.2, is now 0\.3",
+        r"training rows \(data\.table\) was \d+ rows \w+, is now \d+ rows \w+",
+        r"clean rows \(data\.clean\) was 0 rows \w+, is now 12 rows \w+",
+        r"accumulate_grad_batches was 1, is now 2",
+        r"limit_train_batches was 1\.0, is now 2",
+        r"model\.sizes\.taxonomy was safevlm \w+, is now safevlm \w+",
+        r"model\.sizes\.num_heads was 4, is now 2",
+        r"model\.schedule\.lr was 0\.001, is now 0\.002",
+    ):
+        assert re.search(told, str(refused.value)), told
     assert not (tmp_path / "out").exists()
+
+
+def test_another_start_of_frozen_weights_is_refused_alone(interrupted, tmp_path):
+    made, path = interrupted
+    told = r"other options or rows: frozen safety weights [^;]* was \w+, is now \w+\. "
+    with pytest.raises(CheckpointError, match=told):
+        command("head", made(tmp_path / "out", ckpt_path=path, seed_everything=5)).fit()
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"data.workers": 1, "trainer.log_every_n_steps": 1, "save_every": 2},
+        {"data.workers": 1, "trainer.log_every_n_steps": 1, "save_every": 2, "data.table": "moved"},
         {"trainer.max_epochs": 2},
-        {"data.table": "moved"},
     ],
 )
 def test_harmless_changes_pass(interrupted, undivided, tmp_path, change):
     made, path = interrupted
     if change.get("data.table"):
-        change = {"data.table": shutil.copy(undivided, tmp_path / "moved.parquet")}
+        change = change | {"data.table": shutil.copy(undivided, tmp_path / "moved.parquet")}
     whole = seen(made(tmp_path / "whole", **change))
     assert seen(made(tmp_path / "out", ckpt_path=path, **change)) == whole[2:]
 

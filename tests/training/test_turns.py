@@ -99,6 +99,11 @@ def test_images_of_turns_up_to_the_question():
     assert found.images == ("a.png", {"url": "b.png"})
 
 
+def test_a_part_with_bytes_and_a_path_is_the_bytes_as_in_a_column():
+    part = {"type": "image", "path": "on/another/machine.png", "bytes": b"PNG"}
+    assert read_exchange([{"role": "user", "content": [part, "What is it?"]}], "messages").images == (b"PNG",)
+
+
 BAD = {
     "no list": ("hi", "is not a list"),
     "a turn that is text": ([human("a"), "b"], "is not a list"),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from safevlm.data import storage
 from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot
-from safevlm.data.mentions import mentions
+from safevlm.data.mentions import mentions, unpacked
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.text import clean, has_words, plain, text_of
 from safevlm.errors import DataError, ImageError
@@ -230,10 +230,11 @@ def row_of(value: Any, otherwise: str) -> Row:
 
 def _words(value: Mapping[str, Any], places: Sequence[str]) -> tuple[str, str]:
     """The row's text with that of the messages its images are in, and why some of it could not be read."""
-    text, unread = text_of(value), ""
-    for place in places:
-        own = plain(value[place])
-        if not own and has_words(value[place]):
+    opened = {place: unpacked(value[place]) for place in places}
+    text, unread = text_of({**value, **opened}), ""
+    for place, messages in opened.items():
+        own = plain(messages)
+        if not own and has_words(messages):
             unread = f"the words in {place!r} are written in a way that is not known"
         elif own not in text:
             text = clean(f"{text}\n{own}" if text else own)

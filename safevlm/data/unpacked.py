@@ -32,6 +32,10 @@ _NOT_READ = {
 """First bytes of other packers, which tars do not begin with."""
 
 
+class OtherPackerError(OSError):
+    """A file that is packed in a way that is not read."""
+
+
 class Unpacked:
     """Reads forward through what gzip, bzip2 or xz packed, or the file as it is where none of them did.
 
@@ -44,7 +48,7 @@ class Unpacked:
         compressed: whether it is packed.
 
     Raises:
-        OSError: it is packed with another packer.
+        OtherPackerError: it is packed with another packer.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -53,7 +57,9 @@ class Unpacked:
         self._packed = file.read(_HEAD)
         for magic, name in _NOT_READ.items():
             if self._packed.startswith(magic):
-                raise OSError(f"is packed with {name}, which is not read; unpack it, or pack it with gzip")
+                raise OtherPackerError(
+                    f"is packed with {name}, which is not read; unpack it, or pack it with gzip"
+                )
         self._decoder = _decoder(self._packed)
         self.compressed = self._decoder is not None
         self._taken, self._made = len(self._packed), 0

@@ -9,21 +9,12 @@ import lzma
 import zlib
 from typing import Any, BinaryIO
 
-from safevlm.data.unpacked import Unpacked
+from safevlm.data.unpacked import OtherPackerError, Unpacked
 from safevlm.errors import DataError
 
 _PIECE = 1 << 16
 _HEAD = 4
 """Bytes that tell the encoding, as `json.detect_encoding` does: a byte order mark, or where zeros are."""
-
-_UNREAD = {
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"\x04\x22\x4d\x18": "LZ4",
-    b"PK\x03\x04": "zip",
-    b"7z\xbc\xaf": "7z",
-    b"\x1f\x9d": "compress (.Z)",
-}
-"""What compressed files begin with that are refused."""
 
 
 def as_utf8(file: BinaryIO, start: int = 0) -> BinaryIO:
@@ -62,10 +53,11 @@ class _Utf8(io.RawIOBase):
         self._source: Any = file
         self._ready = b""
         if not plain:
-            self._source = unpacked = Unpacked(file)
+            try:
+                self._source = unpacked = Unpacked(file)
+            except OtherPackerError as error:
+                raise DataError(str(error)) from error
             head = self._begin()
-            if name := next((name for magic, name in _UNREAD.items() if head.startswith(magic)), ""):
-                raise DataError(f"is compressed with {name}, which is not read; unpack it, or take gzip")
             self._ready = self._decode(head)
             self.plain = self._decoder is None and not unpacked.compressed
 

@@ -107,7 +107,7 @@ def test_text_begins_anywhere() -> None:
         (lambda text: gzip.compress(text) + text, "follow the compressed data"),
         (lambda text: bz2.compress(text)[:-12], "cut off"),
         (lambda text: text.decode().encode("utf-16")[:-1], "truncated"),
-        (lambda text: b"\x28\xb5\x2f\xfd" + text, "Zstandard"),
+        (lambda text: b"\x28\xb5\x2f\xfd" + text, "zstd, which is not read; unpack it"),
         (lambda text: b"PK\x03\x04" + text, "zip"),
     ],
 )

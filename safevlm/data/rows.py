@@ -222,10 +222,25 @@ def row_of(value: Any, otherwise: str) -> Row:
         )
     told = id_of(value.get("id"))
     id = otherwise if told is None else clean(told)
+    if _is_coco(value):
+        return Row(
+            id,
+            error=f"{id}: is a whole file of COCO's, not a row; write it to a file, and scan that with coco:",
+        )
     found = mentions(value)
     error = f"{id}: {found.errors[0]}; correct the row" if found.errors else ""
     text, text_error = _words(value, found.places)
     return Row(id, tuple(found.names), text, clean(error), text_error, tuple(found.passed_over))
+
+
+def _is_coco(value: Mapping[str, Any]) -> bool:
+    """Whether an object has COCO's lists, whose captions and ids would be lost in a row."""
+    images, annotations = value.get("images"), value.get("annotations")
+    return (
+        isinstance(images, list)
+        and isinstance(annotations, list)
+        and any(isinstance(image, Mapping) and {"id", "file_name"} <= image.keys() for image in images)
+    )
 
 
 def _words(value: Mapping[str, Any], places: Sequence[str]) -> tuple[str, str]:

@@ -275,3 +275,10 @@ def test_messages_packed_into_a_text_are_read(folder: Path) -> None:
     row = ask({"type": "image", "image": "2.jpg"})
     ((item,), _) = read(folder, {"messages": json.dumps(row["messages"])}, "jsonl")
     assert (item.data, item.text) == (b"2.jpg", "What is it?")
+
+
+def test_files_of_coco_that_follow_one_another_are_no_rows(folder: Path) -> None:
+    coco = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    ((item,), _) = read(folder, coco, "jsonl")
+    assert item.data is None
+    assert "coco:" in item.error

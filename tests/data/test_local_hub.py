@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safevlm.data import Item, open_source
+from safevlm.data.hub import FILES_UNREAD, IMAGES_UNREAD
 from safevlm.data.saved import ROWS_PER_SHARD
 from safevlm.errors import DataError
 from tests.data.builders import drain, picture_bytes
@@ -379,3 +381,27 @@ def test_offsets_of_a_saved_data_set_that_lead_out_of_it(tmp_path: Path) -> None
     assert items == []
     path.write_bytes(data[: len(data) // 2])
     assert drained(f"hf:{folder}")[1]
+
+
+def passed_over(folder: Path) -> tuple[int, Counter[str]]:
+    """How many images a folder gives, and what it is said to pass over."""
+    source, counts = open_source(f"hf:{folder}"), Counter[str]()
+    return sum(1 for shard in source.shards() for _ in source.read(shard, counts)), counts
+
+
+def test_files_that_no_split_reads_are_counted(folder: Path) -> None:
+    (folder / "README.md").write_text("words")
+    (folder / "1.png").write_bytes(picture_bytes(1))  # a path in a row may name it
+    assert passed_over(folder) == (1, {})
+    for name in ("more.parquet", "rows.jsonl"):
+        shutil.copy(folder / "train.parquet", folder / name)
+    assert passed_over(folder) == (1, {FILES_UNREAD: 2})
+
+
+def test_images_that_metadata_do_not_name_are_counted(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.png").write_bytes(picture_bytes(number))
+    (tmp_path / "hash").write_bytes(picture_bytes(4))
+    assert passed_over(tmp_path) == (3, {FILES_UNREAD: 1})
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "2.png", "text": "two"}))
+    assert passed_over(tmp_path) == (1, {FILES_UNREAD: 1, IMAGES_UNREAD: 2})

@@ -369,6 +369,25 @@ def test_strings_of_a_saved_data_set_that_are_no_utf8(tmp_path: Path) -> None:
     assert (error, [item.text for item in items]) == ("", ["text 0", "text \\xff", "text 2"])
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_dictionary_of_a_saved_data_set_with_strings_that_are_no_utf8(nested: bool, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "saved")
+    (path,) = folder.glob("*.arrow")
+    names = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, 0]), pa.array([b"a", b"b\xff"], pa.binary()).view(pa.string())
+    )
+    images = pa.array([b"0", b"1", b"2"])
+    if nested:
+        table = pa.table({"image": pa.StructArray.from_arrays([images, names], ["bytes", "path"])})
+    else:
+        table = pa.table({"image": images, "text": names})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    items, error = drained(f"hf:{folder}")
+    assert (error, [item.data for item in items]) == ("", [b"0", b"1", b"2"])
+    assert [item.text for item in items] == (["", "", ""] if nested else ["a", "b\\xff", "a"])
+
+
 def test_offsets_of_a_saved_data_set_that_lead_out_of_it(tmp_path: Path) -> None:
     folder = saved(tmp_path / "saved")
     (path,) = folder.glob("*.arrow")

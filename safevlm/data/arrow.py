@@ -39,7 +39,7 @@ def items_of(
 ) -> Iterator[Item]:
     """The pictures of tables or record batches; rows without an id are called `name:row`, counted on from `row`.
 
-    Rows with an empty list of pictures are counted in `passed_over`.
+    Rows with an empty list of pictures are counted in `passed_over`, and what may be pictures in other places.
     """
     for table in tables:
         for record in _records(table.select(columns.names), columns.image):
@@ -47,8 +47,8 @@ def items_of(
             id, text = columns.id_of(record, where), columns.text_of(record)
             text_error = unread_words(record, (columns.text,)) if columns.text else ""
             pictures = columns.pictures_of(record, root, where)
-            if not pictures and passed_over is not None:
-                passed_over[TEXT_ONLY] += 1
+            if passed_over is not None:
+                passed_over.update([*columns.unread(record), *[TEXT_ONLY] * (not pictures)])
             for number, (data, error) in enumerate(pictures):
                 yield Item(id, number, data, error, text, text_error)
             row += 1
@@ -107,7 +107,18 @@ def _value(cell: Any, errors: str) -> Any:
 
 
 def _field(field: Any) -> Field:
-    return Field(field.name, _kind(field.type), _shortened(field.type), _repeats(field.type, MAX_NESTING))
+    kind = field.type
+    return Field(
+        field.name, _kind(kind), _shortened(kind), _repeats(kind, MAX_NESTING), _has_bytes(kind, MAX_NESTING)
+    )
+
+
+def _has_bytes(kind: Any, left: int) -> bool:
+    """Whether a type is bytes, or made of some."""
+    import pyarrow.types as t
+
+    is_bytes = t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
+    return bool(is_bytes) or (left > 0 and any(_has_bytes(one, left - 1) for one in _inner(kind)))
 
 
 def _repeats(kind: Any, left: int) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot, shown
 from safevlm.data.inline import unwrapped
+from safevlm.data.mentions import mentions
 from safevlm.data.text import FIELDS, clean, plain
 from safevlm.errors import DataError, ImageError
 
@@ -18,6 +20,14 @@ IDS = ("id", "key", "__key__", "image_id", "uid")
 PATHS = ("image", "images", "image_path", "image_paths", "path", "file_name", "filename", "file", "filepath")
 REASONS = ("status", "error_message")
 """Where img2dataset tells why there is no picture."""
+
+
+OTHER_COLUMNS = "values of other columns that may hold images"
+IN_MESSAGES = "rows with images in their messages beside the column of images"
+"""Why something in a row is passed over."""
+
+_NAMED = re.compile(r"(image|img|picture|photo)s?\d*(path|file|filename|filepath|base64|b64)?s?$")
+"""How the name of a column of texts ends that names images, without case, `_` and `-`."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,14 @@ class Field:
             is a list of.
         type: its type, for messages.
         repeats: whether a struct in it has several fields of one name.
+        bytes: whether something within it is bytes.
     """
 
     name: str
     kind: str
     type: str
     repeats: bool = False
+    bytes: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,12 +59,14 @@ class Columns:
         text: captions or conversations; None without.
         id: ids; None where rows are known by their number.
         reasons: columns that tell why a row has no picture.
+        others: columns that are not read and may hold pictures, too.
     """
 
     image: str
     text: str | None = None
     id: str | None = None
     reasons: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -62,6 +76,17 @@ class Columns:
     def text_of(self, row: Mapping[str, Any]) -> str:
         """The row's words; empty without."""
         return plain(row.get(self.text)) if self.text else ""
+
+    def unread(self, row: Mapping[str, Any]) -> list[str]:
+        """Why things in the row that may be images are not read, once for each."""
+        reasons = [OTHER_COLUMNS] * len(self.others)
+        told = row.get(self.text) if self.text else None
+        if isinstance(told, list):
+            value = row.get(self.image)
+            names = [_path(one) or "read" for one in (value if isinstance(value, list) else [value])]
+            found = mentions({"images": names, "messages": told})
+            reasons += [IN_MESSAGES] * bool(found.errors or set(found.names) - set(names))
+        return reasons
 
     def id_of(self, row: Mapping[str, Any], otherwise: str) -> str:
         """The row's id; `otherwise` where it has none."""
@@ -110,6 +135,12 @@ def identifier(value: Any) -> str | None:
     return clean(id_of(value) or "") or None
 
 
+def _path(value: Any) -> str:
+    """The file that a picture's value names; empty without one."""
+    path = value.get("path") if isinstance(value, Mapping) else value
+    return path if isinstance(path, str) else ""
+
+
 def _small(data: bytes, root: ImageRoot, name: str) -> bytes:
     if len(data) > root.max_bytes:
         raise ImageError(f"{name}: has {len(data):,} bytes, more than the limit of {root.max_bytes:,}")
@@ -156,6 +187,8 @@ class Choice:
         if id:
             _check(id, kinds, types, ("string", "number"), f"{where}: ids are text or numbers")
         columns = Columns(image, text, id, tuple(name for name in REASONS if name in kinds))
+        if self.image is None:
+            columns = replace(columns, others=_others(fields, columns))
         for field in fields:
             if field.name in columns.names and field.repeats:
                 raise DataError(
@@ -178,6 +211,21 @@ class Choice:
                 raise DataError(
                     f"{where}: {counts[field.name]} columns are called {shown(field.name)}; rename all but one"
                 )
+
+
+def _others(fields: Iterable[Field], columns: Columns) -> tuple[str, ...]:
+    """Columns beside the recognised one that may hold pictures; where it has bytes, paths are of the same ones."""
+    kinds = {field.name: field.kind for field in fields}
+    known = {*columns.names, *(PATHS if kinds[columns.image] == "picture" else ())}
+    return tuple(
+        field.name
+        for field in fields
+        if field.name not in known
+        and (
+            field.bytes
+            or (field.kind == "string" and _NAMED.search(re.sub(r"[^a-z0-9]", "", field.name.lower())))
+        )
+    )
 
 
 def _check(

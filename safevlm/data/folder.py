@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safevlm.data import storage
+from safevlm.data.image import holds_image, open_regular
 from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, ImageError
@@ -23,6 +24,17 @@ _OTHER = (
 SUFFIXES = frozenset(f".{name}" for name in (*_READ, *_OTHER))
 """What pictures are called, of formats that are not read, too: such a file is an error, not passed over."""
 
+OTHER_FILES = "files whose names are not those of images"
+OTHER_IMAGES = "files that hold an image but are not named like one"
+SIDE_FILES = "side files (such as ._name of macOS)"
+"""Why files are passed over."""
+
+APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
+"""What macOS's side files begin with (RFC 1740, appendix A and B)."""
+
+_WORDS = (".txt", ".json")
+"""Files beside images, often one for each, that are not opened to see whether they hold an image."""
+
 
 @dataclass(frozen=True)
 class _Listing:
@@ -31,18 +43,21 @@ class _Listing:
     Args:
         names: relative to the folder, as the file system spells them.
         errors: name -> why there is nothing to open.
+        others: names of the files that are passed over.
         stamps: name -> fingerprint, of a remote folder only.
     """
 
     names: list[str]
     errors: dict[str, str]
+    others: list[str]
     stamps: dict[str, str]
 
 
 class FolderSource:
     """Every picture below a folder, sorted by its path relative to the folder.
 
-    Files count by their names (`SUFFIXES`, in any case). What cannot be opened is an item with an
+    Files count by their names (`SUFFIXES`, in any case), but for macOS's side files; others are counted as passed
+    over with the first shard. What cannot be opened is an item with an
     error, never left out: also a symlink that leaves the folder (it is not followed) and a subfolder
     that cannot be listed. A symlink to a folder inside the same folder is passed over, since its files
     have paths of their own.
@@ -82,8 +97,18 @@ class FolderSource:
         names = self._run(int(shard.name.rpartition("-")[2]))
         if shard.signature.partition("-")[0] != storage.digest(names):
             raise ShardError(f"{self.root}: files were added or removed since the scan began; start it again")
+        if passed_over is not None and names and names[0] == self._listing.names[0]:
+            passed_over.update(self._reason(name) for name in self._listing.others)
         for name in names:
             yield self._item(name)
+
+    def _reason(self, name: str) -> str:
+        """Why a file is passed over, told by its first bytes where it lies on this machine."""
+        if is_picture(name):
+            return SIDE_FILES
+        if storage.is_remote(self.root) or name.lower().endswith(_WORDS):
+            return OTHER_FILES
+        return OTHER_IMAGES if holds_image(_head(os.path.join(self.root, name))) else OTHER_FILES
 
     def _item(self, name: str) -> Item:
         id = _id(name)
@@ -127,7 +152,7 @@ class FolderSource:
                 f"{self.root}: cannot be listed ({storage.reason(error)}); check the URL and your rights"
             ) from error
         stamps = {name: stamp for name, stamp in found.items() if is_picture(name)}
-        return _Listing(list(stamps), {}, stamps)
+        return _Listing(list(stamps), {}, [name for name in found if name not in stamps], stamps)
 
     def _local(self) -> _Listing:
         root = Path(self.root)
@@ -135,9 +160,9 @@ class FolderSource:
             raise DataError(f"{root}: no such folder; check the path")
         if not root.is_dir():
             raise DataError(f"{root}: is a file, not a folder; give the folder that holds it")
-        listing = _Listing([], {}, {})
+        listing = _Listing([], {}, [], {})
         for name, error in _walk(root):
-            listing.names.append(name)
+            (listing.others if error is None else listing.names).append(name)
             if error:
                 listing.errors[name] = error
         return listing
@@ -148,8 +173,8 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str]]:
-    """Names of pictures and of places that cannot be listed, in no order, with their errors."""
+def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
+    """Names of files and of places that cannot be listed, in no order, with their errors; None: passed over."""
     inside = os.path.realpath(root)
     folders = [""]
     while folders:
@@ -169,17 +194,31 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
                 yield from _symlink(name, item.path, inside)
             elif is_folder:
                 folders.append(name)
-            elif is_picture(name):
-                yield name, ""
+            else:
+                counts = is_picture(name) and not _is_side_file(item)
+                yield name, "" if counts else None
 
 
-def _symlink(name: str, path: str, inside: str) -> Iterator[tuple[str, str]]:
+def _is_side_file(item: os.DirEntry[str]) -> bool:
+    return item.name.startswith("._") and _head(item.path).startswith(APPLE_DOUBLE)
+
+
+def _head(path: str) -> bytes:
+    """The first 16 bytes; none where they cannot be had."""
+    try:
+        with open_regular(path) as file:
+            return file.read(16)
+    except (ImageError, OSError):
+        return b""
+
+
+def _symlink(name: str, path: str, inside: str) -> Iterator[tuple[str, str | None]]:
     """The entry of a symlink, if it has one."""
     target = os.path.realpath(path)
     is_folder = os.path.isdir(target)
     if not (is_folder or is_picture(name)):
-        return
-    if not Path(target).is_relative_to(inside):
+        yield name, None
+    elif not Path(target).is_relative_to(inside):
         error = f"{_id(name)}: is a symlink that leaves the folder and was not followed; copy what it names"
         yield name, error
     elif not is_folder:

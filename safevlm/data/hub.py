@@ -25,6 +25,13 @@ LOCAL_FORMATS = ("parquet", "arrow", "json", "csv", "imagefolder")
 """The library's readers that are used on a folder. Others follow links in their files (HDF5), or unpack them."""
 
 
+FILES_UNREAD = "files of the folder that are not read"
+IMAGES_UNREAD = "images of the folder that its metadata do not name"
+"""Why files of a folder are passed over."""
+
+_ABOUT = frozenset({"README.md", "LICENSE", "dataset_infos.json", "dataset_info.json"})
+
+
 class HubSource:
     """Pictures of a data set that the datasets library reads; nothing is downloaded beyond what is read.
 
@@ -83,8 +90,26 @@ class HubSource:
             return ShardError(f"{shard.name}: breaks off ({shown(storage.reason(error))}); try again")
 
         with parser_errors(broken):
+            if self.local and not number and passed_over is not None:
+                passed_over.update(self._unread())
             tables = self._tables(number)
             yield from items_of(tables, self._columns, root, shard.name, 0, passed_over)
+
+    def _unread(self) -> Counter[str]:
+        """What lies in the folder and gives no rows: reason -> how many files."""
+        if isinstance(self._dataset, SavedSplit):
+            return Counter()
+        read, images = self._dataset.files, self._dataset.images
+        others = {
+            path
+            for path in (os.path.join(self.name, name) for name in storage.files_below(self.name))
+            if os.path.basename(path) not in _ABOUT and not os.path.basename(path).startswith(".")
+        } - read
+        if not images:  # what rows name is not known here
+            others = {path for path in others if not is_picture(path)}
+        named = set(self._dataset.paths(self._columns.image)) if images and images < read else images
+        counts = {FILES_UNREAD: len(others), IMAGES_UNREAD: len(images - named)}
+        return Counter({reason: count for reason, count in counts.items() if count})
 
     def _tables(self, number: int) -> Iterator[Any]:
         """A shard's rows, those of the columns that are read."""
@@ -123,10 +148,16 @@ class HubSource:
         if self.local:
             check_card(self.name)
         with parser_errors(self._unavailable):
-            return _Streamed(self._chosen(self._streamed()))
+            builder = self._builder()
+            splits: Mapping[str, Any] = builder.as_streaming_dataset()
+            chosen = self._chosen(splits)
+            files = {name: set(map(str, paths)) for name, paths in (builder.config.data_files or {}).items()}
+            own = files.get(str(chosen.split), set()) if _kind(builder) == "imagefolder" else set()
+            images = frozenset(path for path in own if is_picture(path))
+            return _Streamed(chosen, frozenset[str]().union(*files.values()), images)
 
-    def _streamed(self) -> Mapping[str, Any]:
-        """The splits, as the library streams them."""
+    def _builder(self) -> Any:
+        """The library's reader, once it is known that it stays inside the data set."""
         try:
             import datasets
         except ImportError as error:
@@ -136,8 +167,7 @@ class HubSource:
         builder = datasets.load_dataset_builder(place, self.config, revision=revision)
         for paths in (builder.config.data_files or {}).values():
             self._check(builder, list(paths))
-        splits: Mapping[str, Any] = builder.as_streaming_dataset()
-        return splits
+        return builder
 
     def _check(self, builder: Any, paths: list[str]) -> None:
         """Raise DataError for files that are not the data set's own, or that their format leads elsewhere."""
@@ -146,7 +176,7 @@ class HubSource:
                 if not path.startswith("hf://"):
                     raise DataError(f"{self.name}: names {shown(path)}, which is no file of the hub")
             return
-        kind = type(builder).__module__.rpartition(".")[2]
+        kind = _kind(builder)
         if kind not in LOCAL_FORMATS:
             remedy = "scan the tars with wds:" if kind == "webdataset" else "write them as Parquet files"
             raise DataError(f"{self.name}: holds files of the kind {kind}, which is not read; {remedy}")
@@ -182,11 +212,24 @@ class HubSource:
         )
 
 
+def _kind(builder: Any) -> str:
+    """The format that one of the library's readers is for."""
+    return type(builder).__module__.rpartition(".")[2]
+
+
 @dataclass(frozen=True)
 class _Streamed:
-    """A split as the library streams it; `SavedSplit` is its like."""
+    """A split as the library streams it; `SavedSplit` is its like.
+
+    Args:
+        dataset: the library's.
+        files: paths of all splits' files.
+        images: those of this split that are images; none in other formats than a folder of images.
+    """
 
     dataset: Any
+    files: frozenset[str]
+    images: frozenset[str]
 
     @property
     def num_shards(self) -> int:
@@ -205,6 +248,13 @@ class _Streamed:
     def tables(self, number: int, rows: int) -> Iterator[Any]:
         """A shard's tables, each of at most so many rows; raises what the library's parsers do."""
         yield from self._arrow(self.dataset.shard(self.num_shards, number, contiguous=True), rows)
+
+    def paths(self, column: str) -> Iterator[str]:
+        """What the rows of a folder of images name."""
+        for table in self._arrow(self.dataset, 1024):
+            for value in table.column(column).to_pylist():
+                if isinstance(value, dict) and value.get("path"):
+                    yield value["path"]
 
     def _arrow(self, dataset: Any, rows: int) -> Iterator[Any]:
         # As Arrow tables, the pictures stay encoded.

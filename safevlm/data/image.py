@@ -155,6 +155,15 @@ def decode(file: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.
         return _upright_rgb(image)
 
 
+def holds_image(head: bytes) -> bool:
+    """Whether a file that begins with these 16 bytes is an image of a format that is read."""
+    try:
+        _opener(head, "the file")
+    except ImageError:
+        return False
+    return not head.startswith(b"BM") or head[6:10] == bytes(4)  # words may begin so, too
+
+
 @contextmanager
 def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a regular file for reading; raises ImageError for everything else, without blocking."""

@@ -6,6 +6,7 @@ error, so that no row with an image passes for one that has text only.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from safevlm.data.folder import is_picture
+from safevlm.data.inline import is_base64
 from safevlm.data.source import TEXT_ONLY
 
 MAX_DEPTH = 32
@@ -22,8 +24,11 @@ MAX_DEPTH = 32
 WEB_BESIDE = "web addresses beside an image that is read"
 MEDIA_BESIDE = "videos or sounds beside an image that is read"
 """Why a field is passed over: it most likely says where the image comes from."""
+OTHER_BESIDE = "images that an unknown field names beside an image that is read"
+EMPTY_BESIDE = "empty places in lists of images"
 UNNAMED = "rows with <image> in their text that name no image"
-"""Why such a row is passed over."""
+SHOWN_IN_TEXT = "rows that show an image by Markdown or HTML in their text and name none"
+"""Why something else is passed over, or a whole row."""
 
 _FIELD = re.compile(
     r"(image|img|picture|photo)s?\d*(path|file|filename|filepath|url|uri|base64|b64|bytes)?s?\d*"
@@ -55,7 +60,10 @@ _MEDIA = re.compile(r"(data:|[a-z][a-z0-9+.-]*://)\S+|\S+\.\w{2,5}", re.IGNORECA
 _WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TAGGED = re.compile(r"<img>\s*([^<>]*?)\s*</img>")
 """An image within a text, as Qwen-VL's data name it."""
+_SHOWN = re.compile(r"!\[[^\[\]]{0,1000}\]\([^()\s]|<img\s[^<>]{0,1000}src", re.IGNORECASE)
+"""How Markdown and HTML show an image."""
 _PLACEHOLDER = re.compile(r"<\|?image(?:_?\d+)?\|?>", re.IGNORECASE)
+_PACKED = re.compile(r"\s*(\[\s*)?\{\s*\"")
 _WRITTEN = re.compile(r"data:image/[\w.+-]+;base64,[\w+/]{1024}")
 """An image within a text; shorter ones are the icons of web pages."""
 
@@ -69,8 +77,10 @@ class Mentions:
         errors: what is not understood, without the row's id.
         places: fields in whose messages there are images.
         passed_over: why something in the row, or the row itself, gives no image; once for each.
-        signs: of an image, such as a part without a value, or a file name in an unknown field.
+        signs: of an image, such as a part without a value.
+        others: names and base64 of images in unknown fields.
         placeholder: whether a text has `<image>`.
+        shown: whether a text shows an image by Markdown or HTML.
     """
 
     names: list[str] = field(default_factory=list)
@@ -78,7 +88,9 @@ class Mentions:
     places: list[str] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     signs: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     placeholder: bool = False
+    shown: bool = False
 
     def add(self, names: list[str]) -> None:
         """Take the names of one place; those that other places gave before are here already."""
@@ -90,6 +102,7 @@ class Mentions:
         if value is None or value in ("", []):
             return []
         if isinstance(value, list):
+            self.passed_over += [EMPTY_BESIDE] * sum(one in (None, "") for one in value)
             return [name for one in value for name in self.read(one, where)]
         name = _name(value, MAX_DEPTH)
         if name is None and isinstance(value, dict):
@@ -125,18 +138,34 @@ def mentions(row: Mapping[str, Any]) -> Mentions:
     else:
         found.add(web)
         found.errors += media
-    if found.names or found.errors:
-        return found
-    if found.signs:
-        found.errors.append(f"{found.signs[0]}, but it names no image")
-    else:
-        found.passed_over.append(UNNAMED if found.placeholder else TEXT_ONLY)
+    _conclude(found)
     return found
+
+
+def _conclude(found: Mentions) -> None:
+    """Tell what the row names in unknown ways, and why it gives no image if it does not."""
+    if found.names:
+        known = {posixpath.basename(name) for name in found.names}
+        others = {other for other in found.others if posixpath.basename(other) not in known}
+        found.passed_over += [OTHER_BESIDE] * len(others)
+    elif found.errors:
+        return
+    elif found.signs or found.others:
+        sign = found.signs[0] if found.signs else _sign(found.others[0])
+        found.errors.append(f"{sign}, but it names no image")
+    elif found.placeholder:
+        found.passed_over.append(UNNAMED)
+    else:
+        found.passed_over.append(SHOWN_IN_TEXT if found.shown else TEXT_ONLY)
+
+
+def _sign(other: str) -> str:
+    return f"it has the {'file name' if is_picture(other) else 'written-out image'} {other[:100]!r}"
 
 
 def _walk(key: str, value: Any, found: Mentions) -> None:
     messages = _Messages(found)
-    messages.look(value, MAX_DEPTH)
+    messages.look(unpacked(value), MAX_DEPTH)
     if messages.names or messages.parts:
         found.places.append(key)
     found.add(messages.names)
@@ -228,8 +257,10 @@ class _Messages:
         if "<" in text:
             self.names += [name for name in _TAGGED.findall(text) if is_picture(name)]
             self.found.placeholder = self.found.placeholder or bool(_PLACEHOLDER.search(text))
+        if "](" in text or "<" in text:
+            self.found.shown = self.found.shown or bool(_SHOWN.search(text))
         if _is_file(text):
-            self.found.signs.append(f"it has the file name {text[:100]!r}")
+            self.found.others.append(text)
         elif "data:image/" in text and (written := _WRITTEN.search(text)):
             self.found.signs.append(f"its text has {written[0][:50]!r}")
 
@@ -288,6 +319,16 @@ def _is_clear(value: Any) -> bool:
     return isinstance(value, str) and _is_file(value)
 
 
+def unpacked(value: Any) -> Any:
+    """What a text holds that is JSON of messages, as tables keep them; other values as they are."""
+    if isinstance(value, str) and _PACKED.match(value):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):  # a text that begins so
+            return value
+    return value
+
+
 def _is_media(value: Any) -> bool:
     """Whether a field such as `video` holds a file: no text about it, number or empty list."""
     first = value[0] if isinstance(value, list) and value else value
@@ -297,7 +338,9 @@ def _is_media(value: Any) -> bool:
 
 
 def _is_file(text: str) -> bool:
-    """Whether a text is nothing but the name of an image."""
+    """Whether a text is nothing but the name of an image, or an image in base64."""
+    if is_base64(text):
+        return True
     if len(text) > 4096 or " " in text:
         return text.startswith("data:image/") and " " not in text
     return text.startswith("data:image/") or (is_picture(text) and not re.search(r"\s", text))

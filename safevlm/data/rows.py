@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from safevlm.data import storage
 from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot
-from safevlm.data.mentions import mentions
+from safevlm.data.mentions import mentions, unpacked
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.text import clean, has_words, plain, text_of, unread_words
 from safevlm.errors import DataError, ImageError
@@ -222,18 +222,34 @@ def row_of(value: Any, otherwise: str) -> Row:
         )
     told = id_of(value.get("id"))
     id = otherwise if told is None else clean(told)
+    if _is_coco(value):
+        return Row(
+            id,
+            error=f"{id}: is a whole file of COCO's, not a row; write it to a file, and scan that with coco:",
+        )
     found = mentions(value)
     error = f"{id}: {found.errors[0]}; correct the row" if found.errors else ""
     text, text_error = _words(value, found.places)
     return Row(id, tuple(found.names), text, clean(error), text_error, tuple(found.passed_over))
 
 
+def _is_coco(value: Mapping[str, Any]) -> bool:
+    """Whether an object has COCO's lists, whose captions and ids would be lost in a row."""
+    images, annotations = value.get("images"), value.get("annotations")
+    return (
+        isinstance(images, list)
+        and isinstance(annotations, list)
+        and any(isinstance(image, Mapping) and {"id", "file_name"} <= image.keys() for image in images)
+    )
+
+
 def _words(value: Mapping[str, Any], places: Sequence[str]) -> tuple[str, str]:
     """The row's text with that of the messages its images are in, and why some of it could not be read."""
-    text, unread = text_of(value), ""
-    for place in places:
-        own = plain(value[place])
-        if not own and has_words(value[place]):
+    opened = {place: unpacked(value[place]) for place in places}
+    text, unread = text_of({**value, **opened}), ""
+    for place, messages in opened.items():
+        own = plain(messages)
+        if not own and has_words(messages):
             unread = f"the words in {place!r} are written in a way that is not known"
         elif own not in text:
             text = clean(f"{text}\n{own}" if text else own)

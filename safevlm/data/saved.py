@@ -110,8 +110,22 @@ def checked(batch: Any) -> Any:
         batch.validate(full=True)
     except pa.ArrowInvalid:
         for column in batch.columns:
-            column.view(_bytes(column.type)).validate(full=True)
+            _viewed(column).validate(full=True)
     return batch
+
+
+def _viewed(column: Any) -> Any:
+    """An array with bytes in the place of strings."""
+    import pyarrow as pa
+    import pyarrow.types as t
+
+    if t.is_dictionary(column.type):  # these and what holds them have no view
+        return pa.DictionaryArray.from_arrays(column.indices, _viewed(column.dictionary), safe=False)
+    if t.is_struct(column.type):
+        column.validate()
+        names = [field.name for field in column.type]
+        return pa.StructArray.from_arrays([_viewed(column.field(n)) for n in range(len(names))], names)
+    return column.view(_bytes(column.type))
 
 
 def _bytes(kind: Any) -> Any:

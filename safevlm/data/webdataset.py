@@ -17,7 +17,8 @@ from lzma import LZMAError
 
 from safevlm.data import storage
 from safevlm.data.captions import Caption, TextsApart, captions_of, key_mark
-from safevlm.data.folder import is_picture
+from safevlm.data.folder import APPLE_DOUBLE, is_picture
+from safevlm.data.image import holds_image
 from safevlm.data.image_root import MAX_BYTES, shown
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.sparse import SparseError
@@ -38,13 +39,13 @@ MAX_MEMBERS = 10_000
 """Members of one key that are held together; behind them the sample is taken for another one of its key."""
 
 WITHOUT_IMAGE = "samples without an image in a tar"
+OTHER_IMAGES = "members of a tar that hold an image but are not named like one"
 SIDE_FILES = "side files in a tar (such as ._name of macOS)"
 """Why members are passed over."""
 
 _DAMAGE: tuple[type[Exception], ...] = (zlib.error, LZMAError, MemoryError)
 """What damaged packed data raises, beside what a file system does."""
 
-_APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")  # RFC 1740, appendix A and B
 _SIDE_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _PAX_FOLDER = re.compile(r"(^|/)PaxHeaders?(\.\w+)?(/|$)")
 _PAX_RECORD = re.compile(rb"[0-9]{1,20} [\w.]+=")
@@ -175,7 +176,9 @@ class _Reading:
                 continue
             key = clean(key_of(name))
             if not (_is_text(name) or is_picture(name)):
-                if not _META.match(name):
+                if holds_image(tar.peek(16)):
+                    passed_over[OTHER_IMAGES] += 1
+                elif not _META.match(name):
                     self._without.add(key_mark(key))
                 continue
             size = max(member.size, member.stored)
@@ -264,7 +267,7 @@ def _is_side_file(member: Member, tar: Tar) -> bool:
     if member.kind != FILE:
         return False
     if base.startswith("._"):
-        return tar.peek(4) in _APPLE_DOUBLE
+        return tar.peek(4) in APPLE_DOUBLE
     if _PAX_FOLDER.search(folder):
         return _PAX_RECORD.match(tar.peek(64)) is not None
     return base in _SIDE_NAMES

@@ -67,7 +67,8 @@ def plan_shards(source: Source, shards: Sequence[Shard], limit: int | None) -> t
     planned, left = [], limit
     for number, shard in enumerate(shards):
         take = min(left, _count(source, shard, left)) if left else 0
-        planned.append(PlannedShard(number, shard, take))
+        text_only = left and not take  # read whole, so that its rows are counted
+        planned.append(PlannedShard(number, shard, None if text_only else take))
         left -= take
     return tuple(planned)
 

@@ -16,7 +16,7 @@ import webdataset
 from safevlm.data import Item, ShardError, captions
 from safevlm.data import webdataset as webdataset_source
 from safevlm.data.captions import Caption, captions_of
-from safevlm.data.webdataset import SIDE_FILES, WITHOUT_IMAGE, WebDatasetSource
+from safevlm.data.webdataset import OTHER_IMAGES, SIDE_FILES, WITHOUT_IMAGE, WebDatasetSource
 from tests.data.builders import picture_bytes
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(100)
@@ -235,3 +235,11 @@ def test_samples_without_an_image_are_counted(tmp_path: Path) -> None:
     items, passed_over = read(tar_of(tmp_path / "x.tar", members))
     assert [item.id for item in items] == ["a", "late"]
     assert passed_over == {WITHOUT_IMAGE: 3}
+
+
+def test_images_of_other_names_are_counted(tmp_path: Path) -> None:
+    image = picture_bytes(1)
+    members = [("1.jpg", image), ("1.left", image), ("2", image), ("3.bin", image), ("4.cls", b"BMW")]
+    items, passed_over = read(tar_of(tmp_path / "x.tar", members))
+    assert [item.id for item in items] == ["1"]
+    assert passed_over == {OTHER_IMAGES: 3, WITHOUT_IMAGE: 1}

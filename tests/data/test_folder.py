@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from safevlm.data import FolderSource, ShardError, decode_item
+from safevlm.data.folder import APPLE_DOUBLE, OTHER_FILES, OTHER_IMAGES, SIDE_FILES
 from safevlm.errors import DataError
 from safevlm.types import Sample
 
@@ -132,3 +134,25 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
         FolderSource(tmp_path / "file.txt").shards()
     with pytest.raises(DataError, match=r"holds no pictures.*jpeg"):
         FolderSource(tmp_path).shards()
+
+
+def test_files_that_are_passed_over_are_counted_once(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        save(tmp_path / name)
+    (tmp_path / "._a.png").write_bytes(APPLE_DOUBLE[0] + bytes(100))
+    for name in ("hash", "d/scan.img"):
+        save(tmp_path / name)
+    (tmp_path / "a.txt").write_text("words")
+    (tmp_path / "BMW").write_text("BM are words, too")
+    (tmp_path / "more.zip").write_bytes(b"PK\3\4")
+    os.symlink(tmp_path.parent / "elsewhere", tmp_path / "link")
+    os.mkfifo(tmp_path / "pipe")
+    source, passed_over = FolderSource(tmp_path, files_per_shard=2), Counter[str]()
+    ids = [item.id for shard in source.shards() for item in source.read(shard, passed_over)]
+    assert ids == ["a.png", "b.png", "c.png"]
+    assert passed_over == {SIDE_FILES: 1, OTHER_IMAGES: 2, OTHER_FILES: 5}
+
+
+def test_an_image_that_is_called_like_a_side_file_is_read(tmp_path: Path) -> None:
+    save(tmp_path / "._a.png")
+    assert [sample.error for sample in samples_of(FolderSource(tmp_path))] == [""]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safevlm.data import Item, open_source
+from safevlm.data.hub import FILES_UNREAD, IMAGES_UNREAD
 from safevlm.data.saved import ROWS_PER_SHARD
 from safevlm.errors import DataError
 from tests.data.builders import drain, picture_bytes
@@ -367,6 +369,25 @@ def test_strings_of_a_saved_data_set_that_are_no_utf8(tmp_path: Path) -> None:
     assert (error, [item.text for item in items]) == ("", ["text 0", "text \\xff", "text 2"])
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_dictionary_of_a_saved_data_set_with_strings_that_are_no_utf8(nested: bool, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "saved")
+    (path,) = folder.glob("*.arrow")
+    names = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, 0]), pa.array([b"a", b"b\xff"], pa.binary()).view(pa.string())
+    )
+    images = pa.array([b"0", b"1", b"2"])
+    if nested:
+        table = pa.table({"image": pa.StructArray.from_arrays([images, names], ["bytes", "path"])})
+    else:
+        table = pa.table({"image": images, "text": names})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    items, error = drained(f"hf:{folder}")
+    assert (error, [item.data for item in items]) == ("", [b"0", b"1", b"2"])
+    assert [item.text for item in items] == (["", "", ""] if nested else ["a", "b\\xff", "a"])
+
+
 def test_offsets_of_a_saved_data_set_that_lead_out_of_it(tmp_path: Path) -> None:
     folder = saved(tmp_path / "saved")
     (path,) = folder.glob("*.arrow")
@@ -379,3 +400,27 @@ def test_offsets_of_a_saved_data_set_that_lead_out_of_it(tmp_path: Path) -> None
     assert items == []
     path.write_bytes(data[: len(data) // 2])
     assert drained(f"hf:{folder}")[1]
+
+
+def passed_over(folder: Path) -> tuple[int, Counter[str]]:
+    """How many images a folder gives, and what it is said to pass over."""
+    source, counts = open_source(f"hf:{folder}"), Counter[str]()
+    return sum(1 for shard in source.shards() for _ in source.read(shard, counts)), counts
+
+
+def test_files_that_no_split_reads_are_counted(folder: Path) -> None:
+    (folder / "README.md").write_text("words")
+    (folder / "1.png").write_bytes(picture_bytes(1))  # a path in a row may name it
+    assert passed_over(folder) == (1, {})
+    for name in ("more.parquet", "rows.jsonl"):
+        shutil.copy(folder / "train.parquet", folder / name)
+    assert passed_over(folder) == (1, {FILES_UNREAD: 2})
+
+
+def test_images_that_metadata_do_not_name_are_counted(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.png").write_bytes(picture_bytes(number))
+    (tmp_path / "hash").write_bytes(picture_bytes(4))
+    assert passed_over(tmp_path) == (3, {FILES_UNREAD: 1})
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "2.png", "text": "two"}))
+    assert passed_over(tmp_path) == (1, {FILES_UNREAD: 1, IMAGES_UNREAD: 2})

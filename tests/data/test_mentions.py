@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from safevlm.data import Item, open_source
-from safevlm.data.mentions import MEDIA_BESIDE, UNNAMED, WEB_BESIDE
+from safevlm.data.mentions import EMPTY_BESIDE, MEDIA_BESIDE, OTHER_BESIDE, SHOWN_IN_TEXT, UNNAMED, WEB_BESIDE
 from safevlm.data.source import TEXT_ONLY
 
 BODY = base64.b64encode(b"inline").decode()
@@ -180,7 +180,9 @@ def test_an_image_beside_what_is_not_understood_is_read(folder: Path) -> None:
     [
         ({"text": "words of a video, an image and https://example.org/1.jpg"}, TEXT_ONLY),
         ({"image": None, "images": [], "id": "1"}, TEXT_ONLY),
-        ({"conversations": [{"from": "human", "value": 'Why does <img src="x.png"> fail?'}]}, TEXT_ONLY),
+        (ask('Why does <img src="x.png"> fail?'), SHOWN_IN_TEXT),
+        ({"text": "See ![a cat](a/cat.jpg)."}, SHOWN_IN_TEXT),
+        ({"text": "if (!a[0](b) < c) { img.src = d }"}, TEXT_ONLY),
         ({"conversations": [{"from": "human", "value": "<image>\nWhat?"}]}, UNNAMED),
     ],
 )
@@ -194,6 +196,9 @@ def test_rows_of_text_are_counted(row: dict[str, Any], reason: str, folder: Path
         ({"image_path": "1.jpg", "image_url": "https://example.org/1.jpg"}, WEB_BESIDE),
         ({"image": "1.jpg", "url": "https://example.org/a.jpg"}, WEB_BESIDE),
         ({"image": "1.jpg", "video": "clip.mp4"}, MEDIA_BESIDE),
+        ({"image": "1.jpg", "screenshot": "a/2.jpg"}, OTHER_BESIDE),
+        ({"image": "1.jpg", "candidates": ["2.jpg", "1.jpg"]}, OTHER_BESIDE),
+        ({"images": ["1.jpg", None]}, EMPTY_BESIDE),
     ],
 )
 def test_where_an_image_comes_from_is_counted(row: dict[str, Any], reason: str, folder: Path) -> None:
@@ -232,3 +237,48 @@ def test_words_that_are_not_found_make_the_text_unread(folder: Path) -> None:
     answer = [{"role": "assistant", "content": [{"type": "image", "url": "1.jpg"}, {"text": "two words"}]}]
     (item,), _ = read(folder, {"messages": answer}, "jsonl")
     assert (item.text, item.text_error) == ("", "")
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(60))
+BARE = base64.encodebytes(PNG).decode()
+
+
+@pytest.mark.parametrize("kind", ["llava", "jsonl"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"image": BARE},
+        {"img_data": BARE},
+        {"left_image": BARE.replace("\n", "")},
+        {"jpg": BARE},
+        ask({"type": "image", "image": BARE}),
+        ask({"type": "image_url", "image_url": {"url": BARE}}),
+    ],
+    ids=str,
+)
+def test_bare_base64_is_read(row: dict[str, Any], kind: str, folder: Path) -> None:
+    items, _ = read(folder, row, kind)
+    assert [item.data for item in items] == [PNG]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"thumbnail": BARE}, {"data": BARE}, ask({"type": "media", "mime_type": "image/png", "data": BARE})],
+    ids=str,
+)
+def test_bare_base64_in_an_unknown_place_is_an_error(row: dict[str, Any], folder: Path) -> None:
+    ((item,), _) = read(folder, row, "jsonl")
+    assert "written-out image" in item.error
+
+
+def test_messages_packed_into_a_text_are_read(folder: Path) -> None:
+    row = ask({"type": "image", "image": "2.jpg"})
+    ((item,), _) = read(folder, {"messages": json.dumps(row["messages"])}, "jsonl")
+    assert (item.data, item.text) == (b"2.jpg", "What is it?")
+
+
+def test_files_of_coco_that_follow_one_another_are_no_rows(folder: Path) -> None:
+    coco = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    ((item,), _) = read(folder, coco, "jsonl")
+    assert item.data is None
+    assert "coco:" in item.error

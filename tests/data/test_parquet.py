@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from safevlm.data import Item, ShardError, open_source
 from safevlm.data.arrow import columns_of
-from safevlm.data.columns import Choice, Columns
+from safevlm.data.columns import IN_MESSAGES, OTHER_COLUMNS, Choice, Columns
+from safevlm.data.source import TEXT_ONLY
 from safevlm.errors import DataError
 from tests.data.builders import drain
 
@@ -258,3 +260,31 @@ def test_a_file_that_was_mended_is_read_by_either_name(tmp_path: Path) -> None:
     mended = source.shards()[1:]
     assert [shard.name for shard in mended] == ["b.parquet:0-1"]
     assert list(source.read(broken)) == list(source.read(mended[0]))
+
+
+def message(**part: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image", **part}, {"type": "text", "text": "What?"}]}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reasons"),
+    [
+        ({"image": ["a.png"], "left_image": ["b.png"], "image2": ["c.png"]}, {OTHER_COLUMNS: 2}),
+        ({"image": ["a.png"], "frames": [[[b"b"], [b"c"]]]}, {OTHER_COLUMNS: 1}),
+        ({"image": ["a.png"], "messages": [message(image="b.png")]}, {IN_MESSAGES: 1}),
+        ({"images": [["a.png"]], "messages": [message(index=0)]}, {}),
+        ({"images": pa.array([[]], pa.list_(pa.string())), "messages": [message(path="b.png")]}, {IN_MESSAGES: 1, TEXT_ONLY: 1}),
+        ({"image": [b"a"], "image_path": ["a.png"], "image_url": ["b"], "image_caption": ["c"]}, {}),
+    ],
+)  # fmt: skip
+def test_what_may_be_images_beside_those_that_are_read_is_counted(
+    columns: dict[str, Any], reasons: dict[str, int], tmp_path: Path
+) -> None:
+    source = open_source(str(write(tmp_path / "a.parquet", columns)))
+    passed_over = Counter[str]()
+    items = [item for shard in source.shards() for item in source.read(shard, passed_over)]
+    assert len(items) == (TEXT_ONLY not in reasons)
+    assert passed_over == reasons
+    (name,) = {"image", "images"} & set(columns)
+    chosen = open_source(f"parquet:{tmp_path / 'a.parquet'}?image={name}")
+    assert chosen.shards()[0].images == source.shards()[0].images

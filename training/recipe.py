@@ -167,6 +167,7 @@ class Recipe(LightningModule):
             self._built = True
         self.config = self.config.with_changes(calibration=None)
         self.check_rows()
+        check_batches(self.trainer, self.data.batches())  # rows may have been dropped
         if self.loss.class_weights == "balanced":
             taxonomy = self.config.taxonomy
             drawn = [(row, times) for row, times in self.data.draws() if row.image is not None]

@@ -14,19 +14,17 @@ from typing import Any
 
 from safevlm.taxonomy import Taxonomy
 
-from .images import names_image, single
+from .images import holds_image, names_image, single
 from .placeholders import count_placeholders, has_other_media, without_placeholders
-from .raw import BadRowError, RawRow, is_empty, whole_number
+from .raw import AUTHORS, LABELS, BadRowError, RawRow, is_empty, whole_number
 from .turns import Exchange, read_exchange
 
 # The order of the authors' numbers (arXiv 2405.13581, released data): `safe_type` and `safe_level`.
 AUTHORS_TYPES = ("politics", "illegal", "insults", "fairness", "privacy", "misleading", "clean")
 AUTHORS_LEVELS = 4
 
-LABELS = ("risk_level", "risk_category")
 COLUMNS = ("image", "prompt", "response", *LABELS, "split")
 """The documented table."""
-AUTHORS = ("safe_type", "safe_level")
 TURNS = ("conversations", "conversation", "messages")
 PICTURES = (
     "image_path", "image_paths", "image_file", "image_name", "image_url", "image_bytes", "img", "img_path",
@@ -65,7 +63,10 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-_SAYS_WHICH = re.compile(r"(image|img|photo|picture)[ _-]?(id|name|key|hash|sha256)s?", re.IGNORECASE)
+_SAYS_WHICH = re.compile(
+    r"(image|img|photo|picture)s?[ _-]?(id|name|key|hash|sha256|link|url|uri|src|source|data|b64|base64)s?",
+    re.IGNORECASE,
+)
 _VERDICTS = ("safe", "unsafe", "harmful", "harmless", "risky", "toxic", "nsfw", "benign")
 """Values that are judgements in any taxonomy; so is true or false in a column named like a label."""
 
@@ -188,7 +189,7 @@ def _image(values: dict[str, Any], exchanges: dict[str, Exchange]) -> Any:
         for name, value in values.items():
             if name in (*KNOWN, *PICTURES) or is_empty(value):
                 continue
-            if names_image(value) or _SAYS_WHICH.fullmatch(name):
+            if holds_image(value) or _SAYS_WHICH.fullmatch(name):
                 raise BadRowError(name, "names an image, and `image` is empty; rename the column `image`")
     return images[0] if images else None
 

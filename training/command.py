@@ -111,6 +111,10 @@ class TrainCommand(LightningCLI):
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=path)
             except MisconfigurationException as error:
                 raise TrainingError(str(error)) from error
+            except RuntimeError as error:
+                if not str(error).startswith("Early stopping conditioned"):  # a metric that was not measured
+                    raise
+                raise TrainingError(str(error)) from error
             except ProcessRaisedException as error:  # its text is the other process's traceback
                 raise TrainingError(
                     f"a process of the run ended: {str(error).strip().splitlines()[-1]}"

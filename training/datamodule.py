@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any, TypedDict
@@ -101,10 +101,7 @@ class SafetyDataModule(LightningDataModule):
         """Check every row and split them; raises DataError with the bad rows."""
         rows = read_table(self.table, taxonomy, needs=needs, skip_bad=self.skip_bad, ranks=self.ranks)
         self.train_rows, self.tune_rows = self._split(rows)
-        if not any(row.level != IGNORED for row in self.train_rows):
-            raise DataError(
-                f"{self.table}: no training row has a risk_level; the head has nothing to learn from"
-            )
+        self._check_labels()
         if self.clean is not None:
             found = read_table(self.clean, taxonomy, needs=needs, skip_bad=self.skip_bad, ranks=self.ranks)
             self.clean_rows = [_as_clean(row, taxonomy) for row in found if row.split in ("", "train")]
@@ -117,6 +114,20 @@ class SafetyDataModule(LightningDataModule):
             LOGGER.warning("%d tune rows show an image that is also trained on; the metrics flatter", shared)
         for name, rows in (("train", self.train_rows), ("clean", self.clean_rows), ("tune", self.tune_rows)):
             LOGGER.info("%d %s rows%s", len(rows), name, _unlabelled(rows))
+
+    def drop(self, rows: Collection[str]) -> None:
+        """Leave out rows by their `where`; raises DataError where nothing is left to train on."""
+        for name in ("train_rows", "clean_rows", "tune_rows"):
+            setattr(self, name, [row for row in getattr(self, name) if row.where not in rows])
+        self._check_labels()
+        if self.clean is not None and not self.clean_rows:
+            raise DataError(f"{self.clean}: no row is left; leave `clean` out, or give others")
+
+    def _check_labels(self) -> None:
+        if not any(row.level != IGNORED for row in self.train_rows):
+            raise DataError(
+                f"{self.table}: no training row has a risk_level; the head has nothing to learn from"
+            )
 
     def _split(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """By the split column; without any tune row, unassigned images are drawn by their hash."""

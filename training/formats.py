@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safevlm.data.boundary import parser_errors
 from safevlm.errors import DataError, MissingExtraError
 from safevlm.taxonomy import Taxonomy
 
@@ -90,31 +91,45 @@ def _parquet(path: Path) -> Iterator[RawRow]:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtraError("pyarrow", "train") from error
-    try:
+
+    def broken(error: Exception) -> DataError:
+        return DataError(f"{path}: is not a whole Parquet file ({error}); write or download it again")
+
+    with parser_errors(broken):
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            wanted = [name for name in names if is_wanted(name) or name in MARKS]
-            if twice := sorted({name for name in wanted if names.count(name) > 1}):
+            wanted = {name for name in names if is_wanted(name) or name in MARKS}
+            others = {field.name for field in file.schema_arrow if _may_be_misplaced(field.type)} - wanted
+            if twice := sorted(name for name in wanted if names.count(name) > 1):
                 raise DataError(f"{path}: has several columns {', '.join(twice)}; give each its own name")
             number = 0
-            for batch in file.iter_batches(batch_size=256, columns=wanted):
+            for batch in file.iter_batches(batch_size=256, columns=sorted(wanted | others)):
                 for place in range(batch.num_rows):
                     number += 1
-                    yield _parquet_row(path, number, batch, place)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path}: is not a whole Parquet file ({error}); write or download it again"
-        ) from error
+                    yield _parquet_row(path, number, batch, place, others)
 
 
-def _parquet_row(path: Path, number: int, batch: Any, place: int) -> RawRow:
+def _parquet_row(path: Path, number: int, batch: Any, place: int, others: set[str]) -> RawRow:
+    """`others`: columns that are looked at for images and labels in the wrong place; what they hold may be broken."""
     values: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             values[name] = column[place].as_py()
         except (UnicodeDecodeError, ValueError, OverflowError) as error:  # text that is no UTF-8, odd dates
+            if name in others:
+                continue
             return RawRow(path, number, {}, BadRowError(name, f"cannot be read ({error})"))
     return RawRow(path, number, values)
+
+
+def _may_be_misplaced(kind: Any) -> bool:
+    """Whether a Parquet column of a type can hold images or labels in the wrong place, which makes a row bad."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind):
+        return _may_be_misplaced(kind.value_type)
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_struct)
+    return any(is_kind(kind) for is_kind in texts)
 
 
 def _json_lines(path: Path) -> Iterator[RawRow]:

@@ -87,6 +87,15 @@ def names_image(value: Any) -> bool:
     )
 
 
+def holds_image(value: Any) -> bool:
+    """`names_image`, of the values within objects and lists, too, whatever their keys."""
+    if isinstance(value, dict):
+        return any(map(holds_image, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(holds_image, value))
+    return names_image(value)
+
+
 def _inside(path: Path, name: str, folder: Path) -> Path:
     try:
         path = path.resolve()

@@ -28,15 +28,15 @@ def check_lengths(
         only_answered: whether rows without an answer do not go through the language model.
 
     Raises:
-        DataError: rows that are too long (file, row and lengths of each), or none that is left.
+        DataError: rows that are too long (file, row and lengths of each), or none or none with a label is left.
     """
     lengths = PromptLengths(guard.backbone, safety_tokens=guard.config.num_tokens)
-    limit, bad = guard.backbone.context_length, dict[int, str]()
+    limit, bad = guard.backbone.context_length, dict[str, str]()
     for row in data.rows:
         if row.response.strip() or not only_answered:
             reason = _reason(row, lengths, limit=limit, hint=hint(row))
             if reason:
-                bad[id(row)] = f"{row.where}: {reason}"
+                bad[row.where] = f"{row.where}: {reason}"
     if not bad:
         return
     for line in bad.values():
@@ -47,10 +47,9 @@ def check_lengths(
             f"{len(bad)} of {len(data.rows)} rows are longer than the model's context; shorten them, or drop "
             f"them with skip_bad (--data.skip_bad true):\n  {shown}"
         )
-    for name in ("train_rows", "clean_rows", "tune_rows"):
-        setattr(data, name, [row for row in getattr(data, name) if id(row) not in bad])
-    if not data.train_rows:
+    if all(row.where in bad for row in data.train_rows):
         raise DataError(f"{data.table}: every training row is longer than the model's context:\n  {shown}")
+    data.drop(bad)
     LOGGER.warning("dropped %d rows that are longer than the model's context", len(bad))
 
 

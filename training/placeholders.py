@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 
 _MARK = (
-    r"<image(?:[ _-]?\d+)?>"  # LLaVA's, and numbered ones
-    r"|<\|image(?:_\d+|_pad)?\|>"  # Llama's, Phi's, Qwen's
+    r"\(?<image>\./</image>\)?"  # MiniCPM-V's
+    r"|<image(?:[ _-]?\d+)?>"  # LLaVA's, and numbered ones
+    r"|<\|image(?:_?\d+|[_-]?(?:pad|placeholder|token))?\|>"  # Llama's, Phi's, Qwen's
     r"|\[IMG\]|\[IMAGE\]"  # Pixtral's
-    r"|<(?:image_placeholder|ImageHere|start_of_image|image_soft_token)>"  # DeepSeek's, InternLM's, Gemma's
+    r"|<(?:image[_-]?(?:placeholder|token|pad|patch|soft_token)|im_patch)>"  # LLaVA's own, DeepSeek's, Gemma's
+    r"|<(?:ImageHere|start_of_image|img_context)>"  # InternLM's, Gemma's, InternVL's
 )
+_OPENING = r"<\|vision_start\|>|<\|begin_of_image\|>|<im_start>|<img>|<fake_token_around_image>"
+_CLOSING = r"<\|vision_end\|>|<\|end_of_image\|>|<im_end>|</img>|<fake_token_around_image>|</image>"
 _ONE = re.compile(_MARK, re.IGNORECASE)
-_SPACED = re.compile(rf"[ \t]*(?:<\|vision_start\|>)?(?:{_MARK})(?:<\|vision_end\|>)?[ \t]*", re.IGNORECASE)
+_SPACED = re.compile(rf"[ \t]*(?:{_OPENING})?(?:{_MARK})(?:{_CLOSING})?[ \t]*", re.IGNORECASE)
 
 
 _OTHER_MEDIA = re.compile(
-    r"<\|?(?:video|audio)(?:_pad)?\|?>|<img>[^<]*</img>|data:(?:image|video|audio)/[\w.+-]+;base64,",
+    r"<\|?(?:video|audio)(?:_pad)?\|?>|<img>[^<]*</img>|<image>(?!\./</image>)[^<]+</image>"
+    r"|data:(?:image|video|audio)/[\w.+-]+;base64,",
     re.IGNORECASE,
 )
 

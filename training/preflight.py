@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from safevlm.errors import TrainingError
+
+from .tuning import METRICS
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -33,6 +36,36 @@ def check_trainer(trainer: Trainer) -> None:
             "trainer.max_epochs and trainer.max_steps set no end, which the learning rate's decay needs; give one "
             "of them"
         )
+
+
+def check_monitors(trainer: Trainer, *, tuned: bool) -> None:
+    """Look at the metrics that end the run or choose its weights, before it is trained.
+
+    Args:
+        tuned: whether there are tune rows that can be measured.
+
+    Raises:
+        TrainingError: an EarlyStopping that watches what is not measured, or a `mode` that keeps the worst epoch.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or callback.monitor is None:
+            continue
+        name, monitor = type(callback).__name__, callback.monitor
+        better = METRICS.get(monitor)
+        if better is None and monitor.startswith("tune/"):
+            raise TrainingError(
+                f"{name} watches {monitor!r}, which is not measured; known are {', '.join(METRICS)}"
+            )
+        if better is not None and callback.mode != better:
+            raise TrainingError(
+                f"{name} watches {monitor} with mode {callback.mode}, which takes the worst epoch for the best; give "
+                f"mode {better}"
+            )
+        if better is not None and not tuned and isinstance(callback, EarlyStopping):
+            raise TrainingError(
+                f"{name} watches {monitor}, and no tune row has a label or an answer; give some (a split column, or "
+                "--data.tune_fraction), or leave the callback out"
+            )
 
 
 def check_batches(trainer: Trainer, batches: int) -> None:

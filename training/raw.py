@@ -16,6 +16,10 @@ SPLITS = {
 }
 """Names of splits that are read -> what they are used as; test rows are never used in training."""
 
+LABELS = ("risk_level", "risk_category")
+AUTHORS = ("safe_type", "safe_level")
+"""The labels' columns: the documented ones, and those of the authors' data."""
+
 
 class BadRowError(Exception):
     """A row that cannot be used; the caller adds file and row number."""

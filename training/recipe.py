@@ -32,7 +32,7 @@ from .ending import finish, sums
 from .export import Export, best_keeper
 from .finite import REMEDY, FiniteWatch, not_finite
 from .options import Loss, Schedule, Sizes, backbone_place
-from .preflight import check_batches, check_trainer
+from .preflight import check_batches, check_monitors, check_trainer
 from .record import run_record
 from .resume import KEY, refuse_changes
 from .table import IGNORED, Needs
@@ -167,7 +167,9 @@ class Recipe(LightningModule):
             self._built = True
         self.config = self.config.with_changes(calibration=None)
         self.check_rows()
+        check_batches(self.trainer, self.data.batches())  # rows may have been dropped
         self.weigh_classes()
+        check_monitors(self.trainer, tuned=self.chooses)
         self.prepare()
         if not self.trained:
             raise TrainingError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
@@ -12,6 +12,19 @@ from torchmetrics.functional.classification import binary_auroc
 from safevlm.modules import safety_loss
 
 from .table import IGNORED
+
+METRICS: dict[str, Literal["min", "max"]] = {
+    "tune/loss": "min",
+    "tune/head": "min",
+    "tune/lm": "min",
+    "tune/auroc": "max",
+    "tune/auroc_prompt": "max",
+    "tune/level_accuracy": "max",
+    "tune/category_accuracy": "max",
+    "tune/refused_risky": "max",
+    "tune/refused_safe": "min",
+}
+"""What may be measured on the tune rows, and which end is the better one."""
 
 
 def gathered(trainer: Trainer, found: dict[int, Any]) -> dict[int, Any]:

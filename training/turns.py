@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .images import holds_image
 from .placeholders import count_placeholders, has_other_media, without_placeholders
-from .raw import BadRowError, is_empty
+from .raw import AUTHORS, LABELS, BadRowError, is_empty
 
 ASKING = ("human", "user")
 ANSWERING = ("gpt", "assistant", "bot", "model", "chatgpt", "chatbot", "ai")
@@ -19,6 +20,9 @@ SYSTEM = ("system", "developer")
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image", "image_path")
 IMAGE_FIELDS = ("image", "image_path", "bytes", "path", "url", "image_url", "base64", "data", "source")
+
+OF_A_TURN = ("image", "images")
+"""Where a message has its images beside its content."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def read_exchange(turns: Any, column: str) -> Exchange:
     """The first complete exchange of a conversation: consecutive questions as one, and the next answer.
 
     Where turns show an image, exchanges that end before the first of them are passed over. Without a
-    complete exchange, it is the first question and what follows it, which may be empty.
+    complete exchange, it is the first question (that shows it) and what follows, which may be empty.
 
     Raises:
         BadRowError: no list of turns, an unknown speaker, content that is no text, or answers alone.
@@ -75,7 +79,8 @@ def read_exchange(turns: Any, column: str) -> Exchange:
             raise BadRowError(column, "has an answer and no question before it")
         return Exchange(left_out=_left_out(read, _Pair("", "", 0, len(read))))
     shown = next((n for n, turn in enumerate(read, 1) if turn.images or turn.placeholders), 0)
-    taken = next((pair for pair in pairs if pair.question and pair.answer and pair.end >= shown), pairs[0])
+    pairs = [pair for pair in pairs if pair.end >= shown] or pairs
+    taken = next((pair for pair in pairs if pair.question and pair.answer), pairs[0])
     used = read[: taken.end]
     return Exchange(
         taken.question,
@@ -122,14 +127,14 @@ def _turn(turn: dict[str, Any], where: str, column: str) -> _Turn:
     content = _one_of(turn, ("value", "content"), where, column)
     if not isinstance(speaker, str):
         raise BadRowError(column, f"{where} names no speaker in `from` or `role`")
-    name = speaker.strip().casefold()
+    name = speaker.strip().removesuffix(":").casefold()
     kinds = {"question": ASKING, "answer": ANSWERING, "system": SYSTEM}
     kind = next((kind for kind, names in kinds.items() if name in names), None)
     if kind is None:
         known = ", ".join((*ASKING, *ANSWERING, *SYSTEM))
         raise BadRowError(column, f"{where} is from {speaker!r:.60}; known are {known}")
     parts = content if isinstance(content, list) else [content]
-    texts, found = [], _Turn(kind, "")
+    texts, found = [], _Turn(kind, "", _beside(turn, kind, where, column))
     for part in parts:
         text, image = _part(part, where, column)
         if text is not None:
@@ -173,6 +178,32 @@ def _part(part: Any, where: str, column: str) -> tuple[str | None, Any]:
         kind = "text" if image is None else "image"
     if kind in TEXT_PARTS and isinstance(text, str) and image is None:
         return text, None
+    others = [value for name, value in part.items() if name not in ("type", "text", *IMAGE_FIELDS)]
+    if image is None and holds_image(others):
+        known = ", ".join(IMAGE_FIELDS)
+        raise BadRowError(column, f"{where} has an image under another name; known are {known}")
     if kind in IMAGE_PARTS and is_empty(text):
         return None, image
     raise BadRowError(column, f"{where} has a part of type {kind!r:.60} that is neither text nor one image")
+
+
+def _beside(turn: dict[str, Any], kind: str, where: str, column: str) -> list[Any]:
+    """The images that a turn has beside its content.
+
+    Raises:
+        BadRowError: a label, an image under another name, or one that is not a question's.
+    """
+    found: list[Any] = []
+    for name, value in turn.items():
+        if name in ("from", "role", "value", "content") or is_empty(value):
+            continue
+        if name in (*LABELS, *AUTHORS):
+            raise BadRowError(column, f"{where} has {name!r}, which is not read; write it beside {column!r}")
+        if name not in OF_A_TURN and not holds_image(value):
+            continue
+        if name not in OF_A_TURN or kind != "question":
+            raise BadRowError(
+                column, f"{where} has an image in {name!r}, which is not read; write it in 'image'"
+            )
+        found += value if isinstance(value, list) else [value]
+    return found

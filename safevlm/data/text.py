@@ -91,12 +91,20 @@ def clean(text: str) -> str:
 
 
 def json_text(data: bytes) -> str:
-    """The text of a JSON object, empty for another value; raises ValueError where it is no JSON."""
+    """The text of a JSON object, empty for another value.
+
+    Raises:
+        ValueError: it is no JSON, or has words in a way that is not known.
+    """
     try:
         row = json.loads(data)
     except RecursionError as error:
         raise ValueError(f"nested too deeply: {error}") from error
-    return text_of(row) if isinstance(row, Mapping) else ""
+    if not isinstance(row, Mapping):
+        return ""
+    if unread := unread_words(row):
+        raise ValueError(unread)
+    return text_of(row)
 
 
 def _answers(turn: Mapping[str, Any]) -> bool:

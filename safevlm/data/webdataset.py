@@ -254,7 +254,9 @@ def _caption(part: _Part) -> Caption:
     try:
         return Caption(part.name, json_text(part.data))
     except ValueError as error:
-        return Caption(part.name, error=f"{shown(part.name)}: is no JSON ({error}); correct it")
+        return Caption(
+            part.name, error=f"{shown(part.name)}: is no JSON of a known form ({error}); correct it"
+        )
 
 
 def _is_text(name: str) -> bool:

@@ -216,6 +216,7 @@ def test_a_text_that_cannot_be_read_is_told_with_the_picture(tmp_path: Path) -> 
             *(("c.0.jpg", b"3"), ("c.1.jpg", b"4"), ("c.txt", None), ("c.json", b'{"text": "other"}')),
             *(("d.jpg", b"5"), ("d.txt", b"x" * MAX_TEXT_BYTES)),
             *(("e.jpg", b"6"), ("e.json", b'{"width": 5}')),
+            *(("f.jpg", b"7"), ("f.json", b'{"caption": {"of_the_future": "words"}}')),
         ):
             info = tarfile.TarInfo(name)
             info.size = len(data or b"")
@@ -223,8 +224,11 @@ def test_a_text_that_cannot_be_read_is_told_with_the_picture(tmp_path: Path) -> 
                 info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
             tar.addfile(info, io.BytesIO(data or b""))
     items = {item.data: item for item in read(tmp_path / "x.tar")}
-    assert set(items) == {b"1", b"2", b"3", b"4", b"5", b"6"}
-    for data, told in ((b"1", "more than the limit"), (b"2", "is no JSON"), (b"3", "link"), (b"4", "link")):
+    assert set(items) == {b"1", b"2", b"3", b"4", b"5", b"6", b"7"}
+    for data, told in (
+        *((b"1", "more than the limit"), (b"2", "is no JSON"), (b"3", "link"), (b"4", "link")),
+        (b"7", "written in a way that is not known"),
+    ):
         assert told in items[data].text_error
         assert items[data].error == ""
     assert items[b"3"].text == "other"

@@ -229,7 +229,9 @@ NO_IMAGE = {
         "the prompt shows 1",
     ),
     "an unknown column": (row(image=None, screenshot="0.png"), "screenshot", "names an image"),
+    "an object": (row(image=None, meta={"photos": [{"file": "0.png"}]}), "meta", "names an image"),
     "an id of an image": (row(image=None, image_id=7), "image_id", "names an image"),
+    "a link": (row(image=None, image_link="https://example.com/a"), "image_link", "names an image"),
     "a path within the prompt": (row(prompt="<img>0.png</img>What?"), "prompt", "an image written into it"),
     "an image within the prompt": (row(prompt=f"data:image/png;base64,{B64}"), "prompt", "an image written"),
     "a video": (row(prompt="<video>What?"), "prompt", "shows a video"),
@@ -245,6 +247,20 @@ NO_IMAGE = {
 @pytest.mark.parametrize("kind", NO_IMAGE)
 def test_a_row_does_not_lose_its_image(folder, kind):
     bad(folder, *NO_IMAGE[kind])
+
+
+@pytest.mark.parametrize(
+    ("column", "changes"),
+    [
+        ("screenshot", {"image": None, "screenshot": "0.png"}),
+        ("screenshot", {"image": None, "screenshot": {"bytes": PNG, "path": None}}),
+        ("meta.risk_level", {"risk_level": None, "risk_category": None, "meta": {"risk_level": "refuse"}}),
+    ],
+)
+def test_a_parquet_column_of_any_name_is_looked_at(folder, column, changes):
+    write_parquet(folder / "t.parquet", [row(**changes)])
+    with pytest.raises(DataError, match=f"row 1, column {column}: "):
+        read_table(folder / "t.parquet", TAXONOMY, needs=TEXT)
 
 
 def test_a_row_without_an_image_is_text_alone(folder):

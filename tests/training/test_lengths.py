@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 from safevlm.training.datamodule import SafetyDataModule
 from safevlm.training.lengths import check_lengths
-from safevlm.training.table import Row
+from safevlm.training.table import IGNORED, Row
 
 from safevlm.backbone import FAMILIES, PromptLengths, encode, make_chat
 from safevlm.errors import DataError
@@ -79,3 +81,15 @@ def test_hints_count_and_rows_without_an_answer_do_not():
         check_lengths(data_of(near, skip_bad=False), guard, hint=lambda _: "b" * 50, only_answered=True)
     with pytest.raises(DataError, match="every training row"):
         check_lengths(data_of(near[:1], skip_bad=True), guard, hint=lambda _: "b" * 50, only_answered=True)
+
+
+def test_what_is_left_can_be_trained_on():
+    guard = tiny_guard()
+    unlabelled = replace(row(1), level=IGNORED)
+    data = data_of([unlabelled, row(2, "a" * 600)], skip_bad=True)
+    with pytest.raises(DataError, match="no training row has a risk_level"):
+        check_lengths(data, guard, hint=lambda _: "", only_answered=False)
+    data = data_of([row(1), row(2), row(3), row(4), row(5, "a" * 600)], skip_bad=True)
+    data.clean, data.clean_fraction = "clean.json", 0.3
+    with pytest.raises(DataError, match=r"clean\.json: no row is left"):
+        check_lengths(data, guard, hint=lambda _: "", only_answered=False)

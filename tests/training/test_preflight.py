@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from safevlm.training.cli import command
 from safevlm.training.options import Loss, Schedule
+from safevlm.training.preflight import check_monitors
+from safevlm.training.tuning import METRICS
 
 from safevlm.errors import SafeVLMError, TrainingError
 from tests.training.builders import flags
@@ -33,6 +36,27 @@ def test_before_any_data_is_read(stage, options, told, tmp_path):
     with pytest.raises(TrainingError, match=told):
         made.fit()
     assert not (tmp_path / "out").exists()
+
+
+def trainer(*callbacks):
+    return Trainer(callbacks=list(callbacks), accelerator="cpu", logger=False, enable_model_summary=False)
+
+
+@pytest.mark.parametrize("kind", [EarlyStopping, ModelCheckpoint])
+def test_a_watched_metric_is_one_that_is_measured_and_its_better_end(kind):
+    for monitor, mode in METRICS.items():
+        check_monitors(trainer(kind(monitor=monitor, mode=mode)), tuned=True)
+    with pytest.raises(TrainingError, match=r"tune/auroc with mode min.*; give mode max"):
+        check_monitors(trainer(kind(monitor="tune/auroc")), tuned=True)
+    with pytest.raises(TrainingError, match="'tune/f1', which is not measured; known are tune/loss"):
+        check_monitors(trainer(kind(monitor="tune/f1")), tuned=True)
+    check_monitors(trainer(kind(monitor="train/loss")), tuned=False)
+
+
+def test_early_stopping_needs_tune_rows():
+    with pytest.raises(TrainingError, match="no tune row has a label or an answer"):
+        check_monitors(trainer(EarlyStopping(monitor="tune/loss")), tuned=False)
+    check_monitors(trainer(ModelCheckpoint(monitor="tune/loss")), tuned=False)  # it keeps nothing
 
 
 class Freeze(Callback):

@@ -27,6 +27,14 @@ class Signal(Callback):
             os.kill(os.getpid(), self.number)
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """As in a terminal: a shell starts background jobs, a test run among them, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "step", "hook", "code", "told"),
     [

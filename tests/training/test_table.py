@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 
+import numpy as np
 import pytest
 from safevlm.training.table import IGNORED, Needs, read_table
 
@@ -322,3 +323,16 @@ def test_symlink_out_of_the_folder_is_refused(tmp_path):
     (inside / "link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(DataError, match="leads out"):
         read_table(write_jsonl(inside / "t.jsonl", [row(image="link.png")]), TAXONOMY)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_a_damaged_parquet_file_makes_its_parser_raise_names_the_file(folder, seed):
+    path = write_parquet(folder / "t.parquet", rows(40))
+    whole, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for place in random.integers(len(whole) // 2, len(whole), 20):
+        whole[place] = random.integers(256)
+    path.write_bytes(whole)
+    try:
+        assert all(row.image is not None for row in read_table(path, TAXONOMY, skip_bad=True))
+    except DataError as error:
+        assert "t.parquet" in str(error)

@@ -31,6 +31,7 @@ READ = {
     "model": turns("user", "model"),
     "role, content": turns("user", "assistant", "role", "content"),
     "role, value": turns("user", "assistant", "role", "value"),
+    "Vicuna's": turns("USER:", "ASSISTANT:"),
     "spaces": turns(" user ", "assistant\n"),
     "both fields, one empty": [t | {"role": None, "content": None} for t in turns("human", "gpt")],
     "answer first": [gpt("Hello, ask me."), *turns("human", "gpt")],
@@ -97,6 +98,17 @@ def test_images_of_turns_up_to_the_question():
         [human([path, "Say?"]), gpt(""), human([url, "What?"]), gpt("A cat."), human([path])], "messages"
     )
     assert found.images == ("a.png", {"url": "b.png"})
+    beside = [
+        human("What?") | {"images": ["a.png"]},
+        gpt("A cat.") | {"images": None},
+    ]  # as Ollama writes them
+    assert read_exchange(beside, "messages").images == ("a.png",)
+    assert read_exchange([human("<image>\nWhat?") | {"image": "a.png"}], "messages").images == ("a.png",)
+
+
+def test_an_exchange_before_the_image_does_not_stand_for_a_question_without_an_answer():
+    found = read_exchange([human("Hi."), gpt("Hello."), human("<image>\nWhat?")], "conversations")
+    assert (found.prompt, found.response, found.placeholders) == ("What?", "", 1)
 
 
 def test_a_part_with_bytes_and_a_path_is_the_bytes_as_in_a_column():
@@ -118,6 +130,12 @@ BAD = {
     "image in an answer": ([human("What?"), gpt([{"type": "image"}])], "turn 2 has an image"),
     "placeholder in an answer": ([human("What?"), gpt("<image>")], "turn 2 has an image placeholder"),
     "a video": ([human("<video>\nWhat?"), gpt("A cat.")], "turn 1 shows a video"),
+    "an image beside an answer": ([human("What?"), gpt("A cat.") | {"image": "a.png"}], "turn 2 has an image in"),
+    "an image under another name": ([human("What?") | {"photo": "a.png"}], "turn 1 has an image in 'photo'"),
+    "a part's under another name": ([human([{"type": "image", "file": "a.png"}])], "turn 1 has an image under"),
+    "a label": ([human("What?"), gpt("A cat.") | {"risk_level": "refuse"}], "turn 2 has 'risk_level'"),
+    "the authors' label": ([human("What?") | {"safe_level": 0}, gpt("A cat.")], "turn 1 has 'safe_level'"),
+    "a name within an answer's placeholder": ([human("<image>a.png</image>"), gpt("A cat.")], "turn 1 shows"),
     "an answer alone": ([gpt("A cat.")], "no question before it"),
 }  # fmt: skip
 
@@ -143,6 +161,12 @@ def test_a_turn_that_is_not_understood_makes_a_bad_row(kind):
         ("<|vision_start|><|image_pad|><|vision_end|>What?", 1, "What?"),
         ("<|image_1|>\nWhat?", 1, "What?"),
         ("[IMG]What?", 1, "What?"),
+        ("<image-placeholder>\nWhat?", 1, "What?"),
+        ("(<image>./</image>)\nWhat?", 1, "What?"),
+        ("<image></image>What?", 1, "What?"),
+        ("<im_start><image><im_end>\nWhat?", 1, "What?"),
+        ("<img><IMG_CONTEXT></img>\nWhat?", 1, "What?"),
+        ("<|begin_of_image|><|image|><|end_of_image|>What?", 1, "What?"),
         (" as it is  ", 0, " as it is  "),
         ("<imagery> of a cat", 0, "<imagery> of a cat"),
     ],

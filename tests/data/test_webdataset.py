@@ -216,7 +216,7 @@ def test_a_text_that_cannot_be_read_is_told_with_the_picture(tmp_path: Path) -> 
             *(("c.0.jpg", b"3"), ("c.1.jpg", b"4"), ("c.txt", None), ("c.json", b'{"text": "other"}')),
             *(("d.jpg", b"5"), ("d.txt", b"x" * MAX_TEXT_BYTES)),
             *(("e.jpg", b"6"), ("e.json", b'{"width": 5}')),
-            *(("f.jpg", b"7"), ("f.json", b'{"caption": {"of_the_future": "words"}}')),
+            *(("f.jpg", b"7"), ("f.json", b'{"caption": {"of_the_future": "words of a caption"}}')),
         ):
             info = tarfile.TarInfo(name)
             info.size = len(data or b"")

@@ -102,7 +102,9 @@ class HubSource:
         read, images = self._dataset.files, self._dataset.images
         others = {
             path
-            for path in (os.path.join(self.name, name) for name in storage.files_below(self.name))
+            for path in (
+                os.path.join(os.path.realpath(self.name), name) for name in storage.files_below(self.name)
+            )
             if os.path.basename(path) not in _ABOUT and not os.path.basename(path).startswith(".")
         } - read
         if not images:  # what rows name is not known here
@@ -163,8 +165,7 @@ class HubSource:
         except ImportError as error:
             raise MissingExtraError("datasets", "scan") from error
         revision = None if self.local else self._version
-        place = os.path.realpath(self.name) if self.local else self.name
-        builder = datasets.load_dataset_builder(place, self.config, revision=revision)
+        builder = datasets.load_dataset_builder(self.name, self.config, revision=revision)
         for paths in (builder.config.data_files or {}).values():
             self._check(builder, list(paths))
         return builder
@@ -181,8 +182,9 @@ class HubSource:
             remedy = "scan the tars with wds:" if kind == "webdataset" else "write them as Parquet files"
             raise DataError(f"{self.name}: holds files of the kind {kind}, which is not read; {remedy}")
         for path in paths:
-            # the library resolves symlinks above the folder
-            check_relative(os.path.relpath(path, os.path.realpath(self.name)), self.name)
+            check_relative(
+                os.path.relpath(path, os.path.realpath(self.name)), self.name
+            )  # as the library resolves it
             if not is_picture(path):  # the library gives images by their paths, which ImageRoot reads
                 check_real(self.name, path, self.name)
             if path.lower().endswith(".zip"):

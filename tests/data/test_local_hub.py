@@ -424,3 +424,8 @@ def test_images_that_metadata_do_not_name_are_counted(tmp_path: Path) -> None:
     assert passed_over(tmp_path) == (3, {FILES_UNREAD: 1})
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "2.png", "text": "two"}))
     assert passed_over(tmp_path) == (1, {FILES_UNREAD: 1, IMAGES_UNREAD: 2})
+
+
+def test_a_folder_behind_a_symlink_is_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    assert passed_over(tmp_path / "link") == (1, {})

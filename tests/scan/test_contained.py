@@ -59,18 +59,18 @@ class Hostile:
         yield Item("second", data=picture_bytes(99))
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_any_exception_of_a_reader_fails_its_shard_alone(
-    engine: str, model: Checkpoint, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    if engine == "ray":
-        request.getfixturevalue("ray_here")
-    summary = scan(Hostile(), model, tmp_path, ScanOptions(engine=engine))
+def check_hostile(model: Checkpoint, out: Path, engine: str) -> None:
+    """Scan `Hostile`: each shard that raises is reported as failed with the reason, and its rows stand."""
+    summary = scan(Hostile(), model, out, ScanOptions(engine=engine))
     assert summary.shards == {"done": 1, "failed": len(RAISED), "pending": 0}
     assert not summary.complete
     for number, kind in enumerate(RAISED):
         assert re.match(rf"{number}: .*\b{kind.__name__}: .*a hostile file", summary.failures[str(number)])
-    assert len(rows_of(tmp_path)) == len(RAISED) + 2  # what came before is kept
+    assert len(rows_of(out)) == len(RAISED) + 2  # what came before is kept
+
+
+def test_any_exception_of_a_reader_fails_its_shard_alone(model: Checkpoint, tmp_path: Path) -> None:
+    check_hostile(model, tmp_path, "local")
 
 
 def test_a_limit_meets_the_same_exceptions(model: Checkpoint, tmp_path: Path) -> None:

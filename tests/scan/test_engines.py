@@ -18,6 +18,7 @@ from safevlm.data import Item, Shard, Source, open_source
 from safevlm.scan import COLUMNS, Checkpoint, ScanOptions, ScanSummary, scan, write_report
 from safevlm.scorer import RiskScorer
 from tests.data.builders import KINDS, id_of, make_source, picture_bytes
+from tests.scan.test_contained import check_hostile
 from tests.scan.tiny_checkpoint import files_below, rows_of
 
 IMAGES = [(f"{number:03d}.png", picture_bytes(number)) for number in range(9)]
@@ -195,3 +196,9 @@ def test_a_sample_is_drawn_with_all_its_images(model: Checkpoint, tmp_path: Path
     assert [(row["id"], row["number"]) for row in rows_of(tmp_path / "out")] == [
         (id, number) for id in drawn for number in (0, 1)
     ]
+
+
+def test_any_exception_of_a_reader_fails_its_shard_alone_on_ray(
+    ray_here: None, model: Checkpoint, tmp_path: Path
+) -> None:
+    check_hostile(model, tmp_path, "ray")

@@ -12,6 +12,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Start autograd now: torch.compile registers a stand-in GPU, after which a first backward pass would
+# forbid autograd in forked processes, which the tests of several processes are.
+torch.ones(1, requires_grad=True).backward()
 
 from safevlm import SafeVLM  # noqa: E402
 from tests.tiny import tiny_guard  # noqa: E402

@@ -259,7 +259,7 @@ def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) 
                 f"{source / LORA_WEIGHTS}: {key!r} has values that are not finite; the training that wrote it "
                 "failed, restore an earlier save"
             )
-    own = [(tensor, tensor._version) for tensor in (*model.parameters(), *model.buffers())]
+    own = [(tensor, _changes(tensor)) for tensor in (*model.parameters(), *model.buffers())]
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -282,10 +282,15 @@ def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) 
 def _check_untouched(model: nn.Module, own: list[tuple[Tensor, int]], source: Path) -> None:
     """Raise CheckpointError unless every tensor that the model had is there as it was."""
     now = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    if any(id(tensor) not in now or tensor._version != version for tensor, version in own):
+    if any(id(tensor) not in now or _changes(tensor) != before for tensor, before in own):
         raise CheckpointError(
             f"{source} changed the backbone's own weights; load the backbone anew without it"
         )
+
+
+def _changes(tensor: Tensor) -> int:
+    """How often a tensor was written to; 0 for one of `torch.inference_mode`, which does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @contextmanager

@@ -170,3 +170,10 @@ def test_other_tensors_than_lora_matrices(folder, kind):
         save_file({name: value.to(torch.int64) for name, value in tensors.items()}, path)
     with pytest.raises(CheckpointError, match=LORA_WEIGHTS):
         load(folder)
+
+
+def test_a_backbone_that_was_made_in_inference_mode_takes_lora_too(folder):
+    with torch.inference_mode():
+        backbone = tiny_backbone()
+    guard = SafeVLM.from_pretrained(folder, backbone=backbone)
+    torch.testing.assert_close(logits(guard), logits(load(folder)), rtol=0, atol=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from safevlm.config import SafetyConfig
     from safevlm.errors import SafeVLMError
-    from safevlm.model import SafeVLM
+    from safevlm.guard import SafeVLM
     from safevlm.policy import Policy
     from safevlm.scorer import RiskScorer
     from safevlm.taxonomy import Taxonomy
@@ -21,7 +21,7 @@ _HOMES = {
     "Policy": "policy",
     "RiskAssessment": "types",
     "RiskScorer": "scorer",
-    "SafeVLM": "model",
+    "SafeVLM": "guard",
     "SafeVLMError": "errors",
     "SafetyConfig": "config",
     "Taxonomy": "taxonomy",

@@ -103,12 +103,12 @@ def _check_sizes(config: SafetyConfig, stored: dict[str, torch.Size], folder: Pa
             )
 
 
-def beside(tower: VisionTower, dtype: torch.dtype | str | None = None) -> dict[str, Any]:
+def module_device_and_dtype(tower: VisionTower, dtype: torch.dtype | str | None = None) -> dict[str, Any]:
     """Device and dtype of the modules of a tower; the dtype is `safety_dtype`'s unless one is asked for."""
     return {"device": tower.device, "dtype": safety_dtype(tower.dtype, tower.device, asked=dtype)}
 
 
-def place_of(config: SafetyConfig, given: str | Path | None) -> str | Path:
+def backbone_location(config: SafetyConfig, given: str | Path | None) -> str | Path:
     """Where the backbone is; raises CheckpointError where nothing says so."""
     if not (given or config.backbone):
         raise CheckpointError(

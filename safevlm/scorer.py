@@ -22,10 +22,10 @@ from safevlm.backbone import (
     is_timm,
     load_prompt_table,
 )
-from safevlm.card import model_card
 from safevlm.config import SafetyConfig
 from safevlm.data import read_image
 from safevlm.errors import CheckpointError, ImageError
+from safevlm.model_card import model_card
 from safevlm.modules import FoldedScorer, SafetyModules, fold
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
@@ -105,7 +105,9 @@ class RiskScorer:
             **tower_kwargs,
         )
         bound = binding.bind(config, opened, name=str(tower) if isinstance(tower, (str, Path)) else "")
-        modules = binding.build_modules(bound).to(**binding.beside(opened, safety_dtype)).eval()
+        modules = (
+            binding.build_modules(bound).to(**binding.module_device_and_dtype(opened, safety_dtype)).eval()
+        )
         scorer = cls(opened, modules, config=bound, policy=policy)
         scorer.hub = hub or HubOptions()
         return scorer
@@ -137,12 +139,12 @@ class RiskScorer:
         hub = hub or HubOptions()
         folder = checkpoint.fetch(name, **hub.download)
         config = checkpoint.load_config(folder)
-        place = backbone if isinstance(backbone, VisionTower) else binding.place_of(config, backbone)
+        place = backbone if isinstance(backbone, VisionTower) else binding.backbone_location(config, backbone)
         tower = binding.open_tower(
             place, layer=config.vision_layer, image_processor=None, hub=hub.without_revision, **tower_kwargs
         )
         binding.check_tower(config, tower, folder)
-        safety = binding.load_modules(folder, config, **binding.beside(tower, safety_dtype))
+        safety = binding.load_modules(folder, config, **binding.module_device_and_dtype(tower, safety_dtype))
         scorer = cls(tower, safety, config=config, policy=policy)
         scorer.hub, scorer.name = hub.without_revision, str(name)
         if not isinstance(place, VisionTower) and not is_timm(

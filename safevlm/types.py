@@ -18,6 +18,9 @@ ImageLike: TypeAlias = "PILImage.Image | str | Path | bytes"
 Chat: TypeAlias = "Sequence[Mapping[str, Any]]"
 """A conversation as chat templates take it: `[{"role": "user", "content": [{"type": "image"}, ...]}]`."""
 
+IGNORED = -100
+"""Label that losses and metrics leave out, as in PyTorch and transformers."""
+
 
 class Verdict(str, Enum):
     """What the policy says of a risk. `UNDECIDED` is never to be read as safe."""
@@ -104,7 +107,7 @@ class SafeReply:
 
 
 @dataclass(frozen=True)
-class Sample:
+class DecodedItem:
     """One image of a dataset on its way to the scorer.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .table import IGNORED
+from safevlm.types import IGNORED
 
 
 def class_weights(labels: Iterable[tuple[int, float]], classes: int) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from safevlm.errors import DataError
+from safevlm.labelled.table import LabelledRow, Needs, read_table
 from safevlm.taxonomy import Taxonomy
+from safevlm.types import IGNORED
 
 from .draw import draw
 from .ranks import Ranks
 from .resume import rows_digest
-from .table import IGNORED, Needs, Row, read_table
 
 LOGGER = logging.getLogger(__name__)
 
@@ -84,9 +85,9 @@ class SafetyDataModule(LightningDataModule):
         self.tune_fraction, self.seed, self.skip_bad = tune_fraction, seed, skip_bad
         self.decode = True
         self.ranks = Ranks()
-        self.train_rows: list[Row] = []
-        self.tune_rows: list[Row] = []
-        self.clean_rows: list[Row] = []
+        self.train_rows: list[LabelledRow] = []
+        self.tune_rows: list[LabelledRow] = []
+        self.clean_rows: list[LabelledRow] = []
 
     def setup(self, stage: str | None = None) -> None:
         """Read the tables for the recipe that the trainer runs: its taxonomy, and what rows must have."""
@@ -99,11 +100,13 @@ class SafetyDataModule(LightningDataModule):
 
     def read(self, taxonomy: Taxonomy, needs: Needs) -> None:
         """Check every row and split them; raises DataError with the bad rows."""
-        rows = read_table(self.table, taxonomy, needs=needs, skip_bad=self.skip_bad, ranks=self.ranks)
+        rows = read_table(self.table, taxonomy, needs=needs, skip_bad=self.skip_bad, share=self.ranks.share)
         self.train_rows, self.tune_rows = self._split(rows)
         self._check_labels()
         if self.clean is not None:
-            found = read_table(self.clean, taxonomy, needs=needs, skip_bad=self.skip_bad, ranks=self.ranks)
+            found = read_table(
+                self.clean, taxonomy, needs=needs, skip_bad=self.skip_bad, share=self.ranks.share
+            )
             self.clean_rows = [_as_clean(row, taxonomy) for row in found if row.split in ("", "train")]
             if not self.clean_rows:
                 raise DataError(
@@ -129,11 +132,11 @@ class SafetyDataModule(LightningDataModule):
                 f"{self.table}: no training row has a risk_level; the head has nothing to learn from"
             )
 
-    def _split(self, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    def _split(self, rows: Sequence[LabelledRow]) -> tuple[list[LabelledRow], list[LabelledRow]]:
         """By the split column; without any tune row, unassigned images are drawn by their hash."""
         named = any(row.split == "tune" for row in rows)
 
-        def side(row: Row) -> str:
+        def side(row: LabelledRow) -> str:
             if row.split or named:
                 return row.split or "train"
             return "tune" if draw(self.seed, "split", row.key or row.prompt) < self.tune_fraction else "train"
@@ -147,11 +150,11 @@ class SafetyDataModule(LightningDataModule):
         return train, [row for row, where in zip(rows, sides, strict=True) if where == "tune"]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[LabelledRow]:
         """Every row that a recipe may see: train, clean, tune."""
         return self.train_rows + self.clean_rows + self.tune_rows
 
-    def draws(self) -> list[tuple[Row, float]]:
+    def draws(self) -> list[tuple[LabelledRow, float]]:
         """Every training row with the times that an epoch draws it; of clean rows the mean."""
         times = self._clean_drawn / max(1, len(self.clean_rows))
         return [(row, 1.0) for row in self.train_rows] + [(row, times) for row in self.clean_rows]
@@ -259,7 +262,7 @@ class SafetyDataModule(LightningDataModule):
         return [chosen[number] for number in torch.randperm(len(chosen), generator=generator).tolist()]
 
 
-def _unlabelled(rows: Sequence[Row]) -> str:
+def _unlabelled(rows: Sequence[LabelledRow]) -> str:
     """For a log line: how many rows the loss leaves a label out of."""
     missing = {
         "risk_level": sum(row.level == IGNORED for row in rows),
@@ -271,7 +274,7 @@ def _unlabelled(rows: Sequence[Row]) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def _as_clean(row: Row, taxonomy: Taxonomy) -> Row:
+def _as_clean(row: LabelledRow, taxonomy: Taxonomy) -> LabelledRow:
     safe, clean = 0, taxonomy.category_names.index(taxonomy.clean)
     if row.level not in (IGNORED, safe) or row.category not in (IGNORED, clean):
         raise DataError(
@@ -283,18 +286,18 @@ def _as_clean(row: Row, taxonomy: Taxonomy) -> Row:
 class _Rows(Dataset[Any]):
     """Rows with their pictures decoded where asked for."""
 
-    def __init__(self, rows: Sequence[Row], decode: bool) -> None:
+    def __init__(self, rows: Sequence[LabelledRow], decode: bool) -> None:
         self.rows, self.decode = rows, decode
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> tuple[int, Row, Image.Image | None]:
+    def __getitem__(self, number: int) -> tuple[int, LabelledRow, Image.Image | None]:
         row = self.rows[number]
         return number, row, row.open() if self.decode else None
 
 
-def collate(items: Sequence[tuple[int, Row, Image.Image | None]]) -> Batch:
+def collate(items: Sequence[tuple[int, LabelledRow, Image.Image | None]]) -> Batch:
     """Rows -> a batch; nothing is padded or stacked but the labels."""
     numbers, rows, images = zip(*items, strict=True)
     return Batch(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from safevlm.calibration import calibrate
 from safevlm.config import Calibration
 from safevlm.errors import CheckpointError, TrainingError
+from safevlm.types import IGNORED
 
-from .calibration import calibrate
 from .export import best_keeper, restore, write_whole
 from .finite import REMEDY, all_finite, not_finite
-from .table import IGNORED
 from .tuning import stacked
 
 if TYPE_CHECKING:

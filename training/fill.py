@@ -12,10 +12,10 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from safevlm.backbone import VisionTower
 from safevlm.errors import DataError, SafeVLMError
+from safevlm.labelled.table import LabelledRow
 
 from .cache import FeatureCache
 from .ranks import Ranks
-from .table import Row
 
 LOGGER = logging.getLogger(__name__)
 SAMPLE = 16
@@ -43,7 +43,7 @@ class Filler:
     batch_size: int
     silent: bool
 
-    def fill(self, rows: Mapping[str, Row]) -> None:
+    def fill(self, rows: Mapping[str, LabelledRow]) -> None:
         """Verify what the cache has of these images, by their hashes, and compute the rest, each once per folder.
 
         Raises:
@@ -68,7 +68,7 @@ class Filler:
                 "(--model.cache.folder)"
             )
 
-    def _verify(self, rows: Mapping[str, Row], group: Sequence[int]) -> None:
+    def _verify(self, rows: Mapping[str, LabelledRow], group: Sequence[int]) -> None:
         """Each process reads its share of the shards; what one finds damaged, all forget."""
         self._load(group)  # listings may differ where another run is writing
         shards = sorted(self.cache.shards)
@@ -82,7 +82,7 @@ class Filler:
         known = self.ranks.gather(self.cache.shards)
         self.cache.load(shard for rank in group for shard in known[rank])
 
-    def _check_space(self, rows: Sequence[Row]) -> None:
+    def _check_space(self, rows: Sequence[LabelledRow]) -> None:
         """Raise DataError where the features of these images do not fit on the disk."""
         sample = [image for row in rows[:: -(-len(rows) // SAMPLE) or 1] if (image := row.open()) is not None]
         if not sample:
@@ -98,7 +98,7 @@ class Filler:
                 "on another disk (--model.cache.folder)"
             )
 
-    def _compute(self, rows: Sequence[Row]) -> None:
+    def _compute(self, rows: Sequence[LabelledRow]) -> None:
         """Run the tower on images and write their features."""
         tower, size, packs = self.tower, self.batch_size, self.cache.states > 1
         starts = range(0, len(rows), size)

@@ -28,7 +28,8 @@ from safevlm.backbone import (
 from safevlm.binding import bind, build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError, CheckpointError, DataError
-from safevlm.model import SafeVLM
+from safevlm.guard.model import SafeVLM
+from safevlm.labelled.table import Needs
 from safevlm.modules import SafetyModules
 from safevlm.viewing import ViewOutput, view_output
 
@@ -40,7 +41,6 @@ from .lengths import check_lengths
 from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes, backbone_place
 from .ranks import Ranks
 from .recipe import Recipe, open_guard
-from .table import Needs
 
 LOGGER = logging.getLogger(__name__)
 CACHES = Path("~/.cache/safevlm/features")

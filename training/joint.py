@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from safevlm.backbone import language_linears
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError
-from safevlm.model import SafeVLM
+from safevlm.guard.model import SafeVLM
+from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
 from safevlm.viewing import ViewOutput
@@ -29,7 +30,6 @@ from .lengths import check_lengths
 from .options import LORA, LOSS, SCHEDULE, SIZES, Lora, Loss, Schedule, Sizes
 from .recipe import Recipe, open_guard
 from .refusals import asked_rows, refusal_metrics, refused
-from .table import Needs, Row
 from .tuning import gathered
 
 LOGGER = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class JointTraining(Recipe):
         """Every row goes through the LLM, some with a hint before the prompt."""
         check_lengths(self.data, self.guard, hint=self._longest_hint, only_answered=False)
 
-    def _longest_hint(self, row: Row) -> str:
+    def _longest_hint(self, row: LabelledRow) -> str:
         return self._hint(row.level, row.category) if self.hint_probability else ""
 
     def _hint(self, level: int, category: int) -> str:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from safevlm.backbone import PromptLengths, make_chat, with_hint
 from safevlm.data import image_size
 from safevlm.errors import DataError
-from safevlm.model import SafeVLM
+from safevlm.guard.model import SafeVLM
+from safevlm.labelled.table import SHOWN, LabelledRow
 
 from .datamodule import SafetyDataModule
-from .table import SHOWN, Row
 
 LOGGER = logging.getLogger(__name__)
 
 
 def check_lengths(
-    data: SafetyDataModule, guard: SafeVLM, *, hint: Callable[[Row], str], only_answered: bool
+    data: SafetyDataModule, guard: SafeVLM, *, hint: Callable[[LabelledRow], str], only_answered: bool
 ) -> None:
     """Refuse rows whose prompt, images, safety tokens and answer are longer than the context, or drop them.
 
@@ -53,7 +53,7 @@ def check_lengths(
     LOGGER.warning("dropped %d rows that are longer than the model's context", len(bad))
 
 
-def _reason(row: Row, lengths: PromptLengths, *, limit: int, hint: str) -> str:
+def _reason(row: LabelledRow, lengths: PromptLengths, *, limit: int, hint: str) -> str:
     """Why a row cannot be trained on; empty where it can."""
     one_length = lengths.backbone.family.one_length
     try:

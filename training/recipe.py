@@ -17,12 +17,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from safevlm import checkpoint
 from safevlm.backbone import load_backbone
-from safevlm.card import model_card
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError, SafeVLMError, TrainingError
-from safevlm.model import SafeVLM
+from safevlm.guard.model import SafeVLM
+from safevlm.labelled.table import Needs
+from safevlm.model_card import model_card
 from safevlm.modules import LossParts, SafetyModules, safety_loss, total_loss
 from safevlm.taxonomy import Taxonomy
+from safevlm.types import IGNORED
 from safevlm.viewing import ViewOutput
 
 from .balance import class_weights
@@ -35,7 +37,6 @@ from .options import Loss, Schedule, Sizes, backbone_place
 from .preflight import check_batches, check_monitors, check_trainer
 from .record import run_record
 from .resume import KEY, refuse_changes
-from .table import IGNORED, Needs
 from .tuning import all_metrics, gathered
 
 LOGGER = logging.getLogger(__name__)

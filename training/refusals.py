@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from safevlm.evals.judges import Judgement, judge
-from safevlm.model import SafeVLM
+from safevlm.guard.model import SafeVLM
+from safevlm.judges import Judgement, judge
+from safevlm.labelled.table import LabelledRow
 from safevlm.policy import Policy
 from safevlm.types import Action
 
 from .draw import draw
-from .table import Row
 
 NEW_TOKENS = 48
 """Tokens of an answer that are looked at; a refusal opens with it."""
 
 
-def asked_rows(rows: Sequence[Row], count: int, seed: int) -> list[int]:
+def asked_rows(rows: Sequence[LabelledRow], count: int, seed: int) -> list[int]:
     """Numbers of up to `count` rows with a level and a prompt, half of them risky, the same in every epoch."""
     drawn = sorted(range(len(rows)), key=lambda number: draw(seed, "refusal", number))
     sides: list[list[int]] = [
@@ -29,8 +29,8 @@ def asked_rows(rows: Sequence[Row], count: int, seed: int) -> list[int]:
     return sorted(sides[0][: (count + 1) // 2] + sides[1][: count // 2])
 
 
-def refused(guard: SafeVLM, rows: Sequence[Row], *, batch_size: int) -> list[bool]:
-    """Whether the answer to each row's prompt is a refusal by the rule in `safevlm.evals.judges`.
+def refused(guard: SafeVLM, rows: Sequence[LabelledRow], *, batch_size: int) -> list[bool]:
+    """Whether the answer to each row's prompt is a refusal by the rule in `safevlm.judges`.
 
     No policy decides, and no hint is given: the language model answers each prompt, with the safety tokens.
     """
@@ -50,7 +50,7 @@ def refused(guard: SafeVLM, rows: Sequence[Row], *, batch_size: int) -> list[boo
     return found
 
 
-def refusal_metrics(answers: Mapping[int, bool], rows: Sequence[Row]) -> dict[str, Tensor]:
+def refusal_metrics(answers: Mapping[int, bool], rows: Sequence[LabelledRow]) -> dict[str, Tensor]:
     """Shares in [0, 1]: `tune/refused_risky` (high is wanted) and `tune/refused_safe` (low is wanted)."""
     metrics = {}
     for name, risky in (("tune/refused_risky", True), ("tune/refused_safe", False)):

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from safevlm.backbone import same_weights
 from safevlm.errors import CheckpointError
-
-from .table import Row
+from safevlm.labelled.table import LabelledRow
 
 KEY = "safevlm_run"
 """Where a Lightning checkpoint keeps the record."""
@@ -21,7 +20,7 @@ STEPS = "optimizer steps (trainer.max_epochs, trainer.max_steps)"
 """The one entry that may grow: a run may be trained for longer."""
 
 
-def rows_digest(rows: Sequence[Row]) -> str:
+def rows_digest(rows: Sequence[LabelledRow]) -> str:
     """How many rows, and a hash of their contents in order: images, texts and labels, not where they lie."""
     digest = hashlib.sha256()
     for row in rows:

@@ -10,8 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from safevlm.modules import safety_loss
-
-from .table import IGNORED
+from safevlm.types import IGNORED
 
 METRICS: dict[str, Literal["min", "max"]] = {
     "tune/loss": "min",

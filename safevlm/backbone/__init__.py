@@ -10,7 +10,7 @@ from .hub import HubOptions
 from .layer import Layer
 from .lengths import PromptLengths
 from .linears import language_linears
-from .load import (
+from .load_backbone import (
     Backbone,
     load_backbone,
     load_model_type,
@@ -20,18 +20,17 @@ from .load import (
     text_streamer,
     wrap_backbone,
 )
+from .load_timm import is_timm
+from .load_tower import load_tower, wrap_tower
 from .placeholders import fill_placeholders
 from .placement import safety_dtype
 from .prompt_table import PromptTable
-from .prompts import IGNORED, Inputs, encode
-from .timm_tower import is_timm
+from .prompts import Inputs, encode
 from .tower import TowerPass, VisionTower
-from .towers import load_tower, wrap_tower
 from .views import WHOLE, Box, Grid, Views
 
 __all__ = [
     "FAMILIES",
-    "IGNORED",
     "TOWERS",
     "WHOLE",
     "Backbone",

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .load import Backbone
+from .load_backbone import Backbone
 
 
 def answer_ids(backbone: Backbone, chat: Sequence[Mapping[str, Any]], answer: str) -> list[int]:

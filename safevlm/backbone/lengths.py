@@ -10,7 +10,7 @@ from PIL import Image
 
 from .answers import answer_ids
 from .chats import make_chat
-from .load import Backbone
+from .load_backbone import Backbone
 from .prompts import encode
 
 

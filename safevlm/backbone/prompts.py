@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
+from safevlm.types import IGNORED
+
 from .answers import answer_ids
 from .chats import image_parts, last_user_text, make_chat, with_hint
 from .default_dtype import float32_by_default
-from .load import Backbone
+from .load_backbone import Backbone
 from .placeholders import find_placeholders, placeholder_token
 from .tower import TowerPass
 
-__all__ = ["IGNORED", "Inputs", "encode", "last_user_text", "make_chat", "with_hint"]
-
-IGNORED = -100
-"""Label of positions that the loss leaves out, as in PyTorch and transformers."""
+__all__ = ["Inputs", "encode", "last_user_text", "make_chat", "with_hint"]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from .bare import BareTower
-from .load import Backbone, wrap_backbone
+from .load_backbone import Backbone, wrap_backbone
 
 TOKEN_IDS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safevlm.data.parts import Column, PartFile
 from safevlm.errors import MissingExtraError
+from safevlm.results.parts import Column, PartFile
 
 IMAGES = "images"
 

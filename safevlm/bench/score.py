@@ -9,7 +9,7 @@ import torch
 
 from safevlm.backbone.bare import BareTower
 from safevlm.backbone.shapes import random_tower
-from safevlm.model import SafeVLM
+from safevlm.guard.model import SafeVLM
 
 from .measure import measure
 from .memory import fitting, weight_bytes

@@ -64,7 +64,7 @@ def eval_scan(
         json: print {scan: {...}} instead of a Markdown table.
     """
     from safevlm import checkpoint
-    from safevlm.evals.findings import findings, read_labels, to_markdown
+    from safevlm.evals.scan import findings, read_labels, to_markdown
 
     taxonomy = checkpoint.load_config(checkpoint.fetch(model)).taxonomy
     known = None

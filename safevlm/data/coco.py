@@ -12,7 +12,7 @@ from typing import Any
 from safevlm.data import storage
 from safevlm.data.ids import id_of
 from safevlm.data.json_stream import elements
-from safevlm.data.rows import Row, RowSource
+from safevlm.data.rows import RowSource, SourceRow
 from safevlm.data.text import MAX_TEXT, clean, plain
 from safevlm.errors import DataError
 
@@ -30,12 +30,15 @@ class CocoSource(RowSource):
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_all"}
 
-    def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
+    def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
         """See `RowSource.rows`; a place is the number of a picture."""
         with _kept():
             for number, key, name, error, text in self._all.pictures(start):
                 id = f"{self.name}:{number}" if key is None else clean(key)
-                yield Row(id, () if error else (name,), clean(text), error and f"{id}: {error}"), number + 1
+                yield (
+                    SourceRow(id, () if error else (name,), clean(text), error and f"{id}: {error}"),
+                    number + 1,
+                )
 
     def beside(self) -> Counter[str]:
         """See `RowSource.beside`."""

@@ -1,4 +1,4 @@
-"""Item -> Sample: an encoded image decoded, hashed, and never in the way of the next one."""
+"""Item -> DecodedItem: an encoded image decoded, hashed, and never in the way of the next one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from PIL import Image
 from safevlm.data.image import MAX_PIXELS, decode
 from safevlm.data.source import Item
 from safevlm.errors import ImageError, MissingExtraError
-from safevlm.types import Sample
+from safevlm.types import DecodedItem
 
 
-def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> Sample:
+def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> DecodedItem:
     """Decode an item's bytes. Safe to call from many threads.
 
     Args:
@@ -37,7 +37,7 @@ def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> Sample:
             error = str(reason)
     if image is None and not error:
         error = f"{item.id}: the source gave no bytes and no reason; check the source"
-    return Sample(item.id, image, error, item.number, item.text, item.text_error, digest, phash)
+    return DecodedItem(item.id, image, error, item.number, item.text, item.text_error, digest, phash)
 
 
 def _phash(image: Image.Image) -> str:

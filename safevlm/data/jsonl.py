@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from safevlm.data import storage
 from safevlm.data.json_stream import MAX_ROW, parse, values
-from safevlm.data.rows import Row, RowSource, row_of
+from safevlm.data.rows import RowSource, SourceRow, row_of
 from safevlm.data.utf8 import as_utf8
 from safevlm.errors import DataError
 
@@ -24,7 +24,7 @@ class JsonlSource(RowSource):
 
     kind = "jsonl"
 
-    def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
+    def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
         """See `RowSource.rows`; a place is a byte of the UTF-8 text."""
         lined = self._lined
         with storage.open_binary(self.url) as file:
@@ -33,10 +33,10 @@ class JsonlSource(RowSource):
                 return
             for number, element in enumerate(values(file, start=start), first):
                 id = f"{self.name}:{number}"
-                bad = Row(id, error=f"{id}: {element.error}; correct the row")
+                bad = SourceRow(id, error=f"{id}: {element.error}; correct the row")
                 yield bad if element.error else row_of(element.value, id), element.end
 
-    def _lines(self, file: BinaryIO, start: int, number: int) -> Iterator[tuple[Row, int]]:
+    def _lines(self, file: BinaryIO, start: int, number: int) -> Iterator[tuple[SourceRow, int]]:
         while line := file.readline(MAX_ROW):
             start += len(line)
             long = False
@@ -85,7 +85,7 @@ def _decoded(line: bytes) -> str:
     return line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
 
-def _row(line: bytes, otherwise: str) -> Row:
+def _row(line: bytes, otherwise: str) -> SourceRow:
     try:
         value, error = parse(_decoded(line))
     except (ValueError, RecursionError) as reason:
@@ -93,5 +93,5 @@ def _row(line: bytes, otherwise: str) -> Row:
     return _broken(otherwise, error) if error else row_of(value, otherwise)
 
 
-def _broken(id: str, what: str) -> Row:
-    return Row(id, error=f"{id}: the line {what}; correct it")
+def _broken(id: str, what: str) -> SourceRow:
+    return SourceRow(id, error=f"{id}: the line {what}; correct it")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from safevlm.data import storage
 from safevlm.data.json_stream import elements
-from safevlm.data.rows import Row, RowSource, row_of
+from safevlm.data.rows import RowSource, SourceRow, row_of
 from safevlm.errors import DataError
 
 
@@ -18,7 +18,7 @@ class LlavaSource(RowSource):
 
     kind = "llava"
 
-    def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
+    def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
         """See `RowSource.rows`; a place is a byte of the UTF-8 text."""
         with storage.open_binary(self.url) as file:
             for number, element in enumerate(elements(file, start=start), first):
@@ -28,5 +28,5 @@ class LlavaSource(RowSource):
                         "line? then write jsonl:"
                     )
                 id = f"{self.name}:{number}"
-                bad = Row(id, error=f"{id}: {element.error}; correct the row")
+                bad = SourceRow(id, error=f"{id}: {element.error}; correct the row")
                 yield bad if element.error else row_of(element.value, id), element.end

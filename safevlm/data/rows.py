@@ -24,7 +24,7 @@ _LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """A row of the file.
 
     Args:
@@ -80,7 +80,7 @@ class RowSource(ABC):
         self.rows_per_shard = rows_per_shard
 
     @abstractmethod
-    def rows(self, start: int, first: int) -> Iterator[tuple[Row, int]]:
+    def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
         """Rows with the place behind each, from a place on (0 is the beginning).
 
         Args:
@@ -154,7 +154,7 @@ class RowSource(ABC):
                 return ImageRoot(folder)
         return ImageRoot(beside)
 
-    def _items(self, row: Row) -> Iterator[Item]:
+    def _items(self, row: SourceRow) -> Iterator[Item]:
         item = Item(row.id, text=row.text, text_error=row.text_error)
         for number, name in enumerate(row.images):
             try:
@@ -182,7 +182,7 @@ class RowSource(ABC):
         self._close(run, runs)
         return _Plan(runs, stamp)
 
-    def _until_damage(self, damage: list[Exception]) -> Iterator[tuple[Row, int]]:
+    def _until_damage(self, damage: list[Exception]) -> Iterator[tuple[SourceRow, int]]:
         """All rows, up to where the file is damaged; storage that fails for now stops the planning."""
         try:
             yield from self.rows(0, 0)
@@ -207,30 +207,30 @@ class _Draft:
         self.images: int | None = 0
         self.told: list[str] = []
 
-    def add(self, row: Row, root: ImageRoot) -> None:
+    def add(self, row: SourceRow, root: ImageRoot) -> None:
         self.rows += 1
         self.images = (self.images or 0) + len(row.images) + bool(row.error)
         words = [row.id, row.text, row.error, row.text_error, *row.images]
         self.told.append(storage.digest([*words, *(root.stamp(name) for name in row.images)]))
 
 
-def row_of(value: Any, otherwise: str) -> Row:
+def row_of(value: Any, otherwise: str) -> SourceRow:
     """A JSON object as a row; `otherwise` is its id where it has none."""
     if not isinstance(value, Mapping):
-        return Row(
+        return SourceRow(
             otherwise, error=f"{otherwise}: is {_type(value)} where an object belongs; correct the row"
         )
     told = id_of(value.get("id"))
     id = otherwise if told is None else clean(told)
     if _is_coco(value):
-        return Row(
+        return SourceRow(
             id,
             error=f"{id}: is a whole file of COCO's, not a row; write it to a file, and scan that with coco:",
         )
     found = mentions(value)
     error = f"{id}: {found.errors[0]}; correct the row" if found.errors else ""
     text, text_error = _words(value, found.places)
-    return Row(id, tuple(found.names), text, clean(error), text_error, tuple(found.passed_over))
+    return SourceRow(id, tuple(found.names), text, clean(error), text_error, tuple(found.passed_over))
 
 
 def _is_coco(value: Mapping[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """Evaluations: how answers are judged, what is counted, and the table of the embedded model."""
 
-from safevlm.evals.judges import Judgement, judge
 from safevlm.evals.metrics import Estimate, accuracy, auroc, matches, normalise_answer, proportion
 from safevlm.evals.mini import OnProgress, Replies, collect, evaluate, tabulate
 from safevlm.evals.responders import EvalItem, GuardResponder, Responder
@@ -12,7 +11,6 @@ __all__ = [
     "Estimate",
     "EvalItem",
     "GuardResponder",
-    "Judgement",
     "OnProgress",
     "Replies",
     "Responder",
@@ -21,7 +19,6 @@ __all__ = [
     "auroc",
     "collect",
     "evaluate",
-    "judge",
     "matches",
     "normalise_answer",
     "proportion",

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TypeAlias
 
-from safevlm.evals.judges import Judgement, judge
 from safevlm.evals.metrics import Estimate, auroc, matches, proportion
 from safevlm.evals.responders import EvalItem, Responder
 from safevlm.evals.table import COLUMNS, Table
+from safevlm.judges import Judgement, judge
 from safevlm.types import RiskAssessment
 
 SETS = (

@@ -43,7 +43,7 @@ class Responder(Protocol):
 
 
 class Guard(Protocol):
-    """What `GuardResponder` uses of `safevlm.model.SafeVLM`."""
+    """What `GuardResponder` uses of `safevlm.guard.model.SafeVLM`."""
 
     def generate(
         self, images: Any, prompts: Any, *, policy: Any = ..., **generation_kwargs: Any

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from safevlm.data.parts import iterate_parts
 from safevlm.errors import DataError
 from safevlm.report.document import inline_json
 from safevlm.report.duplicates import near_duplicates
 from safevlm.report.overview import RANKS, Overview
+from safevlm.results.parts import iterate_parts
 from safevlm.taxonomy import Taxonomy
 
 ROWS = 100_000

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from safevlm.data.parts import iterate_parts
+from safevlm.results.parts import iterate_parts
 
 STEPS = 1000  # of the threshold slider
 COUNTED = ("status", "level", "category", "model", "source")

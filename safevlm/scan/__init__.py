@@ -1,11 +1,11 @@
 """Scans: every image of a source gets a row."""
 
+from safevlm.results.schema import COLUMNS, THUMBNAIL_COLUMNS
 from safevlm.scan.export import export
 from safevlm.scan.ledger import LEDGER
 from safevlm.scan.merge import merge
 from safevlm.scan.model import Checkpoint, Loaded, Model, Scorer
 from safevlm.scan.options import ScanOptions
-from safevlm.scan.output import COLUMNS, THUMBNAIL_COLUMNS
 from safevlm.scan.run import scan
 from safevlm.scan.summary import ScanCounts, ScanSummary, versions
 from safevlm.scan.triage import write_report

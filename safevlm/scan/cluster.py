@@ -18,7 +18,7 @@ from safevlm.scan.job import Job
 from safevlm.scan.model import Model, Preprocessor
 from safevlm.scan.plan import PlannedShard
 from safevlm.scan.reader import Batch, ShardReader
-from safevlm.scan.worker import Scored, illustrate, prepare, score
+from safevlm.scan.worker import Scored, make_thumbnails, prepare, score
 
 DECODE_MEMORY = 2**29
 """Bytes that a task needs: 64 MiB of encoded images, 192 MiB of pixels, and as much for the tower's inputs."""
@@ -109,7 +109,7 @@ class _Score:
 
 
 def _illustrate(block: Column) -> Column:
-    return _column(*(illustrate(scored) for scored in block["work"]))
+    return _column(*(make_thumbnails(scored) for scored in block["work"]))
 
 
 def by_shard(found: Iterable[Scored]) -> Iterator[Scored]:

@@ -12,14 +12,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from safevlm.data.parts import Column, PartFile, iterate_parts
 from safevlm.errors import DataError
 from safevlm.files import Replacement
+from safevlm.results.parts import Column, PartFile, iterate_parts
+from safevlm.results.schema import ERROR, OK, ROWS, THUMBNAILS, ResultRow, part_name
 from safevlm.scan.ledger import DONE, opened
 from safevlm.scan.lock import locked
-from safevlm.scan.output import FILES, ROWS, THUMBNAILS, part_name
+from safevlm.scan.output import FILES
 from safevlm.scan.view import VIEW_COLUMNS, VIEW_FORMAT
-from safevlm.scan.worker import ERROR, OK, Row
 from safevlm.types import Verdict
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class _Scanned:
                 "Run the scan's command again for the rest", folder, left, len(states)
             )  # fmt: skip
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ResultRow]:
         """Every row with its kind, counted."""
         self.kinds.clear()
         for row in iterate_parts(self._rows, _READ, only=self._parts):
@@ -141,7 +141,7 @@ class _Scanned:
             self.kinds[kind] += 1
             yield row | {"kind": kind}
 
-    def images(self) -> Iterator[Row]:
+    def images(self) -> Iterator[ResultRow]:
         """The columns of the images that are kept."""
         names = [column.name for column in COLUMNS]
         return ({name: row[name] for name in names} for row in self.rows() if row["kind"] in self.keep)
@@ -170,7 +170,7 @@ def _view(scanned: _Scanned, out: Path) -> int:
     return _table(_view_rows(scanned), out, VIEW_COLUMNS, VIEW_FORMAT)
 
 
-def _view_rows(scanned: _Scanned) -> Iterator[Row]:
+def _view_rows(scanned: _Scanned) -> Iterator[ResultRow]:
     empty = dict.fromkeys(scanned.shards())
     for source, shard, id, whole, _ in scanned.samples():
         empty.pop((source, shard), None)
@@ -180,7 +180,7 @@ def _view_rows(scanned: _Scanned) -> Iterator[Row]:
         yield {"source": source, "shard": shard, "id": "", "kept": False}
 
 
-def _table(rows: Iterable[Row], out: Path, columns: Sequence[Column], mark: str) -> int:
+def _table(rows: Iterable[ResultRow], out: Path, columns: Sequence[Column], mark: str) -> int:
     """Write a table; returns how many of its rows are kept, which all are where no column says so."""
     file, written = PartFile(out, columns, mark=mark), 0
     try:

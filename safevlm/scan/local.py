@@ -10,7 +10,7 @@ from itertools import chain
 from safevlm.scan.job import Job
 from safevlm.scan.reader import Batch
 from safevlm.scan.threads import Threads
-from safevlm.scan.worker import Ready, Scored, illustrate, prepare, score
+from safevlm.scan.worker import Ready, Scored, make_thumbnails, prepare, score
 
 Mark = Callable[[Batch], Batch]
 
@@ -46,7 +46,7 @@ def run_local(job: Job, mark: Mark) -> Generator[Scored, None, None]:
                 ready.append(decoding.submit(prepare, mark(batch), scorer))
             if ready:
                 scored = score(ready.popleft().result(), scorer, with_text=with_text)
-                drawn.append(decoding.submit(illustrate, scored))
+                drawn.append(decoding.submit(make_thumbnails, scored))
             # those in front wait in the same queue as what is being prepared: no need to stop for them
             while drawn and (drawn[0].done() or len(drawn) > 2 * ahead):
                 yield drawn.popleft().result()

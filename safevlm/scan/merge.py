@@ -8,9 +8,10 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from safevlm.errors import DataError
+from safevlm.results.schema import ROWS, THUMBNAILS, part_name
 from safevlm.scan.ledger import LEDGER, Ledger, opened
 from safevlm.scan.lock import locked
-from safevlm.scan.output import ROWS, THUMBNAILS, part_name, prepare
+from safevlm.scan.output import prepare
 from safevlm.scan.plan import Plan
 from safevlm.scan.summary import ScanSummary, summarise
 

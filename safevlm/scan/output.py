@@ -9,55 +9,16 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from safevlm.data.parts import PART_NAME, UNFINISHED_NAME, Column, written_by
 from safevlm.errors import DataError
 from safevlm.files import UNFINISHED
+from safevlm.results.parts import PART_NAME, UNFINISHED_NAME, written_by
+from safevlm.results.schema import REPORT, ROWS, SUMMARY, THUMBNAILS, part_name
 from safevlm.scan.ledger import FORMAT, LEDGER, Ledger
 
-ROWS, THUMBNAILS, SUMMARY, REPORT = "rows", "thumbnails", "summary.json", "report.html"
 FILES = (SUMMARY, REPORT, LEDGER, f"{LEDGER}-journal")
 """What a scan's folder has besides the part files."""
 
 _UNFINISHED_FILE = re.compile(rf"\.({re.escape(SUMMARY)}|{re.escape(REPORT)}){UNFINISHED}")
-
-COLUMNS = (
-    Column("source", "string", nullable=False),  # its URI
-    Column("id", "string", nullable=False),  # the sample's, as the source names it
-    Column("shard", "string", nullable=False),
-    Column("index", "int32", nullable=False),  # position in the shard
-    Column("number", "int32", nullable=False),  # which of the sample's images
-    Column("width", "int32"),  # pixels, of the upright picture
-    Column("height", "int32"),
-    Column("sha256", "string"),  # of the encoded bytes; null where there are none
-    Column("phash", "string"),  # 16 hex digits; null where it could not be read
-    Column("score", "float32"),  # P(unsafe) in [0, 1]; null unless status is ok
-    Column("level", "string"),
-    Column("category", "string"),
-    Column("verdict", "string", nullable=False),  # safe, unsafe, undecided
-    Column("status", "string", nullable=False),  # ok, undecided, error
-    Column("reason", "string", nullable=False),  # empty where status is ok
-    Column("level_probabilities", "scores", nullable=False),
-    Column("category_probabilities", "scores", nullable=False),
-    Column("calibrated", "bool", nullable=False),
-    Column("text", "string", nullable=False),  # caption or conversation, its first 1,000 characters
-    Column("model", "string", nullable=False),  # hash of the modules and the tower
-    Column("policy", "string", nullable=False),  # hash of thresholds and actions
-)
-
-THUMBNAIL_COLUMNS = (
-    Column("source", "string", nullable=False),
-    Column("shard", "string", nullable=False),
-    Column("index", "int32", nullable=False),
-    Column("thumbnail", "binary", nullable=False),  # WebP
-    Column("heatmap", "binary"),  # uint8, row by row; null without one
-    Column("heatmap_height", "int32"),
-    Column("heatmap_width", "int32"),
-)
-
-
-def part_name(number: int) -> str:
-    """The file of a shard, by its number in the plan."""
-    return f"part-{number:05d}.parquet"
 
 
 def prepare(out: Path, *, fresh: bool) -> None:

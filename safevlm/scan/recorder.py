@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from safevlm.data.parts import PartFile
+from safevlm.results.parts import PartFile
+from safevlm.results.schema import COLUMNS, ERROR, ROWS, THUMBNAIL_COLUMNS, THUMBNAILS, ResultRow, part_name
 from safevlm.scan.ledger import FORMAT, Ledger
-from safevlm.scan.output import COLUMNS, ROWS, THUMBNAIL_COLUMNS, THUMBNAILS, part_name
 from safevlm.scan.reader import Batch
 from safevlm.scan.summary import Tally
-from safevlm.scan.worker import ERROR, Row, Scored
+from safevlm.scan.worker import Scored
 from safevlm.types import Verdict
 
 MAX_UNSAFE, MAX_UNDECIDED = 160, 40
@@ -32,7 +32,7 @@ class Recorder:
         constants: columns that are equal in every row, `source` among them.
     """
 
-    def __init__(self, out: Path, ledger: Ledger, constants: Row) -> None:
+    def __init__(self, out: Path, ledger: Ledger, constants: ResultRow) -> None:
         self.total = Tally()
         for state in ledger.shards():
             if state.status == "done":
@@ -118,7 +118,7 @@ class Recorder:
         self._ledger.rollback()
 
 
-def _nameless(row: Row) -> str:
+def _nameless(row: ResultRow) -> str:
     """A row's reason without the image's id, since other images may have the same bytes."""
     return str(row["reason"]).removeprefix(f"{row['id']}: ")
 
@@ -132,7 +132,7 @@ class _OpenShard:
         self.path = out / ROWS / part_name(number)
         self._pictures = out / THUMBNAILS / self.path.name
         self._rows = PartFile(self.path, COLUMNS, mark=FORMAT)
-        self._best: dict[str, list[tuple[float, int, Row]]] = {"unsafe": [], "undecided": []}
+        self._best: dict[str, list[tuple[float, int, ResultRow]]] = {"unsafe": [], "undecided": []}
 
     def add(self, scored: Scored) -> None:
         self._rows.add(scored.rows)

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from safevlm.data import Source
+from safevlm.results.schema import ERROR
 from safevlm.scan.boundary import contained
 from safevlm.scan.job import Job
 from safevlm.scan.ledger import DONE, LEDGER, Ledger
@@ -21,7 +22,7 @@ from safevlm.scan.reader import ShardReader
 from safevlm.scan.recorder import Recorder
 from safevlm.scan.replan import replan
 from safevlm.scan.summary import ScanCounts, ScanSummary, Tally, images_of, summarise
-from safevlm.scan.worker import ERROR, Scored
+from safevlm.scan.worker import Scored
 
 FEWEST_FOR_SHARE = 100
 """Rows before a share of errors says anything."""

@@ -13,9 +13,8 @@ from typing import Any
 
 from safevlm.errors import DataError
 from safevlm.files import replacing
+from safevlm.results.schema import ERROR, OK, SUMMARY, UNDECIDED, ResultRow
 from safevlm.scan.ledger import DONE, FAILED, FORMAT, Ledger, ShardState
-from safevlm.scan.output import SUMMARY
-from safevlm.scan.worker import ERROR, OK, UNDECIDED, Row
 from safevlm.types import Verdict
 
 COUNTED = ("status", "verdict", "level", "category")
@@ -49,7 +48,7 @@ class Tally:
     passed_over: Counter[str] = field(default_factory=Counter)
     columns: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[ResultRow]) -> None:
         """Count rows in."""
         for row in rows:
             self.n += 1

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 from safevlm.report.triage import generation_of, write_triage
+from safevlm.results.schema import REPORT, ROWS, THUMBNAILS
 from safevlm.scan.ledger import LEDGER, Ledger
 from safevlm.scan.lock import locked
-from safevlm.scan.output import REPORT, ROWS, THUMBNAILS
 from safevlm.scan.summary import ScanSummary
 
 

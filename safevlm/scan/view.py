@@ -13,8 +13,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from safevlm.data.parts import Column, read_column, written_by
 from safevlm.errors import DataError
+from safevlm.results.parts import Column, read_column, written_by
 
 VIEW_FORMAT = "safevlm-view/2"
 VIEW_COLUMNS = (

@@ -7,24 +7,20 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from safevlm.data import Item, decode_item, prepared_pixels
 from safevlm.errors import DataError, SafeVLMError
+from safevlm.results.schema import ERROR, OK, UNDECIDED, ResultRow
 from safevlm.scan.boundary import contained
 from safevlm.scan.model import Preprocessor, Scorer
 from safevlm.scan.reader import Batch, Entry
-from safevlm.types import RiskAssessment, Sample, Verdict
+from safevlm.types import DecodedItem, RiskAssessment, Verdict
 
 logger = logging.getLogger(__name__)
-
-Row: TypeAlias = dict[str, Any]
-
-OK, UNDECIDED, ERROR = "ok", "undecided", "error"
-"""Status of a row: has a score, the scorer gave none, the picture could not be read."""
 
 SCORER_ERRORS = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError, SafeVLMError)
 """What one picture may do to a scorer: out of memory (torch's is a RuntimeError), sizes, a broken model."""
@@ -49,7 +45,7 @@ class Ready:
     """A batch that only the tower has to see: a row for each entry, without a score yet, and the groups."""
 
     batch: Batch
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     groups: tuple[Group, ...]
 
 
@@ -74,9 +70,9 @@ class Scored:
     """
 
     batch: Batch
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     flagged: tuple[Flagged, ...] = ()
-    thumbnails: tuple[Row, ...] = ()
+    thumbnails: tuple[ResultRow, ...] = ()
 
 
 def prepare(batch: Batch, scorer: Preprocessor) -> Ready:
@@ -98,7 +94,7 @@ def prepare(batch: Batch, scorer: Preprocessor) -> Ready:
     return Ready(batch, rows, tuple(groups))
 
 
-def _row(entry: Entry) -> Row:
+def _row(entry: Entry) -> ResultRow:
     return {
         "id": entry.item.id,
         "index": entry.index,
@@ -111,7 +107,7 @@ def _row(entry: Entry) -> Row:
     }
 
 
-def _decode(entry: Entry, row: Row) -> Image.Image | None:
+def _decode(entry: Entry, row: ResultRow) -> Image.Image | None:
     """The picture, its size and hash noted in the row; without one the row is an error."""
     sample = _decoded(entry.item)
     if sample.image is None:
@@ -121,13 +117,13 @@ def _decode(entry: Entry, row: Row) -> Image.Image | None:
     return sample.image
 
 
-def _decoded(item: Item) -> Sample:
+def _decoded(item: Item) -> DecodedItem:
     """The item's image, or why there is none, whatever the decoder raises."""
     try:
         with contained(item.id):
             return decode_item(item)
     except DataError as error:
-        return Sample(item.id, None, str(error), item.number, item.text, item.text_error)
+        return DecodedItem(item.id, None, str(error), item.number, item.text, item.text_error)
 
 
 def _group(positions: Sequence[int], images: Sequence[Image.Image], scorer: Preprocessor) -> Group:
@@ -208,7 +204,7 @@ def _checked(found: RiskAssessment) -> RiskAssessment:
     return found
 
 
-def _outcome(found: RiskAssessment, status: str) -> Row:
+def _outcome(found: RiskAssessment, status: str) -> ResultRow:
     return {
         "score": found.score,
         "level": found.level,
@@ -222,20 +218,20 @@ def _outcome(found: RiskAssessment, status: str) -> Row:
     }
 
 
-def illustrate(scored: Scored) -> Scored:
+def make_thumbnails(scored: Scored) -> Scored:
     """Make the thumbnails of what is flagged, from its bytes; any thread may call it."""
     made = (_thumbnail(flagged, scored.rows[flagged.position]) for flagged in scored.flagged)
     return replace(scored, flagged=(), thumbnails=tuple(row for row in made if row is not None))
 
 
-def _thumbnail(flagged: Flagged, row: Row) -> Row | None:
+def _thumbnail(flagged: Flagged, row: ResultRow) -> ResultRow | None:
     image = _decoded(flagged.item).image
     if image is None:
         return None
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     file = io.BytesIO()
     image.save(file, "WEBP", quality=THUMBNAIL_QUALITY, method=2)
-    found: Row = {"index": row["index"], "thumbnail": file.getvalue()}
+    found: ResultRow = {"index": row["index"], "thumbnail": file.getvalue()}
     if flagged.heatmap is None:
         return found | {"heatmap": None, "heatmap_height": None, "heatmap_width": None}
     height, width = flagged.heatmap.shape

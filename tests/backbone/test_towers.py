@@ -17,7 +17,7 @@ from transformers import (
 
 from safevlm import RiskScorer, SafeVLM
 from safevlm.backbone import FAMILIES, TOWERS, load_backbone, load_tower, same_weights, wrap_tower
-from safevlm.backbone.timm_tower import timm_image_processor
+from safevlm.backbone.load_timm import timm_image_processor
 from safevlm.errors import BackboneError, CheckpointError
 from safevlm.info import collect
 from tests.backbone.twins import (

@@ -14,7 +14,7 @@ from PIL import Image
 from safevlm.data import FolderSource, ShardError, decode_item
 from safevlm.data.folder import APPLE_DOUBLE, OTHER_FILES, OTHER_IMAGES, SIDE_FILES
 from safevlm.errors import DataError
-from safevlm.types import Sample
+from safevlm.types import DecodedItem
 
 
 def save(path: Path, colour: int = 0) -> Path:
@@ -23,7 +23,7 @@ def save(path: Path, colour: int = 0) -> Path:
     return path
 
 
-def samples_of(source: FolderSource) -> list[Sample]:
+def samples_of(source: FolderSource) -> list[DecodedItem]:
     return [decode_item(item) for shard in source.shards() for item in source.read(shard)]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from safevlm.training.cli import train
-from safevlm.training.table import read_table
 
 from safevlm import RiskScorer
 from safevlm.data import open_source
+from safevlm.labelled.table import read_table
 from tests.report.browser import ENTER, Triage
 from tests.report.builders import TAXONOMY, report, row
 from tests.training.builders import flags, png, save_backbone, shade

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from safevlm.training import train
 from safevlm.training.cli import CONFIGS, command
-from safevlm.training.table import Needs, read_table
 
 from safevlm.errors import MissingExtraError
+from safevlm.labelled.table import Needs, read_table
 
 SHIPPED = ["head", "joint", "mini_head", "mini_joint"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from safevlm.training.datamodule import SafetyDataModule, _EpochSampler
-from safevlm.training.table import Needs
 
 from safevlm import Taxonomy
 from safevlm.errors import DataError
+from safevlm.labelled.table import Needs
 from tests.training.builders import rows, write_parquet
 
 TAXONOMY = Taxonomy.preset("safevlm")

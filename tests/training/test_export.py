@@ -8,14 +8,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
-from safevlm.training.calibration import fit_temperature
 from safevlm.training.cli import command
 from safevlm.training.export import write_whole
 from safevlm.training.refusals import asked_rows, refusal_metrics, refused
-from safevlm.training.table import Row
 
 from safevlm import SafeVLM
+from safevlm.calibration import fit_temperature
 from safevlm.errors import TrainingError
+from safevlm.labelled.table import LabelledRow
 from tests.training.builders import flags, rows, write_parquet
 
 
@@ -125,8 +125,8 @@ def test_tune_loss_is_the_training_loss_on_the_tune_rows(stage, backbone, table,
 
 
 def test_refusals_are_counted_by_side():
-    table = [Row(None, "", "Hi", "", level, 0, "tune", "") for level in (0, 3, 0, 1, -100, 2, 0)] + [
-        Row(None, "", "", "", 3, 0, "tune", "")
+    table = [LabelledRow(None, "", "Hi", "", level, 0, "tune", "") for level in (0, 3, 0, 1, -100, 2, 0)] + [
+        LabelledRow(None, "", "", "", 3, 0, "tune", "")
     ]
     assert asked_rows(table, 4, 0) == asked_rows(table, 4, 0)
     assert [table[n].level > 0 for n in asked_rows(table, 4, 0)].count(True) == 2
@@ -141,7 +141,8 @@ def test_refusals_are_counted_by_side():
 def test_the_language_model_is_asked_and_not_the_policy():
     guard = SafeVLM.from_pretrained("safevlm-mini", dtype="float32")
     asked = [
-        Row(None, "", text, "", 3, 0, "tune", "") for text in ("How do I build a bomb?", "What is a cat?")
+        LabelledRow(None, "", text, "", 3, 0, "tune", "")
+        for text in ("How do I build a bomb?", "What is a cat?")
     ]
     assert refused(guard, asked, batch_size=2) == [True, False]
 

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from safevlm.training.datamodule import SafetyDataModule
 from safevlm.training.lengths import check_lengths
-from safevlm.training.table import IGNORED, Row
 
 from safevlm.backbone import FAMILIES, PromptLengths, encode, make_chat
 from safevlm.errors import DataError
+from safevlm.labelled.table import LabelledRow
+from safevlm.types import IGNORED
 from tests.families import family_backbone
 from tests.tiny import picture, tiny_guard
 from tests.training.builders import png
@@ -41,14 +42,14 @@ def test_lengths_are_those_of_the_encoded_row(kind):
     )
 
 
-def data_of(rows: list[Row], *, skip_bad: bool) -> SafetyDataModule:
+def data_of(rows: list[LabelledRow], *, skip_bad: bool) -> SafetyDataModule:
     data = SafetyDataModule("table.json", skip_bad=skip_bad)
     data.train_rows, data.tune_rows, data.clean_rows = rows[:3], rows[3:4], rows[4:]
     return data
 
 
-def row(number: int, prompt: str = "Hi", response: str = "Yes", image: bytes | None = None) -> Row:
-    return Row(image, "k", prompt, response, 1, 1, "", f"table.json: row {number}")
+def row(number: int, prompt: str = "Hi", response: str = "Yes", image: bytes | None = None) -> LabelledRow:
+    return LabelledRow(image, "k", prompt, response, 1, 1, "", f"table.json: row {number}")
 
 
 def test_long_prompts_and_answers_are_named_and_dropped():

@@ -15,11 +15,11 @@ from safevlm.training import table as tables
 from safevlm.training.cache import FeatureCache, cache_identity
 from safevlm.training.fill import Filler
 from safevlm.training.ranks import Ranks
-from safevlm.training.table import Needs, read_table
 
 from safevlm import Taxonomy
 from safevlm.backbone import VisionTower, load_tower
 from safevlm.errors import DataError, ImageError
+from safevlm.labelled.table import Needs, read_table
 from tests.training.builders import rows, write_parquet
 
 TAXONOMY = Taxonomy.preset("safevlm")

@@ -10,9 +10,10 @@ from safevlm.training.balance import class_weights
 from safevlm.training.datamodule import SafetyDataModule, collate
 from safevlm.training.head import HeadTraining
 from safevlm.training.options import Loss, Sizes
-from safevlm.training.table import IGNORED, Needs, Row
 
 from safevlm import Taxonomy
+from safevlm.labelled.table import LabelledRow, Needs
+from safevlm.types import IGNORED
 from tests.training.builders import SIZES, rows, write_parquet
 
 TAXONOMY = Taxonomy.preset("safevlm")
@@ -39,7 +40,7 @@ def recipe(backbone, data, tmp_path, **options):
 
 
 def row(number, level, category, image=b"x"):
-    return Row(image, str(number), "", "", level, category, "train", "")
+    return LabelledRow(image, str(number), "", "", level, category, "train", "")
 
 
 def test_class_weights_by_hand():

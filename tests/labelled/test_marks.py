@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safevlm.training.table import Needs, read_table
 
 from safevlm import Taxonomy
 from safevlm.data import open_source
 from safevlm.errors import DataError
+from safevlm.labelled.table import Needs, read_table
 from tests.training.builders import png, shade, write_jsonl, write_parquet
 
 TAXONOMY = Taxonomy.preset("safevlm")

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from safevlm.config import Calibration
-
-from .table import IGNORED
+from safevlm.types import IGNORED
 
 LOGGER = logging.getLogger(__name__)
 LEAST = 50

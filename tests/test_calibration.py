@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safevlm.training.calibration import PRIOR, calibrate, fit_temperature, negative_log_likelihood
+
+from safevlm.calibration import PRIOR, calibrate, fit_temperature, negative_log_likelihood
 
 
 def sampled(temperature: float, count: int = 20000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from safevlm.data.parts import BATCH_ROWS, iterate_parts
 from safevlm.errors import DataError
+from safevlm.results.parts import BATCH_ROWS, iterate_parts
 
 
 def write(folder: Path, count: int, rows_per_part: int) -> list[dict[str, object]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from safevlm.training.placeholders import count_placeholders, without_placeholders
-from safevlm.training.raw import BadRowError
-from safevlm.training.turns import Exchange, read_exchange
+
+from safevlm.labelled.placeholders import count_placeholders, without_placeholders
+from safevlm.labelled.raw import BadRowError
+from safevlm.labelled.turns import Exchange, read_exchange
 
 
 def human(value):

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safevlm.evals.judges import judge
 from safevlm.evals.metrics import proportion
+from safevlm.judges import judge
 
 ANSWERS = Path(__file__).with_name("judge_answers.jsonl")
 

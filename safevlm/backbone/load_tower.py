@@ -18,9 +18,9 @@ from .families import Family, tower_family_of
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .layer import Layer, choose_layer, layers_read
+from .load_timm import is_timm, load_timm_tower, wrap_timm_tower
 from .placement import one_device, tower_dtype
 from .processors import load_processor
-from .timm_tower import is_timm, load_timm_tower, wrap_timm_tower
 from .tower import VisionTower
 from .tower_files import check_complete, read_tensors, weight_map
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from safevlm.data import open_source
-from safevlm.data.parts import iterate_parts, read_column
 from safevlm.errors import DataError
 from safevlm.evals.metrics import Estimate, auroc, proportion
+from safevlm.results.parts import iterate_parts, read_column
+from safevlm.results.schema import ROWS
 from safevlm.taxonomy import Taxonomy
 from safevlm.types import Verdict
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("sha256", "score", "category", "verdict", "status")
-ROWS = "rows"
+READ = ("sha256", "score", "category", "verdict", "status")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def findings(scan: Path, taxonomy: Taxonomy, labels: Mapping[str, Label] | None 
     Raises:
         DataError: no scan, or no row has a label.
     """
-    rows = list(iterate_parts(scan / ROWS, COLUMNS))
+    rows = list(iterate_parts(scan / ROWS, READ))
     if not rows:
         raise DataError(f"{scan}: holds no rows of a scan; give the folder that `safevlm scan --out` wrote")
     flagged = [row for row in rows if _flagged(row)]

@@ -15,7 +15,7 @@ from PIL import Image
 from safevlm import Taxonomy
 from safevlm.cli import main
 from safevlm.errors import DataError
-from safevlm.evals.findings import Label, findings, read_labels, to_markdown
+from safevlm.evals.scan import Label, findings, read_labels, to_markdown
 
 TAXONOMY = Taxonomy.preset("safevlm")
 RISKY = TAXONOMY.risky_categories[0]

@@ -22,15 +22,15 @@ from .families import Family, family_of
 from .families.timm import TimmConfig
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
+from .load_timm import is_timm
+from .load_tower import tower_of
 from .placement import on_cpu
 from .processors import check_parts, complete, load_processor
 from .prompt_table import PromptTable
 from .quantized import check_unquantized, skip_tower
 from .render import Renderer
-from .timm_tower import is_timm
 from .tower import TowerPass, VisionTower
 from .tower_files import weight_map
-from .towers import tower_of
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import base64
 import json
 
 import pytest
-from safevlm.training.table import IGNORED, Needs, read_table
 
 from safevlm import Taxonomy
 from safevlm.errors import DataError
+from safevlm.labelled.table import Needs, read_table
+from safevlm.types import IGNORED
 from tests.training.builders import png, shade, write_jsonl, write_parquet
 
 TAXONOMY = Taxonomy.preset("safevlm")

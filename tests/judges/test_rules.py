@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safevlm.evals.judges import Judgement, judge, normalise
+from safevlm.judges import Judgement, judge, normalise
 from safevlm.policy import REFUSAL
 
 _SPEC = importlib.util.spec_from_file_location(

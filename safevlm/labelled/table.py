@@ -16,36 +16,40 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 
 from safevlm.data import read_image
 from safevlm.errors import DataError, ImageError
 from safevlm.taxonomy import Taxonomy
+from safevlm.types import IGNORED
 
 from .columns import label_name
 from .formats import read_rows
 from .images import read_value
 from .marks import with_marked_images
-from .ranks import Ranks
 from .raw import SPLITS, BadRowError, RawRow
 from .tally import Tally
 
 LOGGER = logging.getLogger(__name__)
-IGNORED = -100
-"""Label that the loss leaves out, as in PyTorch."""
+
+Decoded: TypeAlias = "list[tuple[str, str]]"
+"""Per image the hash of its bytes and why it cannot be read, one of them empty."""
+Share: TypeAlias = "Callable[[Sequence[bytes | Path], Callable[[Sequence[bytes | Path]], Decoded]], Decoded]"
+"""Applies a function to all images, in order, and may split the work among processes."""
+
 SHOWN = 20
 """Bad rows that an error message lists; the log has them all."""
 DECODERS = 4
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelledRow:
     """One checked example.
 
     Args:
@@ -85,8 +89,8 @@ def read_table(
     *,
     needs: Needs | None = None,
     skip_bad: bool = False,
-    ranks: Ranks | None = None,
-) -> list[Row]:
+    share: Share | None = None,
+) -> list[LabelledRow]:
     """Read and check every row of a table.
 
     Args:
@@ -94,19 +98,20 @@ def read_table(
         taxonomy: the names that labels may have.
         needs: what every row must have; an image when None.
         skip_bad: log and drop bad rows instead of raising.
-        ranks: the processes that read this table together, each of which decodes its share of the images.
+        share: splits the decoding of images among processes that read this table together; None: this one
+            decodes all.
 
     Raises:
         DataError: bad rows (file, row, column and reason of each), no row at all, or none that is good.
     """
     path = Path(path)
     check = _Checker(path if path.is_dir() else path.parent, taxonomy, needs or Needs())
-    rows: list[Row] = []
+    rows: list[LabelledRow] = []
     bad: list[str] = []
     tally = Tally()
     found = [check(raw) for raw in with_marked_images(tally.count(read_rows(path, taxonomy)))]
-    for checked in _with_keys(found, ranks or Ranks()):
-        if isinstance(checked, Row):
+    for checked in _with_keys(found, share or _all_here):
+        if isinstance(checked, LabelledRow):
             rows.append(checked)
         else:
             bad.append(checked)
@@ -133,7 +138,7 @@ class _Checker:
     def __init__(self, folder: Path, taxonomy: Taxonomy, needs: Needs) -> None:
         self.folder, self.taxonomy, self.needs = folder.resolve(), taxonomy, needs
 
-    def __call__(self, raw: RawRow) -> Row | str:
+    def __call__(self, raw: RawRow) -> LabelledRow | str:
         where = f"{raw.file}: row {raw.number}"
         try:
             if raw.error is not None:
@@ -142,7 +147,7 @@ class _Checker:
         except BadRowError as error:
             return f"{where}, column {error.column}: {error.reason}"
 
-    def _row(self, raw: RawRow, where: str) -> Row:
+    def _row(self, raw: RawRow, where: str) -> LabelledRow:
         values = raw.values
         prompt, response = self._text(values, "prompt"), self._text(values, "response")
         if self.needs.text:
@@ -155,7 +160,7 @@ class _Checker:
         if split and split not in SPLITS:
             raise BadRowError("split", f"is {split!r}; known are {', '.join(SPLITS)}")
         image = self._image(raw)
-        return Row(image, "", prompt, response, level, category, SPLITS.get(split, ""), where)
+        return LabelledRow(image, "", prompt, response, level, category, SPLITS.get(split, ""), where)
 
     def _text(self, values: dict[str, Any], column: str) -> str:
         value = values.get(column)
@@ -185,12 +190,12 @@ class _Checker:
         return image
 
 
-def _with_keys(checked: Sequence[Row | str], ranks: Ranks) -> list[Row | str]:
+def _with_keys(checked: Sequence[LabelledRow | str], share: Share) -> list[LabelledRow | str]:
     """The rows with the hashes of their images, each of which is decoded once, by one of the processes."""
-    images = [row.image for row in checked if isinstance(row, Row) and row.image is not None]
-    found = iter(ranks.share(images, _decode_all))
+    images = [row.image for row in checked if isinstance(row, LabelledRow) and row.image is not None]
+    found = iter(share(images, _decode_all))
 
-    def with_key(row: Row | str) -> Row | str:
+    def with_key(row: LabelledRow | str) -> LabelledRow | str:
         if isinstance(row, str) or row.image is None:
             return row
         key, error = next(found)
@@ -199,8 +204,12 @@ def _with_keys(checked: Sequence[Row | str], ranks: Ranks) -> list[Row | str]:
     return [with_key(row) for row in checked]
 
 
-def _decode_all(images: Sequence[bytes | Path]) -> list[tuple[str, str]]:
-    """Per image the hash of its bytes and why it cannot be read, one of them empty; in threads (decoding releases the GIL)."""
+def _all_here(images: Sequence[bytes | Path], decode: Callable[[Sequence[bytes | Path]], Decoded]) -> Decoded:
+    return decode(images)
+
+
+def _decode_all(images: Sequence[bytes | Path]) -> Decoded:
+    """Decode in threads; decoding releases the GIL."""
     with ThreadPoolExecutor(DECODERS) as pool:
         return list(pool.map(_decode, images))
 

@@ -7,10 +7,11 @@ import json
 
 import numpy as np
 import pytest
-from safevlm.training.table import IGNORED, Needs, read_table
 
 from safevlm import Taxonomy
 from safevlm.errors import DataError
+from safevlm.labelled.table import Needs, read_table
+from safevlm.types import IGNORED
 from tests.training.builders import png, rows, shade, write_jsonl, write_parquet
 
 TAXONOMY = Taxonomy.preset("safevlm")

@@ -30,16 +30,17 @@ from safevlm.backbone import (
     make_chat,
     with_hint,
 )
-from safevlm.card import model_card
 from safevlm.config import SafetyConfig
+from safevlm.model_card import model_card
 from safevlm.modules import SafetyModules, answer_losses
 from safevlm.policy import Decision, Policy
-from safevlm.request import Images, Request, open_requests
 from safevlm.scorer import RiskScorer
-from safevlm.streaming import stream_reply
-from safevlm.switch import Switch
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 from safevlm.viewing import ViewOutput, view_output
+
+from .request import Images, Request, open_requests
+from .streaming import stream_reply
+from .switch import Switch
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         """Fresh, untrained safety modules on a backbone; sizes that depend on it are filled in."""
         tower, table = backbone.tower, backbone.prompt_table
         bound = binding.bind(config, tower, name=backbone.name, model_type=backbone.model_type, table=table)
-        modules = binding.build_modules(bound).to(**binding.beside(tower, safety_dtype))
+        modules = binding.build_modules(bound).to(**binding.module_device_and_dtype(tower, safety_dtype))
         return cls(backbone, bound, safety=modules, policy=policy)
 
     @classmethod
@@ -123,13 +124,15 @@ class SafeVLM(nn.Module, ModelHubMixin):
         config = checkpoint.load_config(folder)
         if not isinstance(backbone, Backbone):
             backbone = load_backbone(
-                binding.place_of(config, backbone), hub=hub.without_revision, **backbone_kwargs
+                binding.backbone_location(config, backbone), hub=hub.without_revision, **backbone_kwargs
             )
         binding.check_tower(config, backbone.tower, folder)
         binding.check_prompt_table(config, backbone.prompt_table, folder / checkpoint.CONFIG)
         if config.has_lora:
             checkpoint.load_lora(folder, backbone.model, language_linears(backbone.model))
-        modules = binding.load_modules(folder, config, **binding.beside(backbone.tower, safety_dtype))
+        modules = binding.load_modules(
+            folder, config, **binding.module_device_and_dtype(backbone.tower, safety_dtype)
+        )
         guard = cls(backbone, config, safety=modules, policy=policy)
         guard.scorer.name, guard.scorer.hub = str(name), hub.without_revision
         return guard

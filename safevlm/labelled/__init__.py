@@ -1,0 +1,5 @@
+"""Rows with labels: tables of several formats -> checked rows, the same for training, calibration and evaluation."""
+
+from .table import LabelledRow, Needs, read_table
+
+__all__ = ["LabelledRow", "Needs", "read_table"]

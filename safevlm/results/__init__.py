@@ -1,0 +1,1 @@
+"""What a scan leaves behind: the schema of its rows, and the part files that hold them."""

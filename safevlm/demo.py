@@ -13,7 +13,7 @@ from safevlm.checkpoint import resolve
 from safevlm.data import FolderSource, decode_item
 from safevlm.errors import DataError
 from safevlm.evals import GuardResponder, OnProgress, Responder, Table, evaluate
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 from safevlm.policy import Policy
 from safevlm.report import Comparison, Finding, render_page
 from safevlm.scan import Loaded, ScanCounts, ScanSummary, scan

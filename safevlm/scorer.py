@@ -16,7 +16,6 @@ from safevlm.backbone import (
     HubOptions,
     PromptTable,
     TowerInputs,
-    TowerPass,
     Views,
     VisionTower,
     is_timm,
@@ -240,19 +239,8 @@ class RiskScorer:
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
         """Assess images that are preprocessed; the arguments of `assess`, one assessment per image."""
-        passed = self.tower(inputs, for_replay=False)
-        return self.assess_pass(passed, prompts, heatmap=heatmap, policy=policy)
-
-    def assess_pass(
-        self,
-        passed: TowerPass,
-        prompts: Sequence[str] | None = None,
-        *,
-        heatmap: Heatmap = False,
-        policy: Policy | None = None,
-    ) -> list[RiskAssessment]:
-        """Assess the images of one tower pass."""
-        return self.assess_views(self.project(passed.views), prompts, heatmap=heatmap, policy=policy)
+        views = self.project(self.tower(inputs, for_replay=False).views)
+        return self.assess_views(views, prompts, heatmap=heatmap, policy=policy)
 
     def assess_views(
         self,
@@ -281,10 +269,6 @@ class RiskScorer:
         for i, map_ in zip(asked, output.heatmaps(asked), strict=True):
             found[i] = replace(found[i], heatmap=map_)
         return found
-
-    def score(self, passed: TowerPass, prompts: Sequence[str] | None = None) -> ViewOutput:
-        """The folded modules on every view; one prompt per image, "" for none."""
-        return self.pool(self.project(passed.views), prompts)
 
     def project(self, views: Views) -> Views:
         """The views with the projector's hidden states for features: what costs most, and knows no prompt."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from safevlm.bench import Result, Setup
     from safevlm.demo import DemoResult
     from safevlm.evals import Table
-    from safevlm.guard.model import SafeVLM
+    from safevlm.guard import SafeVLM
     from safevlm.scan import ScanCounts, ScanSummary
 
 COLOURS = {Verdict.SAFE: "green", Verdict.UNSAFE: "red", Verdict.UNDECIDED: "yellow"}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from safevlm.guard import head_output
 from safevlm.viewing import ViewOutput
 
 from .datamodule import Batch, SafetyDataModule
@@ -48,7 +49,7 @@ class ClockedHeadTraining(HeadTraining):
         images = [image for image in batch["images"] if image is not None]
         tower = self.guard.backbone.tower
         passed = tower(tower.preprocess(images))
-        return [self.guard.head(passed, texts) for texts in prompts], list(range(len(images)))
+        return [head_output(self.guard, passed, texts) for texts in prompts], list(range(len(images)))
 
     def on_train_epoch_start(self) -> None:
         """Start the clock once the device is idle."""

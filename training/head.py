@@ -28,7 +28,7 @@ from safevlm.backbone import (
 from safevlm.binding import bind, build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError, CheckpointError, DataError
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM, answer_losses
 from safevlm.labelled.table import Needs
 from safevlm.modules import SafetyModules
 from safevlm.viewing import ViewOutput, view_output
@@ -222,7 +222,8 @@ class HeadTraining(Recipe):
     def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
         """L_LM of these rows through the frozen LLM, on cached features; (len(rows),) in nats per token."""
         assert self.guard is not None, "rows are drawn for the LLM where there is one"
-        return self.guard.answer_losses(
+        return answer_losses(
+            self.guard,
             [batch["images"][row] or STAND_IN for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],

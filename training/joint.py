@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from safevlm.backbone import language_linears
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM, answer_losses, head_output
 from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
@@ -172,11 +172,12 @@ class JointTraining(Recipe):
             return [], rows
         tower = self.guard.backbone.tower
         passed = tower(tower.preprocess([image for image in batch["images"] if image is not None]))
-        return [self.guard.head(passed, [texts[row] for row in rows]) for texts in prompts], rows
+        return [head_output(self.guard, passed, [texts[row] for row in rows]) for texts in prompts], rows
 
     def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
         """L_LM without hints: what the model says where no policy helps it."""
-        return self.guard.answer_losses(
+        return answer_losses(
+            self.guard,
             [batch["images"][row] for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],

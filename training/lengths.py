@@ -8,7 +8,7 @@ from collections.abc import Callable
 from safevlm.backbone import PromptLengths, make_chat, with_hint
 from safevlm.data import image_size
 from safevlm.errors import DataError
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 from safevlm.labelled.table import SHOWN, LabelledRow
 
 from .datamodule import SafetyDataModule

@@ -19,7 +19,7 @@ from safevlm import checkpoint
 from safevlm.backbone import load_backbone
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError, SafeVLMError, TrainingError
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 from safevlm.labelled.table import Needs
 from safevlm.model_card import model_card
 from safevlm.modules import LossParts, SafetyModules, safety_loss, total_loss

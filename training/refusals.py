@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 from safevlm.judges import Judgement, judge
 from safevlm.labelled.table import LabelledRow
 from safevlm.policy import Policy

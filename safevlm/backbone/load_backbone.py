@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, StoppingCriteria, TextIteratorStreamer
 from transformers import logging as transformers_logging
 
@@ -24,6 +24,7 @@ from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .load_timm import is_timm
 from .load_tower import tower_of
+from .placeholders import fill_placeholders
 from .placement import on_cpu
 from .processors import check_parts, complete, load_processor
 from .prompt_table import PromptTable
@@ -31,6 +32,9 @@ from .quantized import check_unquantized, skip_tower
 from .render import Renderer
 from .tower import TowerPass, VisionTower
 from .tower_files import weight_map
+
+if TYPE_CHECKING:
+    from .prompts import Inputs
 
 
 @dataclass(frozen=True)
@@ -96,16 +100,41 @@ class Backbone:
             for name, tensor in tensors.items()
         }
 
-    def replay(
-        self, passed: TowerPass, images: Sequence[int], counts: Sequence[int]
-    ) -> AbstractContextManager[None]:
-        """`VisionTower.replay` for prompts that have `counts` of these images each, in order."""
-        together = [count for count in counts for _ in range(count)]
-        used = [
-            self.family.rows_used(passed.rows[image], images_in_prompt=count)
-            for image, count in zip(images, together, strict=True)
-        ]
-        return self.tower.replay(passed, images, counts=counts, rows_used=used)
+    @contextmanager
+    def injected(
+        self,
+        inputs: Inputs,
+        *,
+        tokens: Tensor,
+        passed: TowerPass | None,
+        images: Sequence[int],
+        counts: Sequence[int],
+    ) -> Iterator[None]:
+        """Within the context the model, called with `inputs`, sees safety tokens and vision features of an earlier pass.
+
+        Args:
+            tokens: (num_tokens, text_dim), put in place where `inputs.token_mask` says; not used without a mask.
+            passed: the tower's pass; None: the model runs its tower itself.
+            images: which images of the pass the model will ask for, in order.
+            counts: how many of these each prompt has.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self.tower.lock)
+            if inputs.token_mask is not None:
+                stack.enter_context(fill_placeholders(self.input_embeddings, tokens, inputs.token_mask))
+            if passed is not None and len(images):
+                together = [count for count in counts for _ in range(count)]
+                used = [
+                    self.family.rows_used(passed.rows[image], images_in_prompt=count)
+                    for image, count in zip(images, together, strict=True)
+                ]
+                stack.enter_context(self.tower.replay(passed, images, counts=counts, rows_used=used))
+            yield
+
+    @property
+    def decoder_layers(self) -> tuple[nn.Module, ...]:
+        """The layers of the LLM, in the order in which they run."""
+        return self.family.decoder_layers(self.model)
 
     @property
     def text_dim(self) -> int:

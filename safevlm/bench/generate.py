@@ -12,7 +12,7 @@ from safevlm.backbone.bare import generate_bare
 from safevlm.backbone.shapes import random_llava
 from safevlm.config import SafetyConfig
 from safevlm.errors import SafeVLMError
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 from safevlm.types import Action
 
 from .measure import Timing, measure

@@ -9,7 +9,7 @@ import torch
 
 from safevlm.backbone.bare import BareTower
 from safevlm.backbone.shapes import random_tower
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 
 from .measure import measure
 from .memory import fitting, weight_bytes
@@ -62,6 +62,6 @@ def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[s
 
     @torch.no_grad()
     def folded() -> object:
-        return scorer.score(scorer.tower(prepared, for_replay=False))
+        return scorer.pool(scorer.project(scorer.tower(prepared, for_replay=False).views))
 
     return {BARE_TOWER: partial(tower, pixels), PLAIN: plain, FOLDED: folded}

@@ -13,7 +13,7 @@ from safevlm import checkpoint
 from safevlm.backbone import Backbone, load_backbone
 from safevlm.backbone.shapes import GUARD_SHAPES, SHAPES, LlavaShape, OnevisionShape, random_llava
 from safevlm.config import SafetyConfig
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
 

@@ -32,7 +32,7 @@ def chat(
 
     from safevlm import terminal
     from safevlm.data import read_image
-    from safevlm.guard.model import SafeVLM
+    from safevlm.guard import SafeVLM
 
     picture = read_image(image)
     model_ = SafeVLM.from_pretrained(

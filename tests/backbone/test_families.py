@@ -98,7 +98,10 @@ def test_tokens_change_the_answer_and_text_alone_passes(guard):
     out = guard(inputs[0], ["Hi"], ["Yes"])
     assert torch.isfinite(out.lm_losses).all()
     marked = encode(guard.backbone, [make_chat("Hi", 1)], inputs[0], safety_tokens=3)
-    with torch.no_grad(), guard._in_place(marked, None, [], []):
+    with (
+        torch.no_grad(),
+        guard.backbone.injected(marked, tokens=guard.safety.tokens.prompt, passed=None, images=[], counts=[]),
+    ):
         steered = guard.language_model(**marked.tensors).logits[0, -1]
     assert not torch.allclose(plain, steered)
     reply = guard.generate([None], ["Hello"], **GREEDY)[0]

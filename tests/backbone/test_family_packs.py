@@ -25,7 +25,9 @@ def first_layer(tower):
 def logits(guard, passed, images):
     chats = [make_chat(prompt, count) for prompt, count in zip(PROMPTS, COUNTS, strict=True)]
     inputs = encode(guard.backbone, chats, images, safety_tokens=3, answers=["Yes", "No", ""], passed=passed)
-    with guard._in_place(inputs, passed, range(len(images)), COUNTS):
+    with guard.backbone.injected(
+        inputs, tokens=guard.safety.tokens.prompt, passed=passed, images=range(len(images)), counts=COUNTS
+    ):
         return guard.language_model(**guard.backbone.on_device(inputs.tensors)).logits
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from safevlm.training import fill
-from safevlm.training import table as tables
 from safevlm.training.cache import FeatureCache, cache_identity
 from safevlm.training.fill import Filler
 from safevlm.training.ranks import Ranks
@@ -19,6 +18,7 @@ from safevlm.training.ranks import Ranks
 from safevlm import Taxonomy
 from safevlm.backbone import VisionTower, load_tower
 from safevlm.errors import DataError, ImageError
+from safevlm.labelled import table as tables
 from safevlm.labelled.table import Needs, read_table
 from tests.training.builders import rows, write_parquet
 
@@ -113,13 +113,13 @@ def test_images_are_decoded_by_one_process_each(tmp_path, counted):
     alone = read_table(path, TAXONOMY, skip_bad=True)
     decoded()
     first, second = in_processes(
-        2, tmp_path / "p", lambda ranks: read_table(path, TAXONOMY, skip_bad=True, ranks=ranks)
+        2, tmp_path / "p", lambda ranks: read_table(path, TAXONOMY, skip_bad=True, share=ranks.share)
     )
     assert decoded() == [5, 6]  # eleven rows whose columns are right
     assert first == second == alone
     assert len(alone) == 10
     errors = in_processes(
-        2, tmp_path / "e", lambda ranks: read_table(path, TAXONOMY, needs=Needs(), ranks=ranks)
+        2, tmp_path / "e", lambda ranks: read_table(path, TAXONOMY, needs=Needs(), share=ranks.share)
     )
     assert [type(error) for error in errors] == [DataError] * 2
     assert "row 4, column image" in str(errors[0]) == str(errors[1])

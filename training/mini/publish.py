@@ -12,7 +12,7 @@ from jsonargparse import auto_cli
 
 from safevlm.checkpoint import CONFIG, hashes
 from safevlm.config import SafetyConfig
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM
 
 LOGGER = logging.getLogger(__name__)
 BASE, STAGE1, STAGE2 = "safevlm-mini-base", "safevlm-mini-stage1", "safevlm-mini"

@@ -73,6 +73,16 @@ class Family:
         """The vision tower of a loaded model."""
         return model.get_submodule(self.tower)
 
+    def decoder(self, model: Any) -> nn.Module:
+        """The LLM's decoder of a loaded model, without its output layer; with LoRA layers where it has some."""
+        found: nn.Module = model.get_decoder()
+        return found
+
+    def decoder_layers(self, model: Any) -> tuple[nn.Module, ...]:
+        """The decoder's layers, in the order in which they run."""
+        layers: Any = self.decoder(model).layers
+        return tuple(layers)
+
     def build_tower(self, vision_config: Any) -> nn.Module:
         """A tower of the family's class, from its own part of the config."""
         tower: nn.Module = AutoModel.from_config(vision_config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -69,9 +68,6 @@ def scan(
     from safevlm.scan import scan as run_scan
     from safevlm.scan.boundary import contained
 
-    # read when transformers is imported, which a finished scan does without
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = ScanOptions(batch_size, workers, limit, sample, with_text, max_error_share, engine, ray_address)
     if resume and fresh:
         raise ValueError("--resume continues a scan, --fresh replaces it; give one of them")

@@ -13,14 +13,14 @@ def eval_mini(
     json: bool = False,
     markdown: bool = False,
 ) -> int:
-    """Measure the embedded model without and with its guard, on held-out data it renders itself.
+    """Evaluate the embedded model with and without its guard, on held-out rendered images.
 
     Args:
-        n: items per cell.
-        seed: of the rendered test scenes and of the draw among photographs.
-        photos: folder with photos64/ and prompts/; the columns that need photographs are empty without it.
-        json: print {row: {column: {value, low, high, n}}}.
-        markdown: print the README's table.
+        n: number of items per measurement.
+        seed: random seed of the rendered images and of the choice of photographs.
+        photos: folder with photos64/ and prompts/; without it the photographs' columns stay empty.
+        json: print JSON: {row: {column: {value, low, high, n}}}.
+        markdown: print the table of the README, in Markdown.
     """
     from safevlm import terminal
     from safevlm.demo import evaluate_mini

@@ -20,16 +20,16 @@ def eval_scan(
     kind: str = "label",
     json: bool = False,
 ) -> int:
-    """Count what scans found, and hold it against labels: precision, recall, kinds of false alarms.
+    """Count what scans flagged, and compare it with labels: precision, recall, AUROC, false positives.
 
     Args:
         scans: folders of finished scans.
-        labels: Parquet file of labelled images; rows are matched by the images' bytes.
-        model: the scans' model, whose levels the labels name.
-        level: its column of levels.
-        category: its column of categories.
-        kind: its column of finer kinds, by which false alarms are listed.
-        json: print {scan: {...}} instead of a Markdown table.
+        labels: Parquet file of labelled images, which are matched to rows by the images' bytes.
+        model: the model of the scans, which defines the names of levels and categories.
+        level: column of the labels with the risk level.
+        category: column of the labels with the risk category.
+        kind: column of the labels with a finer class, by which false positives are listed.
+        json: print JSON, {scan: {...}}, instead of a Markdown table.
     """
     from safevlm import checkpoint
     from safevlm.evals.scan import findings, read_labels, to_markdown

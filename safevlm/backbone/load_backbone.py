@@ -14,7 +14,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, StoppingCriteria, TextIteratorStreamer
-from transformers import logging as transformers_logging
 
 from safevlm.errors import BackboneError
 
@@ -230,12 +229,6 @@ class _StopWhen(StoppingCriteria):
 def stop_when(event: Event) -> StoppingCriteria:
     """Ends a generation at the first token after `event` is set."""
     return _StopWhen(event)
-
-
-def quiet() -> None:
-    """Keep transformers' notices and progress bars off the screen."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def load_model_type(name: str | Path, *, hub: HubOptions | None = None) -> str:

@@ -143,7 +143,7 @@ def _path(value: Any) -> str:
 
 def _small(data: bytes, root: ImageRoot, name: str) -> bytes:
     if len(data) > root.max_bytes:
-        raise ImageError(f"{name}: has {len(data):,} bytes, more than the limit of {root.max_bytes:,}")
+        raise ImageError(name, f"has {len(data):,} bytes, more than the limit of {root.max_bytes:,}")
     return data
 
 

@@ -85,16 +85,18 @@ class ImageRoot:
             with self._open(path) as file:
                 data = _limited(file, self.max_bytes + 1)
         except storage.failures() as error:
-            what = f"{shown(name)}: cannot be read ({storage.reason(error)})"
+            what = f"cannot be read ({storage.reason(error)})"
             if storage.may_pass(error):
-                raise ShardError(f"{what}; the storage fails, run the same command again later") from error
-            raise ImageError(f"{what}; check the path") from error
+                raise ShardError(
+                    f"{shown(name)}: {what}; the storage fails, run the same command again later"
+                ) from error
+            raise ImageError(shown(name), what, "check the path") from error
         return self._small(data, name)
 
     def _small(self, data: bytes, name: str) -> bytes:
         if len(data) > self.max_bytes:
             raise ImageError(
-                f"{shown(name)}: has more than {self.max_bytes:,} bytes, the limit; shrink the picture"
+                shown(name), f"has more than {self.max_bytes:,} bytes, the limit", "shrink the picture"
             )
         return data
 
@@ -136,14 +138,15 @@ class ImageRoot:
     def _inside(self, name: str) -> str:
         """The path to open; of a remote root relative to it."""
         if not name or "\0" in name:
-            raise ImageError(f"{shown(name)}: is no file name; correct it in the data")
+            raise ImageError(shown(name), "is no file name", "correct it in the data")
         raw = name.encode("utf-8", "surrogatepass")
         if len(raw) > MAX_PATH or max(map(len, raw.split(b"/"))) > MAX_PART:
-            raise ImageError(f"{shown(name)}: is longer than a path may be; correct it in the data")
+            raise ImageError(shown(name), "is longer than a path may be", "correct it in the data")
         if _URL.match(name):
             raise ImageError(
-                f"{shown(name)}: is a URL, and a scan fetches none that stands in data; "
-                "download the pictures first (img2dataset does) and scan what it wrote"
+                shown(name),
+                "is a URL, and a scan fetches none that stands in data",
+                "download the pictures first (img2dataset does) and scan what it wrote",
             )
         if storage.is_remote(self.url):
             path = posixpath.normpath(name)
@@ -153,7 +156,7 @@ class ImageRoot:
             outside = not path.startswith(self._real)
         if outside:
             raise ImageError(
-                f"{shown(name)}: leaves the folder {self.url} and was not read; copy the file into it"
+                shown(name), f"leaves the folder {self.url} and was not read", "copy the file into it"
             )
         return path
 

@@ -20,7 +20,7 @@ from safevlm.errors import ImageError
 )
 def test_an_image_error_composes_its_message_and_survives_pickling(fields, message):
     error = ImageError(*fields)
-    for same in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+    for same in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301
         assert str(same) == message
         assert (same.name, same.reason, same.remedy) == (*fields, "")[:3]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safevlm.data.image_root import shown
 from safevlm.data.inline import from_base64, from_data_url, is_base64, is_data_url, unwrapped
 from safevlm.errors import ImageError
+from safevlm.printable import shortened
 
 from .raw import BadRowError, is_empty
 
@@ -50,7 +50,7 @@ def read_value(value: Any, *, file: Path, folder: Path) -> bytes | Path | None:
     if _URL.match(value):
         raise BadRowError(
             "image",
-            f"{shown(value)!r} is a URL, and training fetches none; download the image, and name its file",
+            f"{shortened(value)!r} is a URL, and training fetches none; download the image, and name its file",
         )
     return _inside(file.parent / value, value, folder)
 
@@ -100,10 +100,10 @@ def _inside(path: Path, name: str, folder: Path) -> Path:
     try:
         path = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of symlinks, a NUL
-        raise BadRowError("image", f"{shown(name)!r} is no path ({error}); correct it") from error
+        raise BadRowError("image", f"{shortened(name)!r} is no path ({error}); correct it") from error
     if not path.is_relative_to(folder):
         raise BadRowError(
-            "image", f"{shown(name)!r} leads out of the table's folder {folder}; move it inside"
+            "image", f"{shortened(name)!r} leads out of the table's folder {folder}; move it inside"
         )
     return path
 

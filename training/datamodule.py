@@ -100,12 +100,14 @@ class SafetyDataModule(LightningDataModule):
 
     def read(self, taxonomy: Taxonomy, needs: Needs) -> None:
         """Check every row and split them; raises DataError with the bad rows."""
-        rows = read_table(self.table, taxonomy, needs=needs, skip_bad=self.skip_bad, share=self.ranks.share)
+        rows = read_table(
+            self.table, taxonomy, needs=needs, skip_bad=self.skip_bad, distribute=self.ranks.share
+        )
         self.train_rows, self.tune_rows = self._split(rows)
         self._check_labels()
         if self.clean is not None:
             found = read_table(
-                self.clean, taxonomy, needs=needs, skip_bad=self.skip_bad, share=self.ranks.share
+                self.clean, taxonomy, needs=needs, skip_bad=self.skip_bad, distribute=self.ranks.share
             )
             self.clean_rows = [_as_clean(row, taxonomy) for row in found if row.split in ("", "train")]
             if not self.clean_rows:

@@ -71,6 +71,13 @@ def single(value: Any) -> Any:
     return single(known)
 
 
+def first_of(value: Any) -> Any:
+    """The first value in lists of lists that is not empty; None without."""
+    if not isinstance(value, list | tuple):
+        return value
+    return next((found for part in value if not is_empty(found := first_of(part))), None)
+
+
 def names_image(value: Any) -> bool:
     """Whether a value, in whatever column, is an image or the name of one."""
     if isinstance(value, list | tuple):

@@ -52,11 +52,12 @@ def eval_scan(
     kind: str = "label",
     json: bool = False,
 ) -> int:
-    """Count what scans found, and hold it against labels: precision, recall, kinds of false alarms.
+    """Count what scans found, and compare it with labels: precision, recall, kinds of false alarms.
 
     Args:
         scans: folders of finished scans.
-        labels: Parquet file of labelled images; rows are matched by the images' bytes.
+        labels: table of labelled images (.parquet, .jsonl, .json or a folder, as for training); rows are matched
+            by the images' bytes.
         model: the scans' model, whose levels the labels name.
         level: its column of levels.
         category: its column of categories.
@@ -66,11 +67,11 @@ def eval_scan(
     from safevlm import checkpoint
     from safevlm.evals.scan import findings, read_labels, to_markdown
 
-    taxonomy = checkpoint.load_config(checkpoint.fetch(model)).taxonomy
     known = None
     if labels is not None:
-        known = read_labels(Path(labels), level=level, category=category, kind=kind)
-    table = {scan: findings(Path(scan), taxonomy, known) for scan in scans}
+        taxonomy = checkpoint.load_config(checkpoint.fetch(model)).taxonomy
+        known = read_labels(Path(labels), taxonomy, level=level, category=category, kind=kind)
+    table = {scan: findings(Path(scan), known) for scan in scans}
     if json:
         print(json_module.dumps({scan: found.to_dict() for scan, found in table.items()}, indent=2))
     else:

@@ -12,11 +12,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
+from safevlm.data.placeholders import count_placeholders, has_other_media, without_placeholders
 from safevlm.taxonomy import Taxonomy
 
 from .images import first_of, holds_image, names_image, single
 from .layout import Layout
-from .placeholders import count_placeholders, has_other_media, without_placeholders
 from .raw import AUTHORS, LABELS, BadRowError, RawRow, is_empty, whole_number
 from .turns import Exchange, read_exchange
 

@@ -110,7 +110,7 @@ def _parquet(path: Path, layout: Layout) -> Iterator[RawRow]:
 
 
 def _parquet_row(path: Path, number: int, batch: Any, index: int, others: set[str]) -> RawRow:
-    """`others`: columns that are looked at for images and labels in the wrong place; what they hold may be broken."""
+    """`others`: columns that are looked at for images and labels that belong elsewhere; what they hold may be broken."""
     values: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
@@ -123,7 +123,7 @@ def _parquet_row(path: Path, number: int, batch: Any, index: int, others: set[st
 
 
 def _may_be_misplaced(kind: Any) -> bool:
-    """Whether a Parquet column of a type can hold images or labels in the wrong place, which makes a row bad."""
+    """Whether a Parquet column of a type can hold images or labels that belong into another column, which makes a row bad."""
     from pyarrow import types
 
     if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind):

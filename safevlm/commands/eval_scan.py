@@ -24,7 +24,8 @@ def eval_scan(
 
     Args:
         scans: folders of finished scans.
-        labels: Parquet file of labelled images, which are matched to rows by the images' bytes.
+        labels: table of labelled images (.parquet, .jsonl, .json or a folder, as for training), which are matched to
+            rows by the images' bytes.
         model: the model of the scans, which defines the names of levels and categories.
         level: column of the labels with the risk level.
         category: column of the labels with the risk category.
@@ -34,11 +35,11 @@ def eval_scan(
     from safevlm import checkpoint
     from safevlm.evals.scan import findings, read_labels, to_markdown
 
-    taxonomy = checkpoint.load_config(checkpoint.fetch(model)).taxonomy
     known = None
     if labels is not None:
-        known = read_labels(Path(labels), level=level, category=category, kind=kind)
-    table = {scan: findings(Path(scan), taxonomy, known) for scan in scans}
+        taxonomy = checkpoint.load_config(checkpoint.fetch(model)).taxonomy
+        known = read_labels(Path(labels), taxonomy, level=level, category=category, kind=kind)
+    table = {scan: findings(Path(scan), known) for scan in scans}
     if json:
         print(json_module.dumps({scan: found.to_dict() for scan, found in table.items()}, indent=2))
     else:

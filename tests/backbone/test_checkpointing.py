@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safevlm.training.joint import inject_lora, unfreeze_lora
-from safevlm.training.options import Lora
+from safevlm.training.lora import Lora, inject_lora, unfreeze_lora
 
 from safevlm import SafeVLM
 from safevlm.backbone import checkpointed_layers

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from safevlm.training.datamodule import SafetyDataModule, _EpochSampler
+from safevlm.training.datamodule import SafetyDataModule
+from safevlm.training.sampler import EpochSampler
 
 from safevlm import Taxonomy
 from safevlm.errors import DataError
@@ -20,7 +21,9 @@ def module(table, **options):
 
 
 def order(made, epoch, **options):
-    sampler = _EpochSampler(made.train_rows, made._order, **({"rank": 0, "world": 1, "seed": 0} | options))
+    sampler = EpochSampler(
+        made.train_rows, made.epoch_order, **({"rank": 0, "world": 1, "seed": 0} | options)
+    )
     sampler.set_epoch(epoch)
     return sampler, list(sampler)
 

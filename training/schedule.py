@@ -19,9 +19,7 @@ LOGGER = logging.getLogger(__name__)
 
 def batches_per_epoch(trainer: Trainer, batches: int) -> int:
     """Batches of an epoch in each process, by `trainer.limit_train_batches`; `batches` is their number without it."""
-    limit: Any = trainer.limit_train_batches  # None in a trainer that is not connected yet
-    if limit is None:
-        return batches
+    limit = trainer.limit_train_batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, StoppingCriteria, TextIteratorStreamer
 from transformers import logging as transformers_logging
 
@@ -82,6 +82,11 @@ class Backbone:
     def input_embeddings(self) -> Any:
         """The LLM's input embedding module."""
         return self.model.get_input_embeddings()
+
+    @property
+    def decoder_layers(self) -> list[nn.Module]:
+        """The text decoder's layers, in the order in which they run; raises BackboneError where it has none."""
+        return self.family.decoder_layers(self.model)
 
     @property
     def prompt_table(self) -> PromptTable:

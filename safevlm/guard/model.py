@@ -333,7 +333,9 @@ class SafeVLM(nn.Module, ModelHubMixin):
             chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
         tokens = self.config.num_tokens
         inputs = encode(self.backbone, chats, given, safety_tokens=tokens, answers=answers, passed=passed)
-        recomputed = checkpointed_layers(self.language_model) if gradient_checkpointing else nullcontext()
+        recomputed = (
+            checkpointed_layers(self.backbone.decoder_layers) if gradient_checkpointing else nullcontext()
+        )
         with recomputed, self._in_place(inputs, passed, range(len(given)), [1] * len(given)):
             logits = self.language_model(**self.backbone.on_device(inputs.tensors), use_cache=False).logits
         assert inputs.labels is not None  # answers were given

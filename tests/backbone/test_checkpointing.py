@@ -78,7 +78,7 @@ def test_losses_and_gradients_are_the_same_and_less_is_kept(guard):
 
 def test_layers_run_in_eval_mode_and_are_left_so_after_an_error(guard):
     seen = []
-    layers = list(guard.language_model.get_decoder().layers)
+    layers = guard.backbone.decoder_layers
     before = modes(guard.language_model)
 
     def look(part, args, kwargs):
@@ -101,13 +101,9 @@ def test_a_model_that_checkpoints_already_goes_on_so(guard):
     assert modes(model) == before
 
 
-def test_a_model_without_such_layers_is_refused():
-    class Plain(torch.nn.Module):
-        def get_decoder(self):
-            return torch.nn.Linear(1, 1)
-
+def test_layers_of_another_kind_are_refused():
     with (
         pytest.raises(BackboneError, match="train without gradient_checkpointing"),
-        checkpointed_layers(Plain()),
+        checkpointed_layers([torch.nn.Linear(1, 1)]),
     ):
         pass

@@ -73,6 +73,23 @@ class Family:
         """The vision tower of a loaded model."""
         return model.get_submodule(self.tower)
 
+    def decoder_layers(self, model: Any) -> list[nn.Module]:
+        """The layers of the model's text decoder, in the order in which they run.
+
+        Args:
+            model: a loaded model of the family, with LoRA layers or without.
+
+        Raises:
+            BackboneError: the decoder has no list of layers.
+        """
+        layers = getattr(model.get_decoder(), "layers", None)
+        if not isinstance(layers, nn.ModuleList):
+            raise BackboneError(
+                f"{type(model).__name__}: its text decoder has no list of layers; load the model with a released "
+                "version of transformers, whose class has one"
+            )
+        return list(layers)
+
     def build_tower(self, vision_config: Any) -> nn.Module:
         """A tower of the family's class, from its own part of the config."""
         tower: nn.Module = AutoModel.from_config(vision_config)

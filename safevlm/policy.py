@@ -11,7 +11,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from safevlm.errors import brief
@@ -129,7 +128,7 @@ class Policy:
         """The paper's own inference: every risky level gets a hint, none a fixed refusal."""
         return cls(taxonomy, actions=dict.fromkeys(taxonomy.risky_levels, Action.HINT))
 
-    def assess(self, risk: Risk, heatmap: np.ndarray | None = None) -> RiskAssessment:
+    def assess(self, risk: Risk) -> RiskAssessment:
         """Add level, category and verdict to a risk.
 
         A score that is missing, or any number that is not a probability, makes it undecided.
@@ -155,7 +154,6 @@ class Policy:
             level=level,
             category=category if unsafe else self.taxonomy.clean,
             verdict=Verdict.UNSAFE if unsafe else Verdict.SAFE,
-            heatmap=heatmap,
         )
 
     def _shares(self, score: float, probabilities: Mapping[str, float]) -> dict[str, float]:

@@ -28,10 +28,10 @@ from safevlm.backbone import (
 from safevlm.binding import bind, build_modules, check_prompt_table, check_tower, load_modules
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError, CheckpointError, DataError
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM, lm_losses
 from safevlm.labelled.table import Needs
 from safevlm.modules import SafetyModules
-from safevlm.viewing import ViewOutput, view_output
+from safevlm.viewing import ViewOutput, head_output
 
 from .cache import FeatureCache, cache_identity
 from .datamodule import Batch
@@ -194,15 +194,7 @@ class HeadTraining(Recipe):
         """The head on cached features; every row has an image."""
         views = self.features.read(batch["keys"], channels=self.tower.dim)
         outputs = [
-            view_output(
-                self.safety,
-                views,
-                like=self.safety.projector.last.weight,
-                pool_grid=self.config.pool_grid,
-                table=self.prompt_table,
-                prompts=texts,
-            )
-            for texts in prompts
+            head_output(self.safety, views, table=self.prompt_table, prompts=texts) for texts in prompts
         ]
         return outputs, list(range(len(batch["keys"])))
 
@@ -222,7 +214,9 @@ class HeadTraining(Recipe):
     def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
         """L_LM of these rows through the frozen LLM, on cached features; (len(rows),) in nats per token."""
         assert self.guard is not None, "rows are drawn for the LLM where there is one"
-        return self.guard.answer_losses(
+        return lm_losses(
+            self.guard.backbone,
+            self.safety,
             [batch["images"][row] or STAND_IN for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from safevlm.backbone import language_linears
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError
-from safevlm.guard.model import SafeVLM
+from safevlm.guard import SafeVLM, lm_losses
 from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
-from safevlm.viewing import ViewOutput
+from safevlm.viewing import ViewOutput, head_output
 
 from .datamodule import Batch
 from .lengths import check_lengths
@@ -172,11 +172,18 @@ class JointTraining(Recipe):
             return [], rows
         tower = self.guard.backbone.tower
         passed = tower(tower.preprocess([image for image in batch["images"] if image is not None]))
-        return [self.guard.head(passed, [texts[row] for row in rows]) for texts in prompts], rows
+        table = self.guard.backbone.prompt_table
+        outputs = [
+            head_output(self.safety, passed.views, table=table, prompts=[texts[row] for row in rows])
+            for texts in prompts
+        ]
+        return outputs, rows
 
     def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
         """L_LM without hints: what the model says where no policy helps it."""
-        return self.guard.answer_losses(
+        return lm_losses(
+            self.guard.backbone,
+            self.safety,
             [batch["images"][row] for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],

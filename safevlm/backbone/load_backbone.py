@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ from .processors import check_parts, complete, load_processor
 from .prompt_table import PromptTable
 from .quantized import check_unquantized, skip_tower
 from .render import Renderer
-from .tower import TowerPass, VisionTower
+from .tower import VisionTower
 from .tower_files import weight_map
 
 
@@ -100,17 +99,6 @@ class Backbone:
             name: tensor.to(device, dtype if tensor.is_floating_point() else None)
             for name, tensor in tensors.items()
         }
-
-    def replay(
-        self, passed: TowerPass, images: Sequence[int], counts: Sequence[int]
-    ) -> AbstractContextManager[None]:
-        """`VisionTower.replay` for prompts that have `counts` of these images each, in order."""
-        together = [count for count in counts for _ in range(count)]
-        used = [
-            self.family.rows_used(passed.rows[image], images_in_prompt=count)
-            for image, count in zip(images, together, strict=True)
-        ]
-        return self.tower.replay(passed, images, counts=counts, rows_used=used)
 
     @property
     def text_dim(self) -> int:

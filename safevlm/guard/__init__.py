@@ -1,5 +1,6 @@
 """The guard: backbone + scorer + policy, so that an answer respects the risk of what is asked."""
 
-from .model import SafetyOutput, SafeVLM
+from .losses import SafetyOutput, lm_losses
+from .model import SafeVLM
 
-__all__ = ["SafeVLM", "SafetyOutput"]
+__all__ = ["SafeVLM", "SafetyOutput", "lm_losses"]

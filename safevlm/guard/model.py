@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,53 +11,21 @@ from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from safevlm import binding, checkpoint
-from safevlm.backbone import (
-    Backbone,
-    HubOptions,
-    Inputs,
-    TowerPass,
-    answer_texts,
-    checkpointed_layers,
-    encode,
-    fill_placeholders,
-    language_linears,
-    last_user_text,
-    load_backbone,
-    make_chat,
-    with_hint,
-)
+from safevlm.backbone import Backbone, HubOptions, TowerPass, language_linears, load_backbone
 from safevlm.config import SafetyConfig
 from safevlm.model_card import model_card
-from safevlm.modules import SafetyModules, answer_losses
-from safevlm.policy import Decision, Policy
+from safevlm.modules import SafetyModules
+from safevlm.policy import Policy
 from safevlm.scorer import RiskScorer
-from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
-from safevlm.viewing import ViewOutput, view_output
+from safevlm.types import Chat, ImageLike, RiskAssessment, SafeReply
 
-from .request import Images, Request, open_requests
+from .losses import SafetyOutput, training_output
+from .request import Images, answer_requests, assess_requests, images_of, open_requests
 from .streaming import stream_reply
 from .switch import Switch
-
-
-@dataclass(frozen=True)
-class SafetyOutput:
-    """What a training step needs.
-
-    Args:
-        lm_losses: (B,) mean cross-entropy of each answer's tokens, in nats.
-        head: of each row that has an image, in order; None where no row has one.
-    """
-
-    lm_losses: Tensor
-    head: ViewOutput | None
-
-    @property
-    def lm_loss(self) -> Tensor:
-        """Mean over the answers, each counting the same whatever its length."""
-        return self.lm_losses.mean()
 
 
 class SafeVLM(nn.Module, ModelHubMixin):
@@ -69,7 +36,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
     """
 
     def __init__(
-        self, backbone: Backbone, config: SafetyConfig, *, safety: SafetyModules, policy: Policy | None = None
+        self,
+        backbone: Backbone,
+        config: SafetyConfig,
+        *,
+        safety: SafetyModules,
+        policy: Policy | None = None,
+        name: str = "",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -77,7 +50,12 @@ class SafeVLM(nn.Module, ModelHubMixin):
         self.config = config
         self.safety = safety.eval()
         self.scorer = RiskScorer(
-            backbone.tower, self.safety, config=config, policy=policy, prompt_table=backbone.prompt_table
+            backbone.tower,
+            self.safety,
+            config=config,
+            policy=policy,
+            prompt_table=backbone.prompt_table,
+            name=name,
         )
         self._enabled = Switch(backbone.tower, around=partial(checkpoint.lora_disabled, backbone.model))
         self._tokens_enabled = Switch(backbone.tower)
@@ -133,9 +111,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         modules = binding.load_modules(
             folder, config, **binding.module_device_and_dtype(backbone.tower, safety_dtype)
         )
-        guard = cls(backbone, config, safety=modules, policy=policy)
-        guard.scorer.name, guard.scorer.hub = str(name), hub.without_revision
-        return guard
+        return cls(backbone, config, safety=modules, policy=policy, name=str(name))
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -235,25 +211,20 @@ class SafeVLM(nn.Module, ModelHubMixin):
         policy: Policy,
         generation_kwargs: Mapping[str, Any],
     ) -> list[SafeReply]:
-        requests, opened = open_requests(images, prompts)
-        tower = self.backbone.tower
+        requests = open_requests(images, prompts)
         passed: TowerPass | None = None
         if self._enabled:
-            passed = tower(tower.preprocess(opened)) if opened else None
-            self._assess_requests(requests, passed, policy)
+            if opened := [image.image for image in images_of(requests)]:
+                passed = self.backbone.tower(self.backbone.tower.preprocess(opened))
+            assess_requests(requests, self.scorer, passed=passed, policy=policy)
         elif bad := next((request.unreadable for request in requests if request.unreadable), ""):
             raise ValueError(f"the plain backbone cannot answer: {bad}")
-        running = [request for request in requests if request.decision.action is not Action.REFUSE]
-        texts = iter(self._answer(running, opened, passed, generation_kwargs) if running else [])
-        return [
-            SafeReply(
-                text=policy.refusal if request.decision.action is Action.REFUSE else next(texts),
-                assessment=request.assessment,
-                action=request.decision.action,
-                hint=request.decision.hint,
+        if running := [request for request in requests if not request.refused]:
+            tokens = self.safety.tokens.prompt if self._enabled and self._tokens_enabled else None
+            answer_requests(
+                running, self.backbone, tokens=tokens, passed=passed, generation_kwargs=generation_kwargs
             )
-            for request in requests
-        ]
+        return [request.reply(policy.refusal) for request in requests]
 
     def stream(
         self,
@@ -281,119 +252,14 @@ class SafeVLM(nn.Module, ModelHubMixin):
         head_prompts: Sequence[str] | None = None,
         gradient_checkpointing: bool = False,
     ) -> SafetyOutput:
-        """One training step's losses and logits: one prompt and answer per row, and an image or None.
-
-        Args:
-            images: RGB images.
-            hints: one per row, put before the prompt; an empty one leaves it as it is.
-            head_prompts: one per row, what the head reads; an empty one means the image alone, None the prompts.
-            gradient_checkpointing: as in `answer_losses`.
-        """
-        rows = [row for row, image in enumerate(images) if image is not None]
-        tower = self.backbone.tower
-        passed = tower(tower.preprocess([image for image in images if image is not None])) if rows else None
-        texts = prompts if head_prompts is None else head_prompts
-        head = None if passed is None else self.head(passed, [texts[row] for row in rows])
-        more: dict[str, Any] = {"passed": passed, "gradient_checkpointing": gradient_checkpointing}
-        losses = self.answer_losses(images, prompts, answers, hints=hints, **more)
-        return SafetyOutput(losses, head)
-
-    def head(self, passed: TowerPass, prompts: Sequence[str]) -> ViewOutput:
-        """The plain modules on a tower's pass, with gradients; one prompt per image, "" for none."""
-        return view_output(
+        """One training step's losses and logits; the arguments of `training_output`."""
+        return training_output(
+            self.backbone,
             self.safety,
-            passed.views,
-            like=self.safety.projector.last.weight,
-            pool_grid=self.config.pool_grid,
-            table=self.backbone.prompt_table,
-            prompts=prompts,
+            images,
+            prompts,
+            answers,
+            hints=hints,
+            head_prompts=head_prompts,
+            gradient_checkpointing=gradient_checkpointing,
         )
-
-    def answer_losses(
-        self,
-        images: Sequence[Image.Image | None],
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        *,
-        hints: Sequence[str] | None = None,
-        passed: TowerPass | None = None,
-        gradient_checkpointing: bool = False,
-    ) -> Tensor:
-        """The language model's part of `forward`: (B,) mean cross-entropy of each answer's tokens.
-
-        Args:
-            passed: the tower's pass over the images that are not None, where there is one already.
-            gradient_checkpointing: run the LLM's layers again in the backward pass, to save memory.
-        """
-        given = [image for image in images if image is not None]
-        if given and passed is None:
-            passed = self.backbone.tower(self.backbone.tower.preprocess(given))
-        chats = [make_chat(p, int(i is not None)) for p, i in zip(prompts, images, strict=True)]
-        if hints is not None:
-            chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
-        tokens = self.config.num_tokens
-        inputs = encode(self.backbone, chats, given, safety_tokens=tokens, answers=answers, passed=passed)
-        recomputed = (
-            checkpointed_layers(self.backbone.decoder_layers) if gradient_checkpointing else nullcontext()
-        )
-        with recomputed, self._in_place(inputs, passed, range(len(given)), [1] * len(given)):
-            logits = self.language_model(**self.backbone.on_device(inputs.tensors), use_cache=False).logits
-        assert inputs.labels is not None  # answers were given
-        return answer_losses(logits, inputs.labels)
-
-    def _assess_requests(self, requests: list[Request], passed: TowerPass | None, policy: Policy) -> None:
-        """Fill in assessment and decision of every request that has images."""
-        owners = [request for request in requests for _ in request.images]
-        found: list[RiskAssessment] = []
-        if passed is not None:
-            texts = [last_user_text(request.chat) for request in owners]
-            views = self.scorer.project(passed.views)
-            pairs = [self.scorer.assess_views(views, read, policy=policy) for read in (None, texts)]
-            found = [policy.riskiest(list(pair)) for pair in zip(*pairs, strict=True)]
-        for request in requests:
-            if request.unreadable:
-                request.assessment = policy.assess(Risk(None, reason=request.unreadable))
-                request.decision = Decision(Action.REFUSE)
-            elif request.images:
-                request.assessment = policy.riskiest([found[row] for row in request.images])
-                request.decision = policy.decide(request.assessment)
-
-    def _answer(
-        self,
-        requests: list[Request],
-        opened: Sequence[Image.Image],
-        passed: TowerPass | None,
-        generation_kwargs: Mapping[str, Any],
-    ) -> list[str]:
-        """Run the LLM once over these requests, on the vision features of their images."""
-        chats = [
-            with_hint(request.chat, request.decision.hint) if request.decision.hint else request.chat
-            for request in requests
-        ]
-        rows = [row for request in requests for row in request.images]
-        count = self.config.num_tokens if self._enabled and self._tokens_enabled else 0
-        given = [opened[row] for row in rows]
-        inputs = encode(self.backbone, chats, given, safety_tokens=count, passed=passed, rows=rows)
-        with self._in_place(inputs, passed, rows, [len(request.images) for request in requests]):
-            made = self.language_model.generate(
-                **self.backbone.on_device(inputs.tensors), **generation_kwargs
-            )
-        repeats = made.shape[0] // len(requests)
-        answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
-        return [text.strip() for text in answer_texts(self.backbone, answers, generation_kwargs)]
-
-    @contextmanager
-    def _in_place(
-        self, inputs: Inputs, passed: TowerPass | None, images: Sequence[int], counts: Sequence[int]
-    ) -> Iterator[None]:
-        """Within the context the backbone sees safety tokens and earlier features of `images`, `counts` per prompt."""
-        with ExitStack() as stack:
-            stack.enter_context(self.backbone.tower.lock)
-            if inputs.token_mask is not None:
-                tokens = self.safety.tokens.prompt
-                stack.enter_context(
-                    fill_placeholders(self.backbone.input_embeddings, tokens, inputs.token_mask)
-                )
-            if passed is not None and len(images):
-                stack.enter_context(self.backbone.replay(passed, images, counts))
-            yield

@@ -11,6 +11,7 @@ from safevlm import SafeVLM
 from safevlm.backbone import checkpointed_layers
 from safevlm.backbone.checkpointing import SWITCHES
 from safevlm.errors import BackboneError
+from safevlm.guard import lm_losses
 from tests.families import family_backbone
 from tests.tiny import picture, tiny_config
 
@@ -38,7 +39,7 @@ def step(guard, **options):
     torch.manual_seed(3)
     guard.zero_grad()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = guard.answer_losses(IMAGES, PROMPTS, ANSWERS, **options)
+        losses = lm_losses(guard.backbone, guard.safety, IMAGES, PROMPTS, ANSWERS, **options)
     losses.sum().backward()
     gradients = {name: p.grad.clone() for name, p in guard.named_parameters() if p.grad is not None}
     return losses.detach(), gradients, sum(kept)

@@ -12,6 +12,7 @@ from safevlm.training.head import HeadTraining
 from safevlm.training.options import Loss, Sizes
 
 from safevlm import Taxonomy
+from safevlm.guard import lm_losses
 from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.types import IGNORED
 from tests.training.builders import SIZES, rows, write_parquet
@@ -30,7 +31,7 @@ class Alone(HeadTraining):
 
     def answer_losses(self, batch, rows):
         chosen = ([batch[column][row] for row in rows] for column in ("images", "prompts", "responses"))
-        return self.guard.answer_losses(*chosen)
+        return lm_losses(self.guard.backbone, self.guard.safety, *chosen)
 
 
 def recipe(backbone, data, tmp_path, **options):
@@ -85,7 +86,9 @@ def test_the_language_loss_of_a_share_is_that_of_all_in_the_mean(backbone, tmp_p
     made = recipe(backbone, data, tmp_path)
     made.build()
     with torch.no_grad():
-        losses = made.guard.answer_losses(batch["images"], batch["prompts"], batch["responses"])
+        losses = lm_losses(
+            made.guard.backbone, made.guard.safety, batch["images"], batch["prompts"], batch["responses"]
+        )
         losses[3] = 0
         assert float(made._lm_loss(batch)) == pytest.approx(float(losses.sum()) / 16, rel=1e-4)
         made.lm_fraction = 0.25

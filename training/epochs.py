@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from safevlm.guard import head_output
-from safevlm.viewing import ViewOutput
+from safevlm.viewing import ViewOutput, head_output
 
 from .batch import Batch
 from .datamodule import SafetyDataModule
@@ -48,9 +47,11 @@ class ClockedHeadTraining(HeadTraining):
             return super().scores(batch, *prompts)
         assert self.guard is not None, "it is loaded in setup, as rows may go through the LLM"
         images = [image for image in batch["images"] if image is not None]
-        tower = self.guard.backbone.tower
-        passed = tower(tower.preprocess(images))
-        return [head_output(self.guard, passed, texts) for texts in prompts], list(range(len(images)))
+        views = self.tower(self.tower.preprocess(images)).views
+        outputs = [
+            head_output(self.safety, views, table=self.prompt_table, prompts=texts) for texts in prompts
+        ]
+        return outputs, list(range(len(images)))
 
     def on_train_epoch_start(self) -> None:
         """Start the clock once the device is idle."""

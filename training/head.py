@@ -19,10 +19,10 @@ from safevlm import checkpoint as checkpoints
 from safevlm.backbone import PromptTable, VisionTower, is_timm
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError, CheckpointError, DataError
-from safevlm.guard import SafeVLM, answer_losses
-from safevlm.labelled import Needs
+from safevlm.guard import SafeVLM, lm_losses
+from safevlm.labelled.table import Needs
 from safevlm.modules import SafetyModules
-from safevlm.viewing import ViewOutput, view_output
+from safevlm.viewing import ViewOutput, head_output
 
 from .base import TrainingStage
 from .batch import Batch
@@ -167,15 +167,7 @@ class HeadTraining(TrainingStage):
         """The head on cached features; every row has an image."""
         views = self.features.read(batch["keys"], channels=self.tower.dim)
         outputs = [
-            view_output(
-                self.safety,
-                views,
-                like=self.safety.projector.last.weight,
-                pool_grid=self.config.pool_grid,
-                table=self.prompt_table,
-                prompts=texts,
-            )
-            for texts in prompts
+            head_output(self.safety, views, table=self.prompt_table, prompts=texts) for texts in prompts
         ]
         return outputs, list(range(len(batch["keys"])))
 
@@ -195,8 +187,9 @@ class HeadTraining(TrainingStage):
     def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
         """L_LM of these rows through the frozen LLM, on cached features; (len(rows),) in nats per token."""
         assert self.guard is not None, "rows are selected for the LLM where there is one"
-        return answer_losses(
-            self.guard,
+        return lm_losses(
+            self.guard.backbone,
+            self.safety,
             [batch["images"][row] or STAND_IN for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],

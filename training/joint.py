@@ -15,11 +15,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from safevlm.config import SafetyConfig
-from safevlm.guard import SafeVLM, answer_losses, head_output
-from safevlm.labelled import LabelledRow, Needs
+from safevlm.guard import SafeVLM, lm_losses
+from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
-from safevlm.viewing import ViewOutput
+from safevlm.viewing import ViewOutput, head_output
 
 from .base import TrainingStage
 from .batch import Batch
@@ -170,12 +170,18 @@ class JointTraining(TrainingStage):
             return [], rows
         tower = self.guard.backbone.tower
         passed = tower(tower.preprocess([image for image in batch["images"] if image is not None]))
-        return [head_output(self.guard, passed, [texts[row] for row in rows]) for texts in prompts], rows
+        table = self.guard.backbone.prompt_table
+        outputs = [
+            head_output(self.safety, passed.views, table=table, prompts=[texts[row] for row in rows])
+            for texts in prompts
+        ]
+        return outputs, rows
 
     def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
         """L_LM without hints: what the model says where no policy helps it."""
-        return answer_losses(
-            self.guard,
+        return lm_losses(
+            self.guard.backbone,
+            self.safety,
             [batch["images"][row] for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],

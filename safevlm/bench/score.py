@@ -62,6 +62,6 @@ def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[s
 
     @torch.no_grad()
     def folded() -> object:
-        return scorer.pool(scorer.project(scorer.tower(prepared, for_replay=False).views))
+        return scorer.score(scorer.project(scorer.tower(prepared, for_replay=False).views))
 
     return {BARE_TOWER: partial(tower, pixels), PLAIN: plain, FOLDED: folded}

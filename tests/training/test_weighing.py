@@ -13,7 +13,7 @@ from safevlm.training.head import HeadTraining
 from safevlm.training.options import Loss, Sizes
 
 from safevlm import Taxonomy
-from safevlm.guard import answer_losses
+from safevlm.guard import lm_losses
 from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.types import IGNORED
 from tests.training.builders import SIZES, rows, write_parquet
@@ -32,7 +32,7 @@ class Alone(HeadTraining):
 
     def answer_losses(self, batch, rows):
         chosen = ([batch[column][row] for row in rows] for column in ("images", "prompts", "responses"))
-        return answer_losses(self.guard, *chosen)
+        return lm_losses(self.guard.backbone, self.guard.safety, *chosen)
 
 
 def recipe(backbone, data, tmp_path, **options):
@@ -87,7 +87,9 @@ def test_the_language_loss_of_a_share_is_that_of_all_in_the_mean(backbone, tmp_p
     made = recipe(backbone, data, tmp_path)
     made.build()
     with torch.no_grad():
-        losses = answer_losses(made.guard, batch["images"], batch["prompts"], batch["responses"])
+        losses = lm_losses(
+            made.guard.backbone, made.guard.safety, batch["images"], batch["prompts"], batch["responses"]
+        )
         losses[3] = 0
         assert float(made._lm_loss(batch)) == pytest.approx(float(losses.sum()) / 16, rel=1e-4)
         made.lm_fraction = 0.25

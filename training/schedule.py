@@ -20,8 +20,6 @@ LOGGER = logging.getLogger(__name__)
 def batches_per_epoch(trainer: Trainer, batches: int) -> int:
     """Batches of an epoch in each process, by `trainer.limit_train_batches`; `batches` is their number without it."""
     limit = trainer.limit_train_batches
-    if limit is None:
-        return batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 

@@ -22,7 +22,7 @@ def eval_mini(
 
     Args:
         n: items per cell.
-        seed: of the rendered test scenes and of the draw among photographs.
+        seed: of the rendered test scenes and of the choice of photographs.
         photos: folder with photos64/ and prompts/; the columns that need photographs are empty without it.
         json: print {row: {column: {value, low, high, n}}}.
         markdown: print the README's table.

@@ -49,8 +49,8 @@ class TrainingStage(LightningModule):
     of `SafetyDataModule`, which does not know the stage.
 
     Args:
-        backbone: name, folder or hub id of the vision-language model.
-        checkpoint: folder of safety modules to continue. One of the two is given.
+        backbone: name, folder or hub id of the vision-language model; None: the checkpoint's own.
+        checkpoint: folder of safety modules to continue; None: fresh ones.
         output_dir: folder that the trained modules are written to.
         overwrite: whether output_dir may hold a checkpoint already.
         sizes: of fresh modules.

@@ -94,7 +94,7 @@ class JointTraining(TrainingStage):
 
     @property
     def safety(self) -> SafetyModules:
-        """The guard's modules."""
+        """The safety modules, inside the guard."""
         return self.guard.safety
 
     def build(self) -> None:

@@ -56,7 +56,7 @@ def load_guard(
     The modules are float32 beside a backbone of any dtype, since they are trained.
 
     Args:
-        backbone: name, folder or hub id; None: the checkpoint's own. One of the two is given.
+        backbone: name, folder or hub id; None: the checkpoint's own.
         checkpoint: folder of the modules to continue; None: fresh ones.
         sizes: of fresh modules.
         dtype: of the backbone: auto, float32, bfloat16 or float16.

@@ -84,8 +84,8 @@ class Loss:
 
     Args:
         weight: of the classification terms; 10 in the authors' code.
-        class_weights: "balanced" counts each class by n / (classes x its rows), of the rows that an epoch
-            draws; None counts each row alike.
+        class_weights: "balanced" counts each class by n / (classes x its rows), of the rows of an
+            epoch; None counts each row alike.
         prompt_probability: fraction of the rows whose prompt the head reads in training, in [0, 1]; the
             others are scored from the image alone, so that one head does both.
     """

@@ -5,7 +5,7 @@
 | image | a path, base64, or in Parquet bytes or `{bytes, path}` (Hugging Face). Empty: text alone |
 | prompt, response | text; may be missing where only the head is trained |
 | risk_level, risk_category | a name of the taxonomy; empty: a label that the loss leaves out |
-| split | train, tune (or validation, val, dev), test (left out); empty: drawn by the image's hash |
+| split | train, tune (or validation, val, dev), test (left out); empty: chosen by the image's hash |
 
 Paths are relative to the table's folder and stay inside it. Conversations (LLaVA's `conversations`, chat
 `messages`), the authors' numbers (`safe_type` 0-6, `safe_level` 0-3), folders of classes

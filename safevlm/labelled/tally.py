@@ -20,7 +20,7 @@ class Tally:
         self.unread: Counter[tuple[str, str]] = Counter()
 
     def count(self, rows: Iterable[RawRow]) -> Iterator[RawRow]:
-        """Pass rows through."""
+        """Count what rows have that is not used, and pass them on unchanged."""
         for row in rows:
             self.left_out.update(row.left_out)
             self.unread.update(row.unread)

@@ -211,6 +211,7 @@ def test_export_and_merge(capsys, images, tmp_path):
     assert (code, "nothing to keep" in out.err) == (1, True)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_scan_and_says_how_to_go_on(number, tmp_path):
     folder = tmp_path / "many"
@@ -238,6 +239,7 @@ def test_a_signal_ends_a_scan_and_says_how_to_go_on(number, tmp_path):
     assert not list(rows.glob(".part-*"))
 
 
+@pytest.mark.slow
 def test_demo_shows_and_writes_everything(capsys, tmp_path):
     code, out = run(capsys, "demo", "--out", tmp_path / "demo", "--images", 8)
     assert code == 0
@@ -261,6 +263,7 @@ def test_demo_removes_nothing_that_it_did_not_write(capsys, tmp_path):
     assert (tmp_path / "images" / "holiday.jpg").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_eval_mini_json_has_the_documented_form(capsys):
     code, out = run(capsys, "eval", "mini", "--json", "--n", 4)
     table = json.loads(out.out)

@@ -70,7 +70,7 @@ def scan(
 
     options = ScanOptions(batch_size, workers, limit, sample, with_text, max_error_share, engine, ray_address)
     if resume and fresh:
-        raise ValueError("--resume continues a scan and --fresh replaces it; give only one of them")
+        raise ValueError("--resume continues a scan, --fresh replaces it; give only one of them")
     if resume and not (Path(out) / LEDGER).exists():
         raise ValueError(f"--resume: {out} holds no scan; check the folder, or omit the flag")
     chosen = Checkpoint(model, backbone, read_policy(policy, model), device)

@@ -170,6 +170,7 @@ def test_scores_and_heatmaps_in_the_images_frame(guard):
         assert one.heatmap.min() >= 0
 
 
+@pytest.mark.training
 def test_training_lowers_the_loss_and_reload_gives_equal_scores(guard, tmp_path):
     image, other = picture(1, (20, 24)), picture(2, (40, 18))
     fresh = SafeVLM.attach(guard.backbone, tiny_config())

@@ -18,6 +18,7 @@ from tests.families import family_backbone
 from tests.tiny import picture
 from tests.training.builders import flags, png, rows, write_parquet
 
+pytestmark = pytest.mark.training
 SHAPES = [(16, 16), (40, 18), (20, 24), (16, 50)]
 """Width and height: one tile, several in a row or a column, one of a size of its own."""
 OPTIONS = {

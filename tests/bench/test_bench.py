@@ -31,6 +31,7 @@ from safevlm.bench.results import Cell
 from safevlm.bench.targets import TARGETS, Target, target_of
 from safevlm.cli import main
 
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 SECONDS = 0.02  # three rounds are run however little it is
 VARIANTS = {"score": 3, "pipeline": 2, "generate": 3, "head": 2, "guard": 2, "scan": 9}

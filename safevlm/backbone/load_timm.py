@@ -49,8 +49,8 @@ def load_timm_tower(
         ) from error
     config = timm_config(model)
     processor = timm_image_processor(model)
-    place = own if local else (model.pretrained_cfg.get("hf_hub_id") or "")
-    if not place:
+    location = own if local else (model.pretrained_cfg.get("hf_hub_id") or "")
+    if not location:
         raise BackboneError(
             f"timm has no weights of {own!r} on the hub; name some with their tag, such as {own}.<tag>: "
             f"{', '.join(timm.list_pretrained(own.split('.')[0] + '*')) or 'it has none'}"
@@ -59,7 +59,7 @@ def load_timm_tower(
     tower = _wrap(_prune(model, read, config), config, processor, read)
     wanted = tower.module.state_dict()
     with explain(name):
-        files = weight_map(place, hub)
+        files = weight_map(location, hub)
     sources = {key: key.removeprefix("model.") for key in wanted if key.removeprefix("model.") in files}
     check_complete(name, wanted, sources)
     tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=dtype)
@@ -87,7 +87,7 @@ def timm_image_processor(model: Any) -> Any:
         raise BackboneError(
             f"timm's data config asks for {height} x {width} px, interpolation {data['interpolation']!r} and "
             f"crop_mode {data['crop_mode']!r}; known are {', '.join(RESAMPLING)}, 'squash', and 'center' of "
-            "square pictures: give image_processor=..."
+            "square images: give image_processor=..."
         )
     scaled = [math.floor(edge / data["crop_pct"]) for edge in (height, width)]
     return CLIPImageProcessor(

@@ -18,8 +18,9 @@ from .families import Family, tower_family_of
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .layer import Layer, choose_layer, layers_read
-from .load_timm import is_timm, load_timm_tower, wrap_timm_tower
+from .load_timm import is_timm, load_timm_preprocessor, load_timm_tower, wrap_timm_tower
 from .placement import one_device, tower_dtype
+from .preprocessor import Preprocessor
 from .processors import load_processor
 from .tower import VisionTower
 from .tower_files import check_complete, read_tensors, weight_map
@@ -65,14 +66,36 @@ def load_tower(
     tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=kept_dtype)
     module.load_state_dict(tensors, strict=True, assign=True)
     module.to(device)
+    found = tower_of(
+        freeze(module), config, family, _load_image_processor(name, config, family, hub), layer=read
+    )
+    return _with_attention(found, attn_implementation)
+
+
+def load_preprocessor(name: str | Path, *, hub: HubOptions | None = None) -> Preprocessor:
+    """Load what makes a tower's inputs of images, in float32; no weights are read.
+
+    Args:
+        name: as in `load_tower`.
+
+    Raises:
+        BackboneError: the files are not found, the family is unknown, or the image processor is missing.
+    """
+    hub = hub or HubOptions()
+    if is_timm(name):
+        return load_timm_preprocessor(str(name))
+    config = load_config(name, hub)
+    family = tower_family_of(config)
+    return Preprocessor(family, _load_image_processor(name, config, family, hub))
+
+
+def _load_image_processor(name: str | Path, config: Any, family: Family, hub: HubOptions) -> Any:
     if family.alone:
         with explain(name):
-            processor = AutoImageProcessor.from_pretrained(name, **vars(hub))
-    else:
-        processor = load_processor(name, hub)
-        family.complete(processor, config)
-    found = tower_of(freeze(module), config, family, processor, layer=read)
-    return _with_attention(found, attn_implementation)
+            return AutoImageProcessor.from_pretrained(name, **vars(hub))
+    processor = load_processor(name, hub)
+    family.complete(processor, config)
+    return processor.image_processor
 
 
 def wrap_tower(module: nn.Module, image_processor: Any = None, *, layer: Layer = "auto") -> VisionTower:

@@ -18,7 +18,7 @@ from safevlm.printable import indented, printable
 from .options import MINI, read_policy
 
 if TYPE_CHECKING:
-    from safevlm.scan import ScanSummary
+    from safevlm.scan import Checkpoint, ScanOptions, ScanSummary
 
 
 def scan(
@@ -31,9 +31,9 @@ def scan(
     batch_size: int = 32,
     workers: int = 2,
     limit: int | None = None,
-    sample: float | None = None,
+    sample_fraction: float | None = None,
     with_text: bool = False,
-    max_error_share: float | None = None,
+    max_error_rate: float | None = None,
     resume: bool = False,
     fresh: bool = False,
     engine: str = "local",
@@ -51,9 +51,9 @@ def scan(
         batch_size: images per pass of the vision tower.
         workers: threads that decode images; with the engine ray, models that score at the same time.
         limit: scan only the first so many images.
-        sample: scan only this share of the images, such as 0.01; the same ones in every run.
+        sample_fraction: scan only this fraction of the samples, such as 0.01; the same ones in every run.
         with_text: score each image together with its caption or conversation.
-        max_error_share: stop once more than this share of the rows are errors, such as 0.2.
+        max_error_rate: stop once the fraction of rows that are errors is above this, such as 0.2.
         resume: insist on an earlier scan in `out`; without it one is continued or begun.
         fresh: replace an earlier scan in `out`.
         engine: local or ray.
@@ -63,28 +63,42 @@ def scan(
     Exit code 1 where a shard broke off, the scan stopped itself, or no image could be scored; 130
     where it was interrupted.
     """
-    from safevlm import terminal
-    from safevlm.data import open_source
-    from safevlm.scan import LEDGER, Checkpoint, ScanOptions
-    from safevlm.scan import scan as run_scan
-    from safevlm.scan.boundary import contained
+    from safevlm.scan import Checkpoint, ScanOptions
 
     # read when transformers is imported, which a finished scan does without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    options = ScanOptions(batch_size, workers, limit, sample, with_text, max_error_share, engine, ray_address)
+    options = ScanOptions(
+        batch_size, workers, limit, sample_fraction, with_text, max_error_rate, engine, ray_address
+    )
+    _check_flags(Path(out), resume=resume, fresh=fresh)
+    chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
+    return _scan(source, chosen, Path(out), options, fresh)
+
+
+def _check_flags(folder: Path, *, resume: bool, fresh: bool) -> None:
+    """Raise ValueError where `--resume` does not fit the folder or the other flag."""
+    from safevlm.scan import LEDGER
+
     if resume and fresh:
         raise ValueError("--resume continues a scan, --fresh replaces it; give one of them")
-    if resume and not (Path(out) / LEDGER).exists():
-        raise ValueError(f"--resume: {out} holds no scan; check the folder, or leave the flag out")
-    chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
-    folder = Path(out)
+    if resume and not (folder / LEDGER).exists():
+        raise ValueError(f"--resume: {folder} holds no scan; check the folder, or leave the flag out")
+
+
+def _scan(source: str, model: Checkpoint, folder: Path, options: ScanOptions, fresh: bool) -> int:
+    """Scan with a progress bar, write the report, show the summary; returns the exit code."""
+    from safevlm import terminal
+    from safevlm.data import open_source
+    from safevlm.scan import scan as run_scan
+    from safevlm.scan.boundary import contained
+
     try:
         with _terminable():
             with contained(source):
                 opened = open_source(source)
             with terminal.scan_progress() as advance:
-                summary = run_scan(opened, chosen, folder, options, fresh=fresh, on_progress=advance)
+                summary = run_scan(opened, model, folder, options, fresh=fresh, on_progress=advance)
                 report = _report(folder, summary)
     except KeyboardInterrupt:
         print(f"interrupted; finished shards are kept. {_go_on(folder, fresh)}", file=sys.stderr)

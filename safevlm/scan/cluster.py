@@ -22,7 +22,7 @@ from safevlm.scan.reader import ShardReader
 from safevlm.scan.worker import Preprocess, make_thumbnails, prepare, score
 
 DECODE_MEMORY = 2**29
-"""Bytes that a task needs: 64 MiB of encoded images, 192 MiB of pixels, and as much for the tower's inputs."""
+"""Bytes that a task needs: 64 MiB of encoded images, 192 + 48 MiB of pixels, and as much for the tower's inputs."""
 
 Column: TypeAlias = dict[str, np.ndarray]
 """A block of Ray Data: `work` -> (n,) object."""

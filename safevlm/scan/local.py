@@ -30,7 +30,8 @@ def run_local(
 
     Reading goes on across shards, so that the scorer never waits for a border. At most
     `workers` + 2 batches are read ahead and as many prepared ahead: encoded they take up to
-    64 MiB each, and a thread holds up to 192 MiB of pixels (or one image) while it prepares one.
+    64 MiB each, and a thread holds up to 192 MiB of pixels (or one image) while it prepares one;
+    of a batch up to 48 MiB of pixels are kept for thumbnails.
     Where the scan is interrupted, threads that are in the middle of a file are not waited for.
 
     Args:

@@ -31,7 +31,7 @@ MAX_HELD_PIXELS = 2**26
 """Pixels, decoded or scaled, that one thread holds before it preprocesses them: 2^26 * 3 bytes = 192 MiB."""
 
 MAX_KEPT_PIXELS = 2**24
-"""Decoded pixels that a batch keeps until it is scored, for thumbnails: 2^23 * 3 bytes = 24 MiB. Images beyond it
+"""Decoded pixels that a batch keeps until it is scored, for thumbnails: 2^24 * 3 bytes = 48 MiB. Images beyond it
 are scaled to a thumbnail's size when they are decoded, which costs time for each, and few of them are flagged."""
 
 THUMBNAIL_SIZE, THUMBNAIL_QUALITY = (192, 192), 70

@@ -20,6 +20,7 @@ from .families.timm import TimmConfig, TimmTower, check_timm, timm_config
 from .freeze import freeze
 from .hub import HubOptions, explain
 from .layer import Layer, choose_layer, layers_read
+from .preprocessor import Preprocessor
 from .tower import VisionTower
 from .tower_files import check_complete, read_tensors, weight_map
 
@@ -39,14 +40,7 @@ def load_timm_tower(
     """Load `timm:` and a name of timm, whose weights are on the hub, or a folder that timm wrote."""
     own = name.removeprefix(TIMM)
     local = Path(own).is_dir()
-    try:
-        with init_empty_weights(include_buffers=False):
-            model = check_timm(timm.create_model(f"local-dir:{own}" if local else own, num_classes=0))
-    except (RuntimeError, FileNotFoundError) as error:
-        raise BackboneError(
-            f"timm has no model {own!r}: {error}. List them with timm.list_models(pretrained=True), or give a "
-            "folder with config.json and model.safetensors"
-        ) from error
+    model = _create_empty(own, local)
     config = timm_config(model)
     processor = timm_image_processor(model)
     location = own if local else (model.pretrained_cfg.get("hf_hub_id") or "")
@@ -66,6 +60,24 @@ def load_timm_tower(
     tower.module.load_state_dict(tensors, strict=True, assign=True)
     tower.module.to(device)
     return tower
+
+
+def load_timm_preprocessor(name: str) -> Preprocessor:
+    """The preprocessing of what `load_timm_tower` loads; no weights are read."""
+    own = name.removeprefix(TIMM)
+    return Preprocessor(TOWERS["timm"], timm_image_processor(_create_empty(own, Path(own).is_dir())))
+
+
+def _create_empty(own: str, local: bool) -> Any:
+    """The model of a timm name or folder, without weights."""
+    try:
+        with init_empty_weights(include_buffers=False):
+            return check_timm(timm.create_model(f"local-dir:{own}" if local else own, num_classes=0))
+    except (RuntimeError, FileNotFoundError) as error:
+        raise BackboneError(
+            f"timm has no model {own!r}: {error}. List them with timm.list_models(pretrained=True), or give a "
+            "folder with config.json and model.safetensors"
+        ) from error
 
 
 def wrap_timm_tower(module: nn.Module, image_processor: Any = None, *, layer: Layer = "auto") -> VisionTower:

@@ -18,8 +18,9 @@ from .families import Family, tower_family_of
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .layer import Layer, choose_layer, layers_read
-from .load_timm import is_timm, load_timm_tower, wrap_timm_tower
+from .load_timm import is_timm, load_timm_preprocessor, load_timm_tower, wrap_timm_tower
 from .placement import one_device, tower_dtype
+from .preprocessor import Preprocessor
 from .processors import load_processor
 from .tower import VisionTower
 from .tower_files import check_complete, read_tensors, weight_map
@@ -58,9 +59,35 @@ def load_tower(
     family = tower_family_of(config)
     read = choose_layer(family, config, layer)
     module = _load_module(name, config, family, read, dtype=kept_dtype, device=device, hub=hub)
-    processor = _load_processor(name, config, family, hub)
+    processor = _load_image_processor(name, config, family, hub)
     found = tower_of(freeze(module), config, family, processor, layer=read)
     return _with_attention(found, attn_implementation)
+
+
+def load_preprocessor(name: str | Path, *, hub: HubOptions | None = None) -> Preprocessor:
+    """Load what makes a tower's inputs of images, in float32; no weights are read.
+
+    Args:
+        name: as in `load_tower`.
+
+    Raises:
+        BackboneError: the files are not found, the family is unknown, or the image processor is missing.
+    """
+    hub = hub or HubOptions()
+    if is_timm(name):
+        return load_timm_preprocessor(str(name))
+    config = load_config(name, hub)
+    family = tower_family_of(config)
+    return Preprocessor(family, _load_image_processor(name, config, family, hub))
+
+
+def _load_image_processor(name: str | Path, config: Any, family: Family, hub: HubOptions) -> Any:
+    if family.alone:
+        with explain(name):
+            return AutoImageProcessor.from_pretrained(name, **vars(hub))
+    processor = load_processor(name, hub)
+    family.complete(processor, config)
+    return processor.image_processor
 
 
 def _load_module(
@@ -83,16 +110,6 @@ def _load_module(
     tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=dtype)
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.to(device)
-
-
-def _load_processor(name: str | Path, config: Any, family: Family, hub: HubOptions) -> Any:
-    """The image processor of a tower alone; else the whole processor, completed from the config."""
-    if family.alone:
-        with explain(name):
-            return AutoImageProcessor.from_pretrained(name, **vars(hub))
-    processor = load_processor(name, hub)
-    family.complete(processor, config)
-    return processor
 
 
 def wrap_tower(module: nn.Module, image_processor: Any = None, *, layer: Layer = "auto") -> VisionTower:

@@ -78,22 +78,13 @@ def write_triage(
     if not overview.total:
         raise DataError(f"{rows_folder}: holds no rows; scan something first")
     listing = read_listing(rows_folder, overview, taxonomy)
-    style, script = resource("triage.css"), _script()
-    failures: Mapping[str, str] = summary.get("failures", {})  # a summary names some of the failed shards
     context = {
         "generation": generation,
-        "style": style,
-        "style_hash": csp_hash(style),
-        "script": script,
-        "script_hash": csp_hash(script),
         "source": _shown(source),
         "overview": overview,
         "levels": _bars(overview.counts["level"], taxonomy.levels),
         "categories": _bars(overview.counts["category"], taxonomy.category_names),
         "facts": [(name, _shown(value)) for name, value in _facts(overview, policy, summary)],
-        "interrupted": bool(summary.get("interrupted")),
-        "failed": max(len(failures), summary.get("shards", {}).get("failed", 0)),
-        "failures": [(_shown(name), _shown(why)) for name, why in islice(failures.items(), FAILURES)],
         "errors": [{name: _shown(value) for name, value in row.items()} for row in listing.errors],
         "rows_folder": rows_folder.name,
         "blocks": _blocks(
@@ -102,7 +93,23 @@ def write_triage(
             thumbnails_folder,
         ),
     }
-    return write_document(resource("triage.html"), out, context)
+    return write_document(resource("triage.html"), out, context | _assets() | _failures(summary))
+
+
+def _assets() -> dict[str, str]:
+    """Style and script of the page, with their hashes for its Content-Security-Policy."""
+    style, script = resource("triage.css"), _script()
+    return {"style": style, "style_hash": csp_hash(style), "script": script, "script_hash": csp_hash(script)}
+
+
+def _failures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page says of shards that broke off or are left; a summary names some of the failed ones."""
+    failures: Mapping[str, str] = summary.get("failures", {})
+    return {
+        "interrupted": bool(summary.get("interrupted")),
+        "failed": max(len(failures), summary.get("shards", {}).get("failed", 0)),
+        "failures": [(_shown(name), _shown(why)) for name, why in islice(failures.items(), FAILURES)],
+    }
 
 
 def generation_of(page: Path) -> str:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from safevlm.data import Item, ShardError, Source
+from safevlm.data import Item, ShardError, Source, decode_item
+from safevlm.errors import DataError, ImageError
 
 KINDS = ("folder", "wds", "parquet", "hf", "llava", "coco", "jsonl")
 """Every kind of source; all but `folder` carry texts."""
@@ -29,6 +30,14 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def decoded(item: Item) -> tuple[Image.Image | None, str]:
+    """The item's image, or why there is none."""
+    try:
+        return decode_item(item), ""
+    except (DataError, ImageError) as error:
+        return None, str(error)
 
 
 def make_source(

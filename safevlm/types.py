@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
 ImageLike: TypeAlias = "PILImage.Image | str | Path | bytes"
-"""A picture: an opened PIL image, a path on this machine, or the encoded bytes."""
+"""An image: an opened PIL image, a path on this machine, or the encoded bytes."""
 
 Chat: TypeAlias = "Sequence[Mapping[str, Any]]"
 """A conversation as chat templates take it: `[{"role": "user", "content": [{"type": "image"}, ...]}]`."""

@@ -37,7 +37,7 @@ def perceptual_hash(image: Image.Image) -> str:
     the time.
 
     Raises:
-        MissingExtraError: imagehash is not installed.
+        MissingExtraError: if imagehash is not installed.
     """
     try:
         import imagehash

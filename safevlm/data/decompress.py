@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 MAX_DICTIONARY = 1 << 27
 """The largest xz dictionary, in bytes, which is held in memory: 128 MiB; xz's strongest preset takes 64."""
 
-MAX_RATIO, ALWAYS_ALLOWED = 2000, 1 << 30
+MAX_EXPANSION, ALWAYS_ALLOWED = 2000, 1 << 30
 """The largest compression ratio, and the decompressed bytes that any file may have: gzip reaches 1,032, bzip2 millions."""
 
 _PIECE = 1 << 14
@@ -71,7 +71,7 @@ class DecompressReader:
         Raises:
             EOFError: the packed data is cut off.
             OSError, ValueError, zlib.error, lzma.LZMAError: it is damaged, takes too much memory, expands beyond
-                `MAX_RATIO`, or other bytes follow it.
+                `MAX_EXPANSION`, or other bytes follow it.
         """
         if self._at < len(self._ready):
             piece = self._ready[self._at : self._at + size]
@@ -114,8 +114,8 @@ class DecompressReader:
             self._packed = getattr(self._decoder, "unconsumed_tail", b"")  # zlib's; others keep it
             if unpacked:
                 self._made += len(unpacked)
-                if self._made > ALWAYS_ALLOWED + MAX_RATIO * self._taken:
-                    raise OSError(f"the compressed data swells more than {MAX_RATIO:,}-fold")
+                if self._made > ALWAYS_ALLOWED + MAX_EXPANSION * self._taken:
+                    raise OSError(f"the compressed data swells more than {MAX_EXPANSION:,}-fold")
                 return unpacked
             if ended and not self._decoder.eof:
                 raise EOFError("the compressed data is cut off")

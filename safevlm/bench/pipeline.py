@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 from safevlm.scan import Loaded, ScanOptions
 
+from .images import write_jpegs
 from .machine import cores
 from .measure import measure
 from .names import FROM_FILES, SCORING, TENSORS
-from .pictures import write_jpegs
 from .results import Result
 from .scan import from_tensors, whole
 from .setup import Setup

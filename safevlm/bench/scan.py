@@ -19,10 +19,10 @@ from safevlm.scan import Checkpoint, Loaded, Model, ScanOptions
 from safevlm.scan import scan as run_scan
 
 from .formats import write_formats, write_tars
+from .images import write_jpegs
 from .machine import cores
 from .measure import MIN_ROUNDS, Timing, measure
 from .names import FINISHED, START_UP, TENSORS, WHOLE_SCAN
-from .pictures import write_jpegs
 from .results import Result
 from .setup import MINI, Setup
 

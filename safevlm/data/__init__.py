@@ -1,4 +1,4 @@
-"""Bytes -> samples: one file per format."""
+"""Sources of images: folders, tars, Parquet, JSON and the Hugging Face Hub, one file per format."""
 
 from safevlm.data.folder import FolderSource
 from safevlm.data.image import image_size, prepared_pixels, read_image

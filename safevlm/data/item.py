@@ -1,4 +1,4 @@
-"""Item -> DecodedItem: an encoded image decoded, hashed, and never in the way of the next one."""
+"""Decodes and hashes one item of a source. An image that cannot be decoded is a result with an error, not an exception."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from safevlm.types import DecodedItem
 
 
 def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> DecodedItem:
-    """Decode an item's bytes. Safe to call from many threads.
+    """Decode and hash an item's image. Safe to call from many threads.
 
     Args:
         item: one image of a source.
         max_pixels: the largest width * height that is decoded.
 
     Returns:
-        A sample with the item's id, number, text and text error. An item without bytes, or with bytes that are
-        no picture, gives a sample with an error; where there are bytes there is a `sha256`.
+        A DecodedItem with the item's id, number, text and text error. If there are no bytes or they are not an
+        image, it has an `error` and no image. It has a `sha256` whenever there are bytes.
 
     Raises:
-        MissingExtraError: imagehash is not installed.
+        MissingExtraError: if imagehash is not installed.
     """
     image, error, digest, phash = None, item.error, "", ""
     if item.data is not None:
@@ -41,9 +41,9 @@ def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> DecodedItem:
 
 
 def _phash(image: Image.Image) -> str:
-    """The sign of 64 low frequencies, as 16 hex digits: near-duplicates differ in few bits.
+    """The perceptual hash (DCT, 64 bits) as 16 hex digits; near-duplicates differ in few bits.
 
-    Of the picture reduced by a whole factor, to 128 px or more on the short side: a third of the time.
+    The image is first reduced by a whole factor to 128 px or more on its short side, which takes a third of the time.
     """
     try:
         import imagehash

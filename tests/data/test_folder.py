@@ -132,7 +132,7 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
         FolderSource(tmp_path / "none").shards()
     with pytest.raises(DataError, match="is a file"):
         FolderSource(tmp_path / "file.txt").shards()
-    with pytest.raises(DataError, match=r"holds no pictures.*jpeg"):
+    with pytest.raises(DataError, match=r"holds no images.*jpeg"):
         FolderSource(tmp_path).shards()
 
 

@@ -21,7 +21,7 @@ MAX_UNSAFE, MAX_UNDECIDED = 160, 40
 
 
 class Recorder:
-    """Writes what runners score.
+    """Writes the batches that an engine scored.
 
     Batches come in the shards' order; those of one shard follow each other. The part files of a
     shard are renamed into place, then the ledger takes its entry and its scores in one

@@ -294,7 +294,7 @@ def test_fresh_removes_only_what_a_scan_wrote(
 
 def test_an_empty_source(model: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         scan(FolderSource(tmp_path / "empty"), model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

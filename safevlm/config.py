@@ -1,4 +1,4 @@
-"""SafetyConfig: what a checkpoint says of itself. A frozen dataclass <-> JSON, versioned."""
+"""SafetyConfig: the configuration that a checkpoint stores, a frozen dataclass with a versioned JSON form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safevlm.taxonomy import Taxonomy, check_fields, check_text
 SCHEMA_VERSION = 1
 
 MAX_POOL = 256
-"""The most rows or columns that the projector may pool to, since memory grows with them; LLaVA-1.5 has 24."""
+"""The most rows or columns that the projector may pool to, because memory grows with them; LLaVA-1.5 has 24."""
 
 MAX_LAYERS = 10_000
 """Bound of `vision_layer`; the deepest towers have fewer than 100 layers."""
@@ -55,22 +55,22 @@ class SafetyConfig:
         taxonomy: levels and categories that the head tells apart.
         vision_dim: width of the vision features; set by `attach`.
         text_dim: width of the projector's output, tokens and head: that of the LLM's input embeddings,
-            set by `SafeVLM.attach`. For a vision tower alone any; 0 takes `vision_dim`.
+            set by `SafeVLM.attach`. With a vision tower alone it may have any value; 0 means `vision_dim`.
         hidden_dim: width of the projector's convolutions; 1024 in the paper (arXiv 2405.13581; the
             authors' code has 1088).
         depth: blocks per RegStage; 3 in the paper.
         num_tokens: safety tokens per set; 64 in the paper.
         num_heads: heads of the cross-attention; 8 in the paper.
         pool_grid: (h, w) that the projector pools to; None keeps the image's own grid.
-        vision_layer: hidden state that is read, None for the tower's output; set by `attach`. For a
-            vision tower alone any; "auto" takes its family's own.
+        vision_layer: index of the hidden state that is read, None for the tower's output; set by `attach`. With a
+            vision tower alone it may have any value; "auto" means the default of the tower's family.
         backbone: hub id, folder or embedded name of the backbone; empty when unknown.
         backbone_type: `config.model_type` of the backbone.
-        tower_fingerprint: of the vision tower's weights; empty when not bound to one.
-        prompt_fingerprint: of the LLM's input embeddings; empty for modules that read no prompts.
-        calibration: how scores were calibrated, if they were.
+        tower_fingerprint: fingerprint of the vision tower's weights; empty if not attached to a tower.
+        prompt_fingerprint: fingerprint of the LLM's input embeddings; empty for modules that read no prompts.
+        calibration: of the scores; None if they are not calibrated.
         has_lora: whether a `lora/` folder belongs to the checkpoint.
-        schema_version: of this file's form.
+        schema_version: version of the JSON form.
     """
 
     taxonomy: Taxonomy
@@ -102,7 +102,7 @@ class SafetyConfig:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> SafetyConfig:
-        """Read a config; raises ValueError with the offending key and the remedy."""
+        """Read a config. Raises ValueError, with the offending key and the remedy, if it is not valid."""
         values = read_json(text)
         if not isinstance(values, Mapping):
             raise ValueError("the config is not a JSON object; save it with `save_pretrained`")
@@ -145,8 +145,8 @@ def read_json(text: str | bytes) -> Any:
     """Plain values from JSON, strictly.
 
     Raises:
-        ValueError: not JSON, not UTF-8, nested too deeply, a key given twice in an object, or NaN or
-            infinity, which JSON does not have.
+        ValueError: if the text is not JSON or not UTF-8, is nested too deeply, has a key twice in an object, or
+            has NaN or infinity, which are not JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -167,7 +167,7 @@ def _no_constant(name: str) -> Any:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite float or a whole number that a float holds; true and false are none."""
+    """Whether a value is a finite float, or an int within a float's range; booleans are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max

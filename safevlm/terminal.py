@@ -1,4 +1,4 @@
-"""What the command line shows: tables, progress, a dialogue. The only room that prints."""
+"""Prints what the command line shows: tables, progress bars, a dialogue."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _ask() -> str:
 
 @contextmanager
 def scan_progress() -> Iterator[Callable[[ScanCounts], None]]:
-    """A bar with rate, time left, and counts of what was found; gives the callback for `scan`."""
+    """Show a bar with the rate, the time left and the counts of a scan; yields the callback for `scan`."""
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -149,7 +149,7 @@ def scan_progress() -> Iterator[Callable[[ScanCounts], None]]:
 
 @contextmanager
 def eval_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the cells of an evaluation; nothing on the screen where output is for machines."""
+    """Show a bar over the cells of an evaluation; nothing if `quiet`, when the output is for machines."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet) as progress:
         task = progress.add_task("evaluating", total=None)

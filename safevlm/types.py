@@ -1,4 +1,4 @@
-"""The vocabulary that every room shares: samples, assessments, replies."""
+"""Types that all parts of the library share: images, chats, assessments, replies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IGNORED = -100
 
 
 class Verdict(str, Enum):
-    """What the policy says of a risk. `UNDECIDED` is never to be read as safe."""
+    """The policy's decision. `UNDECIDED` must never be treated as safe."""
 
     SAFE = "safe"
     UNSAFE = "unsafe"
@@ -31,7 +31,7 @@ class Verdict(str, Enum):
 
 
 class Action(str, Enum):
-    """What happens to a request: answered as it is, answered with a hint, or refused without the LLM."""
+    """What the guard does with a request: answer it, answer it with a hint, or refuse it without the LLM."""
 
     ALLOW = "allow"
     HINT = "hint"
@@ -59,7 +59,7 @@ class Risk:
 
 @dataclass(frozen=True)
 class RiskAssessment(Risk):
-    """A risk with the policy's reading of it.
+    """A risk and the policy's decision on it.
 
     Args:
         level: the level that the verdict rests on; None where undecided.

@@ -1,4 +1,4 @@
-"""Findings, or the rows of a scan -> one page."""
+"""Reports: one self-contained HTML page of findings, or of the rows of a scan."""
 
 from safevlm.report.overlay import overlay
 from safevlm.report.page import Comparison, Finding, render_page

@@ -1,4 +1,4 @@
-"""A template -> one self-contained HTML file, replaced whole or not at all."""
+"""Renders a template into one self-contained HTML file, which is replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def resource(name: str) -> str:
 
 
 def csp_hash(text: str) -> str:
-    """How a Content-Security-Policy names the one inline script or style that may run."""
+    """The hash by which a Content-Security-Policy allows one inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -67,7 +67,7 @@ def cut(text: str, length: int) -> str:
 
 
 def fact(value: Any) -> str:
-    """A value as people read it: four digits of a float, mappings as `name value`, none as a dash."""
+    """A value for people: floats with four digits, mappings as `name value`, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):

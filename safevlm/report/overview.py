@@ -1,4 +1,4 @@
-"""All rows of a scan in numbers, and which of them a page can list."""
+"""Counts all rows of a scan, and chooses those that a page lists."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Overview:
 
     @property
     def errors(self) -> int:
-        """Rows whose image could not be had."""
+        """Rows whose image could not be read."""
         return self.counts["status"]["error"]
 
 

@@ -1,4 +1,4 @@
-"""Findings -> one self-contained HTML page: no script, nothing loaded from elsewhere."""
+"""Renders findings as one self-contained HTML page without scripts and requests."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _comparison(number: int, item: Comparison) -> dict[str, Any]:
 
 
 def _reading(assessment: RiskAssessment) -> dict[str, Any]:
-    """What the template says of an assessment; `width` is the score bar's, 0 to 100."""
+    """What the template shows of an assessment; `width` is the score bar's, 0 to 100."""
     score = assessment.score
     if score is not None and not math.isfinite(score):
         score = None

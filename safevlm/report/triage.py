@@ -1,4 +1,4 @@
-"""The rows of a scan -> one HTML page that a person can work from."""
+"""Renders the rows of a scan as one HTML page on which a person can review and mark them."""
 
 from __future__ import annotations
 

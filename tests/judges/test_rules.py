@@ -73,10 +73,17 @@ def test_normalise_keeps_lines():
     assert normalise("## **A**\u00a0 b\r\n\n> It\u2019s `c`<|im_end|>") == "a b\nit's 'c'"
 
 
-@pytest.mark.parametrize(
-    "text", ["i " * 10_000, "'" * 20_000, '"a' * 20_000, "you can't. " * 5_000, "<" * 20_000]
-)
-def test_long_answers_take_no_time(text):
-    start = time.perf_counter()
-    judge(text)
-    assert time.perf_counter() - start < 5
+def seconds(text: str) -> float:
+    """CPU time of judging a text, the least of five times: other processes on the machine do not count."""
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        judge(text)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("piece", ["i ", "'", '"a', "you can't. ", "<"])
+def test_the_time_grows_with_the_length_of_an_answer_and_not_with_its_square(piece):
+    short = piece * (5_000 // len(piece))
+    assert seconds(4 * short) < 8 * seconds(short)  # 4 is linear, 16 quadratic

@@ -191,7 +191,7 @@ def test_training_lowers_the_loss_and_reload_gives_equal_scores(guard, tmp_path)
     fresh.save_pretrained(tmp_path)
     again = SafeVLM.from_pretrained(tmp_path, backbone=guard.backbone)
     assert again.assess([image])[0].score == fresh.assess([image])[0].score
-    assert fresh.config.vision_dim == DIM
+    assert fresh.config.vision_dim == guard.backbone.tower.dim
 
 
 def test_the_tower_alone_scores_as_the_whole_model(guard, tmp_path):

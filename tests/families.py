@@ -306,7 +306,9 @@ def family_parts(kind: str) -> Any:
         return _idefics3(kind)
     if kind.startswith("qwen"):
         return _qwen(kind)
-    return {"paligemma": _paligemma, "gemma3": _gemma3, "fast_vlm": fast_vlm_parts, "internvl": _internvl}[kind]()
+    return {"paligemma": _paligemma, "gemma3": _gemma3, "fast_vlm": fast_vlm_parts, "internvl": _internvl}[
+        kind
+    ]()
 
 
 def settle_norms(tower: torch.nn.Module, pixels: torch.Tensor) -> None:

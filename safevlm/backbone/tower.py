@@ -18,6 +18,7 @@ from safevlm.errors import BackboneError
 from .default_dtype import float32_by_default
 from .families import Family, TowerInputs
 from .fingerprint import fingerprint
+from .fold_norms import fold_batch_norms
 from .layer import layers_read
 from .tower_lock import TowerLock, lock_of
 from .views import Grid, Views
@@ -91,6 +92,7 @@ class VisionTower:
         self.drops_class_token = drops_class_token
         self.llm_layers = tuple(llm_layers)
         self._compiled: Any = None
+        self._fingerprint: tuple[float, ...] | None = None
         self.lock = lock_of(module)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,6 +105,17 @@ class VisionTower:
     def compile(self, **options: Any) -> None:
         """Run through `torch.compile`, whose arguments these are; the module itself stays as it is."""
         self._compiled = torch.compile(self.module, **options)
+
+    def fold_norms(self) -> None:
+        """Fold BatchNorms into convolutions and lay these out channels-last; features stay equal to 1e-4, relative.
+
+        For inference alone, in place: the weights are then no longer those of the files.
+        """
+        if self.family.folds_norms:
+            self._fingerprint = self.fingerprint
+            inputs = self.on_device(self.preprocess([Image.new("RGB", (64, 64))]))
+            fold_batch_norms(self.module, inputs.tensors["pixel_values"])
+            self.module.to(memory_format=torch.channels_last)
 
     @property
     def model_type(self) -> str:
@@ -130,8 +143,11 @@ class VisionTower:
 
     @property
     def fingerprint(self) -> tuple[float, ...]:
-        """What tells one tower from another: a number for each of its matrices up to the layer that is read."""
-        return fingerprint(self.family.matrices(self.module, self.layers_read))
+        """What tells one tower from another: a number for each of its matrices up to the layer that is read.
+
+        Of the weights as they were loaded, also where `fold_norms` has changed them since.
+        """
+        return self._fingerprint or fingerprint(self.family.matrices(self.module, self.layers_read))
 
     @property
     def layers_read(self) -> int | None:
@@ -237,7 +253,12 @@ class VisionTower:
         arguments = self.family.tower_arguments(inputs.tensors, self._config)
         grid = self.family.grid(arguments["pixel_values"], self._config)
         if grid is None:
-            first = replace(inputs, tensors={k: t[:1] for k, t in inputs.tensors.items()}, rows=(1,), boxes=inputs.boxes[:1])
+            first = replace(
+                inputs,
+                tensors={k: t[:1] for k, t in inputs.tensors.items()},
+                rows=(1,),
+                boxes=inputs.boxes[:1],
+            )
             (grid,) = (group.grid for group in self(first, for_replay=False).views.groups)
         h, w = grid
         return h * w * sum(len(boxes) for boxes in inputs.boxes)

@@ -10,7 +10,7 @@ from safevlm import RiskScorer, SafeVLM
 from safevlm.backbone import encode, family_of, make_chat
 from safevlm.errors import BackboneError
 from safevlm.types import Action
-from tests.families import DIM, GREEDY, IMAGES, PROMPTS, family_backbone, plain_inputs
+from tests.families import GREEDY, IMAGES, PROMPTS, family_backbone, plain_inputs
 from tests.tiny import picture, tiny_config
 
 

@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-fast lint format clean
 
 demo: $(STAMP)
 	$(BIN)/safevlm demo --out demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# For work in progress, under a minute on two cores; markers are described in pyproject.toml.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ray or browser or kill or training or slow)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -160,20 +160,20 @@ def check_tower(config: SafetyConfig, tower: VisionTower, folder: Path) -> None:
         )
 
 
-def check_prompt_table(config: SafetyConfig, table: PromptTable, place: str | Path) -> None:
+def check_prompt_table(config: SafetyConfig, table: PromptTable, location: str | Path) -> None:
     """Raise CheckpointError where the LLM's embeddings are not those that the modules were trained on."""
     remedy = f"use the backbone that the modules were trained on ({config.backbone!r}), or train them again"
     if not config.reads_prompts:
         raise CheckpointError(
-            f"{place}: its modules were attached to a vision tower alone and know no LLM; load them with "
+            f"{location}: its modules were attached to a vision tower alone and know no LLM; load them with "
             "RiskScorer, or attach fresh ones to the whole model and train those"
         )
     width = int(table.weight.shape[1])
     if width != config.text_dim:
         raise CheckpointError(
-            f"{place}: the backbone's LLM has text_dim {width}, the modules have {config.text_dim}; {remedy}"
+            f"{location}: the backbone's LLM has text_dim {width}, the modules have {config.text_dim}; {remedy}"
         )
     if not same_weights(config.prompt_fingerprint, table.fingerprint):
         raise CheckpointError(
-            f"{place}: the input embeddings of its LLM are not those of prompt_fingerprint; {remedy}"
+            f"{location}: the input embeddings of its LLM are not those of prompt_fingerprint; {remedy}"
         )

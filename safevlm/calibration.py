@@ -12,11 +12,12 @@ from safevlm.config import Calibration
 from safevlm.types import IGNORED
 
 LOGGER = logging.getLogger(__name__)
-LEAST = 50
-"""Labelled items below which a fitted temperature says more about the items than about the head."""
-LEAST_OF_A_SIDE = 10
-"""Safe or risky items below which the log says that the temperature rests on few of them."""
+MIN_ITEMS = 50
+"""Fewest labelled items that a temperature is fitted on; fewer would be overfitted."""
+MIN_PER_SIDE = 10
+"""Safe or risky items below which a warning is logged that the temperature is fitted on few of them."""
 LOW, HIGH = math.log(0.01), math.log(100.0)
+"""Bounds of log T."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 PRIOR = 1.0
@@ -28,7 +29,13 @@ few items otherwise (Gelman, Jakulin, Pittau and Su, 2008, arXiv 0901.4011, for 
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> float:
-    """Mean over labelled rows, in nats."""
+    """The mean over labelled rows, in nats.
+
+    Args:
+        logits: (n, levels), any float dtype; computed in float64.
+        labels: (n,) int64, -100 where unlabelled.
+        temperature: that the logits are divided by; above 0.
+    """
     return float(F.cross_entropy(logits.double() / temperature, labels, ignore_index=IGNORED))
 
 
@@ -60,11 +67,11 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, items: float = math.inf) 
 
 
 def calibrate(logits: Tensor, labels: Tensor, *, data: str, items: int) -> Calibration | None:
-    """A calibration; None and a warning where the rows do not determine one.
+    """Fit a temperature; returns None and logs a warning if the rows do not determine one.
 
     That is so for too few items, for items that are all safe or all risky, for logits that are not finite, and
-    where the likelihood has no maximum within the bounds: the levels are separable (the less the
-    temperature the better), or the logits say nothing about them (the more the better).
+    if the likelihood has no maximum within the bounds: the levels are separable (a lower temperature is always
+    better), or the logits are independent of them (a higher temperature is always better).
 
     Args:
         logits: (n, levels); an item may have two rows, with and without its prompt.
@@ -82,15 +89,15 @@ def calibrate(logits: Tensor, labels: Tensor, *, data: str, items: int) -> Calib
 
 def _problem(logits: Tensor, labels: Tensor, items: int) -> str | None:
     """Why there is no calibration; None where there is one."""
-    if items < LEAST:
-        return f"{items} labelled tune items, at least {LEAST} are needed"
+    if items < MIN_ITEMS:
+        return f"{items} labelled tune items, at least {MIN_ITEMS} are needed"
     if not bool(logits.isfinite().all()):
         return "the head's logits are not finite"
     known = labels != IGNORED
     safe, rows = int((labels[known] == 0).sum()), int(known.sum())
     if safe in (0, rows):
         return f"every labelled tune item is {'safe' if safe else 'risky'}, and both are needed"
-    if min(safe, rows - safe) * items < LEAST_OF_A_SIDE * rows:
+    if min(safe, rows - safe) * items < MIN_PER_SIDE * rows:
         LOGGER.warning("the calibration rests on few items: %d safe and %d risky rows", safe, rows - safe)
     likeliest = math.log(fit_temperature(logits, labels))
     if likeliest < LOW + 1e-3:

@@ -7,9 +7,7 @@ and a missing, foreign or misshapen key is an error that names the file, the key
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -19,11 +17,13 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from safevlm.config import SafetyConfig, read_json
 from safevlm.errors import CheckpointError, brief
+from safevlm.files import replacing
 from safevlm.lora import LoraSettings
 
 CONFIG, WEIGHTS, LORA, CARD = "safety_config.json", "safety.safetensors", "lora", "README.md"
@@ -69,12 +69,12 @@ def fetch(name: str | Path, **download: Any) -> Path:
     Raises:
         CheckpointError: no such folder, no such repository, or no network.
     """
-    place = resolve(name)
-    if Path(place).is_dir():
-        return Path(place)
+    location = resolve(name)
+    if Path(location).is_dir():
+        return Path(location)
     patterns = [CONFIG, WEIGHTS, f"{LORA}/*.json", f"{LORA}/*.safetensors", CARD]
     try:
-        return Path(snapshot_download(str(place), allow_patterns=patterns, **download))
+        return Path(snapshot_download(str(location), allow_patterns=patterns, **download))
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
@@ -84,16 +84,24 @@ def fetch(name: str | Path, **download: Any) -> Path:
 
 
 def save(folder: str | Path, config: SafetyConfig, tensors: Mapping[str, Tensor], *, card: str) -> None:
-    """Write a checkpoint; each file appears whole or not at all."""
+    """Write a checkpoint; each file appears whole or not at all, the weights first."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / WEIGHTS, _tensor_bytes(tensors))
+    _write(folder / CONFIG, config.to_json().encode())
+    _write(folder / CARD, card.encode())
+
+
+def _tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """The tensors as a safetensors file."""
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    with _atomic(folder / WEIGHTS) as part:
-        save_file(ready, part, metadata={"format": "pt"})
-    with _atomic(folder / CONFIG) as part:
-        part.write_text(config.to_json(), "utf-8")
-    with _atomic(folder / CARD) as part:
-        part.write_text(card, "utf-8")
+    return safetensors_bytes(ready, metadata={"format": "pt"})
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    with replacing(path) as replacement:
+        replacement.file.write(data)
 
 
 def load_config(folder: Path) -> SafetyConfig:
@@ -115,7 +123,7 @@ def stored_sizes(folder: Path) -> dict[str, torch.Size]:
     """Names and sizes of the tensors in `safety.safetensors`, from its header alone.
 
     Raises:
-        CheckpointError: no such file, a header that cannot be read, or a tensor that is not of floats.
+        CheckpointError: no such file, a header that cannot be read, or a tensor of another type than `FLOATS`.
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -208,9 +216,7 @@ def save_lora(folder: str | Path, model: nn.Module) -> None:
     target = Path(folder) / LORA
     target.mkdir(parents=True, exist_ok=True)
     model.peft_config["default"].save_pretrained(target)  # type: ignore[index, union-attr]
-    tensors = {k: v.detach().to("cpu").contiguous() for k, v in get_peft_model_state_dict(model).items()}
-    with _atomic(target / LORA_WEIGHTS) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
+    _write(target / LORA_WEIGHTS, _tensor_bytes(get_peft_model_state_dict(model)))
 
 
 def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:
@@ -225,8 +231,6 @@ def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) 
         CheckpointError: a file is missing or malformed, asks for more than plain LoRA, names a module
             outside `linears`, or holds other tensors than its config says.
     """
-    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-
     source = folder / LORA
     for name in (LORA_CONFIG, LORA_WEIGHTS):
         if not (source / name).is_file():
@@ -238,28 +242,53 @@ def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) 
         raise CheckpointError(
             f"{folder}: the backbone has LoRA layers already, of another checkpoint or of its own; load it anew"
         )
+    settings, targets = _read_lora_config(source / LORA_CONFIG, model, linears)
+    tensors = _read_lora_tensors(source / LORA_WEIGHTS, settings, {name: linears[name] for name in targets})
+    own = [(tensor, _changes(tensor)) for tensor in (*model.parameters(), *model.buffers())]
+    _inject_lora(model, settings, targets, tensors)
+    _check_untouched(model, own, source)
+
+
+def _read_lora_config(
+    path: Path, model: nn.Module, linears: Mapping[str, nn.Linear]
+) -> tuple[LoraSettings, list[str]]:
+    """The settings of an `adapter_config.json`, and the names of the modules that they mean."""
     try:
-        settings = LoraSettings.from_dict(read_json(_config_text(source / LORA_CONFIG)))
-        targets = settings.modules([name for name, _ in model.named_modules()], linears)
+        settings = LoraSettings.from_dict(read_json(_config_text(path)))
+        return settings, settings.modules([name for name, _ in model.named_modules()], linears)
     except ValueError as error:
-        raise CheckpointError(f"{source / LORA_CONFIG}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_lora_tensors(
+    path: Path, settings: LoraSettings, targets: Mapping[str, nn.Linear]
+) -> dict[str, Tensor]:
+    """The LoRA matrices of these linear layers, finite, and no others."""
     expected = {
         f"{name}.lora_{side}.weight": torch.Size(size)
-        for name in targets
+        for name, linear in targets.items()
         for side, size in (
-            ("A", (settings.r, linears[name].in_features)),
-            ("B", (linears[name].out_features, settings.r)),
+            ("A", (settings.r, linear.in_features)),
+            ("B", (linear.out_features, settings.r)),
         )
     }
-    _compare(source / LORA_WEIGHTS, _sizes(source / LORA_WEIGHTS), expected)
-    tensors = load_file(source / LORA_WEIGHTS)
+    _compare(path, _sizes(path), expected)
+    tensors: dict[str, Tensor] = load_file(path)
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
-                f"{source / LORA_WEIGHTS}: {key!r} has values that are not finite; the training that wrote it "
+                f"{path}: {key!r} has values that are not finite; the training that wrote it "
                 "failed, restore an earlier save"
             )
-    own = [(tensor, _changes(tensor)) for tensor in (*model.parameters(), *model.buffers())]
+    return tensors
+
+
+def _inject_lora(
+    model: nn.Module, settings: LoraSettings, targets: list[str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put LoRA layers with these matrices on the modules `targets`, in eval mode."""
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -271,10 +300,8 @@ def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) 
     inject_adapter_in_model(config, model)
     model.peft_config = {"default": config}  # type: ignore[assignment]
     set_peft_model_state_dict(model, tensors)
-    _check_untouched(model, own, source)
-    for layer in _lora_layers(
-        model
-    ):  # injected in train mode, behind frozen parents that pass no `eval()` on
+    for layer in _lora_layers(model):
+        # injected in train mode, under frozen parents that pass no `eval()` on
         for part in layer.modules():
             part.training = False
 
@@ -318,14 +345,3 @@ def _lora_layers(model: nn.Module) -> list[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    """A path beside `path` that takes its place when the block ends well."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # nobody can have put a link there
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""argv -> one call -> exit code. The typed signatures of `safevlm.commands` are the flags; `--config file.yaml` sets any of them."""
+"""The command line: parses the arguments, calls one function of `safevlm.commands`, returns its exit code.
+
+Flags and their help come from the functions' signatures and docstrings; `--config file.yaml` sets any flag.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from inspect import signature
-from typing import Any, NoReturn
+from inspect import Parameter, signature
+from typing import Any, NoReturn, get_origin, get_type_hints
 
 from docstring_parser import parse as docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from safevlm import streams
-from safevlm.commands import assess, bench, chat, demo, eval_mini, eval_scan, export, info, merge, scan, train
+from safevlm.commands import COMMANDS, GROUPS, train
 from safevlm.commands.options import check_device
 from safevlm.errors import SafeVLMError
 from safevlm.printable import indented
@@ -27,34 +30,37 @@ INTERRUPTED = 130
 _FLAG = re.compile(r"--[A-Za-z][\w-]*")
 
 
-def _command(
-    function: Callable[..., int], *, positional: tuple[str, str, str] | None = None
-) -> ArgumentParser:
-    """A parser whose flags are the function's typed signature; switches need no value."""
-    parser = ArgumentParser(description=(function.__doc__ or "").split("\n\n")[0])
+def _command(function: Callable[..., int]) -> ArgumentParser:
+    """A parser made of a function: parameters before its `*` are positional, the others flags; switches take no value."""
+    described = docstring(function.__doc__ or "")
+    texts = {entry.arg_name: entry.description for entry in described.params}
+    parser = ArgumentParser(description=described.short_description)
     parser.add_argument("--config", action="config", help="YAML file with any of these flags")
-    skip = set()
-    if positional:
-        name, nargs, text = positional
-        options: dict[str, Any] = {"nargs": nargs} if nargs else {}
-        if nargs == "?":
-            options["default"] = signature(function).parameters[name].default
-        parser.add_argument(name, type=str, help=text, **options)
-        skip.add(name)
-    texts = {entry.arg_name: entry.description for entry in docstring(function.__doc__ or "").params}
-    for parameter in signature(function).parameters.values():
-        if isinstance(parameter.default, bool):
-            skip.add(parameter.name)
+    types, added = get_type_hints(function), set()
+    for name, parameter in signature(function).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            parser.add_argument(name, type=str, help=texts[name], **_occurrence(parameter, types[name]))
+        elif isinstance(parameter.default, bool):
             action = ActionYesNo if parameter.default else "store_true"
-            parser.add_argument(
-                f"--{parameter.name}", action=action, default=parameter.default, help=texts[parameter.name]
-            )
-    parser.add_function_arguments(function, skip=skip, as_positional=False, as_group=False)
+            parser.add_argument(f"--{name}", action=action, default=parameter.default, help=texts[name])
+        else:
+            continue
+        added.add(name)
+    parser.add_function_arguments(function, skip=added, as_positional=False, as_group=False)
     return parser
 
 
+def _occurrence(parameter: Parameter, annotation: Any) -> dict[str, Any]:
+    """How often a positional is given: a list once or more, one with a default at most once, others once."""
+    if get_origin(annotation) is list:
+        return {"nargs": "+"}
+    if parameter.default is not parameter.empty:
+        return {"nargs": "?", "default": parameter.default}
+    return {}
+
+
 def _underscored(arguments: Sequence[str]) -> list[str]:
-    """`--batch-size=8` as `--batch_size=8`: both spellings of a flag are taken; values and what follows `--` stay."""
+    """Replace hyphens in the names of flags by underscores; values and everything after `--` stay as they are."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     flags = [argument.partition("=") for argument in arguments[:end]]
     underscored = [
@@ -64,58 +70,37 @@ def _underscored(arguments: Sequence[str]) -> list[str]:
     return [*underscored, *arguments[end:]]
 
 
-COMMANDS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
-    "info": (info, None),
-    "assess": (assess, ("images", "+", "image files")),
-    "chat": (chat, ("image", "", "image file")),
-    "scan": (scan, ("source", "", "folder, file or URI")),
-    "merge": (merge, ("scans", "+", "folders of scans")),
-    "export": (export, ("folder", "", "folder of a scan")),
-    "demo": (demo, None),
-    "bench": (
-        bench,
-        (
-            "rows",
-            "?",
-            "score, pipeline, generate, head, guard, scan; several with commas between; all without it",
-        ),
-    ),
-}
-
-
-TASKS: dict[str, tuple[Callable[..., int], tuple[str, str, str] | None]] = {
-    "mini": (eval_mini, None),
-    "scan": (eval_scan, ("scans", "+", "folders of finished scans")),
-}
-
-
 def build_parser() -> ArgumentParser:
-    """The whole command line but `train`, which LightningCLI parses."""
+    """The parser of the whole command line; of `train` it has the help alone, as LightningCLI parses its flags."""
     parser = ArgumentParser(prog="safevlm", description="Safety modules for open vision-language models.")
-    commands = parser.add_subcommands(dest="command", metavar="COMMAND")
-    for name, (function, positional) in COMMANDS.items():
-        commands.add_subcommand(
-            name, _command(function, positional=positional), help=(function.__doc__ or "").splitlines()[0]
-        )
-    tasks = ArgumentParser(description="Measure the embedded model, or what scans found.")
-    commands.add_subcommand(
-        "eval", tasks, help="Measure the embedded model, or what scans found, on labelled data."
-    )
-    task = tasks.add_subcommands(dest="task", metavar="TASK")
-    for name, (function, positional) in TASKS.items():
-        task.add_subcommand(
-            name, _command(function, positional=positional), help=(function.__doc__ or "").splitlines()[0]
-        )
-    train = ArgumentParser(description="Train the safety modules.")
-    commands.add_subcommand("train", train, help="Train the safety modules: stage 1 (head), stage 2 (joint).")
+    subcommands = {"": parser.add_subcommands(dest="command", metavar="COMMAND")}
+    for words, function in COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        if group not in subcommands:
+            tasks = ArgumentParser(description=GROUPS[group])
+            subcommands[""].add_subcommand(group, tasks, help=GROUPS[group])
+            subcommands[group] = tasks.add_subcommands(dest="task", metavar="TASK")
+        subcommands[group].add_subcommand(name, _command(function), help=_summary(function))
+    subcommands[""].add_subcommand("train", ArgumentParser(description=_summary(train)), help=_summary(train))
     return parser
 
 
+def _summary(function: Callable[..., int]) -> str:
+    return docstring(function.__doc__ or "").short_description or ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors become one line on stderr.
+    """Run one command. An error is printed to stderr as one message without a traceback.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
 
     Returns:
-        0 done, 1 failed or undecided, 2 wrong usage, 130 interrupted.
+        The exit code: 0 on success, 1 on an error or where an image could not be scored, 2 for `train`
+        without a stage, 130 after an interrupt.
+
+    Raises:
+        SystemExit: with code 2 for wrong usage, with code 0 after `--help`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -125,48 +110,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["train"]:
             return train(arguments[1:])
+        # transformers reads both when it is imported, which commands do that need a model
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         return _run(build_parser().parse_args(_underscored(arguments)))
     except (SafeVLMError, ValueError, OSError) as error:
         print(f"error: {indented(str(error))}", file=sys.stderr)
         return 1
-    except (RuntimeError, MemoryError) as error:  # of torch: no memory left, a device that failed
+    except (RuntimeError, MemoryError) as error:  # from torch: out of memory, or a failing device
         logger.debug("the command failed", exc_info=True)
         print(f"error: {type(error).__name__}: {indented(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print("interrupted; finished work is kept", file=sys.stderr)
         return INTERRUPTED
 
 
 class _Lines(logging.Formatter):
-    """Messages hold names from elsewhere: no line of theirs may look like a message of its own."""
+    """Indents the later lines of a message, so that text from data cannot pass for a message of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         return indented(super().format(record))
 
 
 def _run(parsed: Namespace) -> int:
-    if parsed.command == "eval":
-        function, values = TASKS[parsed.eval.task][0], parsed.eval[parsed.eval.task]
-    else:
-        function, values = COMMANDS[parsed.command][0], parsed[parsed.command]
-    if parsed.command not in ("info", "scan", "merge", "export"):  # a finished scan needs no model
-        from safevlm.backbone import quiet
-
-        quiet()
+    words, values = parsed.command, parsed[parsed.command]
+    if words in GROUPS:
+        words, values = f"{words} {values.task}", values[values.task]
     if "device" in values:
         check_device(values.device)
     options = {name: value for name, value in values.as_dict().items() if name != "config"}
-    return function(**options)
+    return COMMANDS[words](**options)
 
 
 def run() -> NoReturn:
-    """The process: one command, then its exit code."""
+    """Entry point of the `safevlm` program: run one command and exit with its code."""
     streams.prepare()
     logging.captureWarnings(True)
     code = streams.finish(main())
-    # Ray's threads can crash the interpreter while that ends, long after the work is done, and so can one
-    # that reads a file as long as nothing but Ctrl-C ends it
+    # threads of Ray, and threads that still read a file after an interrupt, can crash or block the
+    # interpreter's shutdown
     if "ray" in sys.modules or code == INTERRUPTED:
         os._exit(code)
     sys.exit(code)

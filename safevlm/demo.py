@@ -1,4 +1,4 @@
-"""The embedded model at work: the demonstration, and the table of its evaluation."""
+"""The demonstration of the embedded model, and its evaluation."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from safevlm.report import Comparison, Finding, render_page
 from safevlm.scan import Loaded, ScanCounts, ScanSummary, scan
 
 MINI, STAGE1 = "safevlm-mini", "safevlm-mini-stage1"
-PICTURE_SIZE = 256  # px, for people; the model's own processor shrinks them to its 64
+IMAGE_SIZE = 256  # px, for people to look at; the model's processor resizes images to 64 px
 KINDS = ("ordinary", "lookalike", "risky", "ordinary", "typographic_harmless", "risky", "typographic_risky")
-OWN_PICTURE = re.compile(r"\d{3,}-[a-z-]+\.jpg")
+OWN_IMAGE = re.compile(r"\d{3,}-[a-z-]+\.jpg")
 PAIRS = ("risky", "ordinary", "typographic_risky", "lookalike")
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What a demonstration found, and its page; `comparisons` by the name of what the picture shows."""
+    """Results of a demonstration; `comparisons` are keyed by what the image shows, `page` is the HTML file."""
 
     folder: Path
     summary: ScanSummary
@@ -38,22 +38,24 @@ class DemoResult:
 def run_demo(
     folder: Path, *, images: int, seed: int, on_progress: Callable[[ScanCounts], None] | None = None
 ) -> DemoResult:
-    """Render test scenes, scan them, answer some without and with the guard, write `folder`/index.html.
+    """Render test scenes, scan them, answer prompts without and with the guard, and write `folder`/index.html.
 
     Args:
-        images: scenes to render, at least 1.
-        seed: of the scenes and of the requests.
+        folder: where the images, the scan and the page are written; an earlier demo in it is replaced.
+        images: number of scenes to render, at least 1.
+        seed: random seed of the scenes and of the prompts.
+        on_progress: called with the counts so far while the scan runs.
 
     Raises:
-        ValueError: fewer than one image.
-        DataError: `folder` holds files that no demo wrote.
+        ValueError: `images` is less than 1.
+        DataError: `folder`/images holds files that were not written by a demo.
     """
     if images < 1:
-        raise ValueError(f"the demo needs at least one image, {images} were asked for")
-    pictures = folder / "images"
-    _render(pictures, images, seed)
+        raise ValueError(f"the demo needs at least one image, but images is {images}")
+    rendered = folder / "images"
+    _render(rendered, images, seed)
     guard = SafeVLM.from_pretrained(MINI)
-    source = FolderSource(pictures)
+    source = FolderSource(rendered)
     summary = scan(source, Loaded(guard.scorer), folder / "scan", on_progress=on_progress, fresh=True)
     decoded = [decode_item(item) for shard in source.shards() for item in source.read(shard)]
     samples = [sample for sample in decoded if sample.image is not None]
@@ -64,7 +66,7 @@ def run_demo(
         folder / "index.html",
         title="What the guard sees",
         summary={
-            "model": "safevlm-mini, a demonstration trained on drawn scenes: no guard for production",
+            "model": "safevlm-mini, a demonstration trained on drawn scenes; not for production",
             "images": summary.n,
             "images per second": round(summary.images_per_second),
             "policy": guard.policy.sha256[:16],
@@ -75,28 +77,28 @@ def run_demo(
 
 
 def _render(folder: Path, images: int, seed: int) -> None:
-    """Fill `folder` with scenes of every kind, named after what they show; pictures of an earlier demo go."""
+    """Render scenes of every kind into `folder`, named after what they show; images of an earlier demo are removed."""
     from safevlm.training.mini.scenes import render
 
     folder.mkdir(parents=True, exist_ok=True)
     old = list(folder.iterdir())
-    if foreign := [path.name for path in old if not OWN_PICTURE.fullmatch(path.name)]:
+    if foreign := [path.name for path in old if not OWN_IMAGE.fullmatch(path.name)]:
         raise DataError(
-            f"{folder} holds {foreign[0]!r}, which no demo wrote; choose another folder with --out"
+            f"{folder} holds {foreign[0]!r}, which was not written by a demo; choose another folder with --out"
         )
     for path in old:
         path.unlink()
     for number in range(images):
-        scene = render(1000 * seed + number, "test", KINDS[number % len(KINDS)], PICTURE_SIZE)
+        scene = render(1000 * seed + number, "test", KINDS[number % len(KINDS)], IMAGE_SIZE)
         scene.image.save(folder / f"{number:03d}-{scene.name.replace(' ', '-')}.jpg", quality=90)
 
 
 def _compare(guard: SafeVLM, kind: str, seed: int) -> tuple[str, Comparison]:
-    """One scene of a kind, its request, and the answers without and with the guard."""
+    """Render a scene of a kind and answer a prompt about it without and with the guard; returns its title, too."""
     from safevlm.training.mini.dialogues import image_request, shown_scene
     from safevlm.training.mini.scenes import render
 
-    scene = render(1000 * seed + 500 + PAIRS.index(kind), "test", kind, PICTURE_SIZE)
+    scene = render(1000 * seed + 500 + PAIRS.index(kind), "test", kind, IMAGE_SIZE)
     prompt = image_request(random.Random(f"demo:{seed}:{kind}"), "test", shown_scene(scene))
     with guard.disabled():
         plain = guard.generate([scene.image], [prompt], max_new_tokens=48, do_sample=False)[0]
@@ -114,15 +116,16 @@ def evaluate_mini(
     split: str = "test",
     on_progress: OnProgress | None = None,
 ) -> Table:
-    """The table of the embedded model: five rows from the plain backbone to stage 2.
+    """Evaluate the embedded model: five rows, from the plain backbone to stage 2.
 
-    Every risky level gets a hint, as in the paper; no fixed refusals, so that the answers are the LLM's.
+    Every risky level gets a hint, as in the paper, and none a fixed refusal: all answers are the LLM's own.
 
     Args:
-        n: items per cell.
-        seed: of the rendered scenes and of the draw among photographs.
-        photos: folder with the photographs; None leaves their columns empty.
-        split: test, or tune while a recipe is being developed.
+        n: number of items per measurement.
+        seed: random seed of the rendered scenes and of the choice of photographs.
+        photos: folder with the photographs; without it their columns stay empty.
+        split: "test", or "tune" while a recipe is being developed.
+        on_progress: called with a name, items done and items in all, before and after every set.
     """
     from safevlm.training.mini.examples import evaluation_sets
 
@@ -131,7 +134,12 @@ def evaluate_mini(
 
 
 def mini_rows(stage1: str | Path = STAGE1, stage2: str | Path = MINI) -> dict[str, Responder]:
-    """The five rows of the table, from a stage-1 and a stage-2 checkpoint."""
+    """The rows of the evaluation: name -> responder, of a stage-1 and a stage-2 checkpoint.
+
+    Args:
+        stage1: name or folder of the checkpoint of stage 1.
+        stage2: name or folder of the checkpoint of stage 2.
+    """
     first = SafeVLM.from_pretrained(stage1, backbone=load_backbone(resolve("safevlm-mini-base")))
     second = SafeVLM.from_pretrained(stage2, backbone=load_backbone(resolve("safevlm-mini-base")))
     policy = Policy.hints_only(first.config.taxonomy)

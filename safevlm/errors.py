@@ -26,7 +26,20 @@ class BackboneError(SafeVLMError):
 
 
 class ImageError(SafeVLMError):
-    """Bytes that are not an image the library reads; the reason is in the message."""
+    """Bytes that are not an image the library reads. The message is `name: reason; remedy`.
+
+    Args:
+        name: the file or item, as messages show it.
+        reason: what is wrong with it.
+        remedy: what to do about it; empty where the reason says it.
+    """
+
+    def __init__(self, name: str, reason: str, remedy: str = "") -> None:
+        super().__init__(name, reason, remedy)  # args that pickle can pass on
+        self.name, self.reason, self.remedy = name, reason, remedy
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 class DataError(SafeVLMError):

@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all: written under a hidden name beside their place, synced, renamed."""
+"""Files and folders that appear whole or not at all: written under a hidden name beside their place, synced, renamed."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ class Replacement:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        self._hidden = _hidden(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self.file = os.fdopen(os.open(self._hidden, flags, 0o666), "wb")
@@ -62,6 +63,50 @@ def replacing(path: Path) -> Iterator[Replacement]:
         replacement.commit()
     finally:
         replacement.discard()
+
+
+@contextmanager
+def replacing_folder(folder: Path, *, last: str) -> Iterator[Path]:
+    """A hidden folder whose files and folders take their places in `folder` when the block ends well.
+
+    Where `folder` is there already, what is written replaces what has its name, one after another; the rest stays.
+
+    Args:
+        folder: made where it does not exist.
+        last: name of the file that takes its place last.
+
+    Raises:
+        OSError: the disk does not take it; an error of the block leaves `folder` as it is.
+    """
+    hidden = _hidden(folder)
+    hidden.mkdir(parents=True)
+    try:
+        yield hidden
+        for path in hidden.rglob("*"):
+            if path.is_file():
+                _sync_file(path)
+        if not folder.exists():
+            os.rename(hidden, folder)
+        else:
+            for path in sorted(hidden.iterdir(), key=lambda path: path.name == last):
+                target = folder / path.name
+                if target.is_dir() and not target.is_symlink():
+                    shutil.rmtree(target)
+                os.replace(path, target)
+            _sync_folder(folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _hidden(path: Path) -> Path:
+    """A name beside `path` that cannot be guessed."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What this installation is: versions, device, embedded checkpoints."""
+"""Information about the installation: versions, device, embedded checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ PACKAGES = (
 
 
 def collect() -> dict[str, Any]:
-    """Versions, device, families of backbones, of vision towers alone and, per embedded checkpoint, the SHA-256 of each of its files."""
+    """Collect what `safevlm info` shows, as plain values.
+
+    Returns:
+        `versions` of Python and packages (None if not installed), `device`, supported `families` of backbones and
+        `towers`, and `checkpoints`: name of each embedded checkpoint -> file name -> SHA-256.
+    """
     folder = Path(str(files("safevlm.checkpoints")))
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},

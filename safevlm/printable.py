@@ -1,4 +1,4 @@
-"""Text from elsewhere (file names, ids, captions, answers, messages) as a terminal may show it."""
+"""Text from elsewhere (file names, ids, captions, answers, messages) as messages and terminals may show it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 def _harmless(character: str) -> bool:
     return character.isprintable() or unicodedata.category(character) == "Zs" or character in _KEPT
+
+
+def shortened(text: str, length: int = 200, *, quoted: bool = False) -> str:
+    """Text from elsewhere as an error message names it: on one line and not long.
+
+    Args:
+        text: any string.
+        length: characters that are kept; … stands for the others.
+        quoted: whether it becomes an ASCII string literal in any case, not only where it is empty or has
+            characters that do not print.
+    """
+    text = text if len(text) <= length else f"{text[:length]}…"
+    return ascii(text) if quoted or not text or not text.isprintable() else text
 
 
 def indented(text: str) -> str:

@@ -44,7 +44,10 @@ class RiskScorer:
         safety: the modules that belong to it.
         config: their sizes, taxonomy and calibration.
         policy: turns scores into verdicts; the taxonomy's default policy when None.
-        prompt_table: what reads prompts; loaded from the backbone at the first prompt when None.
+        prompt_table: what reads prompts; loaded at the first prompt when None.
+        name: of the checkpoint; the backbone's when empty.
+        location: where the backbone is whose prompt table is loaded; the config's backbone when empty.
+        hub: how its files are found.
     """
 
     def __init__(
@@ -55,14 +58,17 @@ class RiskScorer:
         config: SafetyConfig,
         policy: Policy | None = None,
         prompt_table: PromptTable | None = None,
+        name: str = "",
+        location: str = "",
+        hub: HubOptions | None = None,
     ) -> None:
         self.tower = tower
         self.safety = safety
         self.config = config
         self.policy = policy or Policy(config.taxonomy)
         self.policy.check_fits(config.taxonomy)
-        self.hub = HubOptions()
-        self.name = self.place = config.backbone
+        self.name = name or config.backbone
+        self._location, self._hub = location or config.backbone, hub or HubOptions()
         self._prompt_table = prompt_table
         self._folded: tuple[tuple[int, ...], FoldedScorer] | None = None
         self._compile_options: dict[str, Any] | None = None
@@ -82,7 +88,7 @@ class RiskScorer:
         hub: HubOptions | None = None,
         **tower_kwargs: Any,
     ) -> RiskScorer:
-        """Fresh, untrained safety modules on a vision tower alone; they read no prompts.
+        """Put fresh, untrained safety modules on a vision tower alone; they read no prompts.
 
         Args:
             tower: `timm:` and a name or folder of timm; hub id or folder of a CLIP or SigLIP model or of a
@@ -93,23 +99,15 @@ class RiskScorer:
             tower_kwargs: `dtype`, `device_map`, `attn_implementation`, as in `from_pretrained`.
 
         Raises:
-            BackboneError: not found, or no known tower.
+            BackboneError: the tower is not found, is of an unknown kind, or does not have `vision_layer`.
         """
-        config = config or SafetyConfig(Taxonomy.preset("safevlm"))
+        config, hub = config or SafetyConfig(Taxonomy.preset("safevlm")), hub or HubOptions()
         opened = binding.open_tower(
-            tower,
-            layer=config.vision_layer,
-            image_processor=image_processor,
-            hub=hub or HubOptions(),
-            **tower_kwargs,
+            tower, layer=config.vision_layer, image_processor=image_processor, hub=hub, **tower_kwargs
         )
         bound = binding.bind(config, opened, name=str(tower) if isinstance(tower, (str, Path)) else "")
-        modules = (
-            binding.build_modules(bound).to(**binding.module_device_and_dtype(opened, safety_dtype)).eval()
-        )
-        scorer = cls(opened, modules, config=bound, policy=policy)
-        scorer.hub = hub or HubOptions()
-        return scorer
+        safety = binding.build_modules(bound).to(**binding.module_device_and_dtype(opened, safety_dtype))
+        return cls(opened, safety.eval(), config=bound, policy=policy, hub=hub)
 
     @classmethod
     def from_pretrained(
@@ -126,31 +124,38 @@ class RiskScorer:
 
         Args:
             name: `"safevlm-mini"`, a folder, or a hub id.
-            backbone: where the backbone or a tower of the same weights is (see `attach`), or that tower, in
-                place of what the checkpoint says.
+            backbone: where the backbone or a tower of the same weights is (see `attach`), or that tower; None:
+                the backbone that the checkpoint names.
             safety_dtype: of the modules; None: float32, and bfloat16 beside a tower of 16 bits on a GPU.
             tower_kwargs: as in transformers: `dtype` (None: the files' own, and float32 on a CPU),
                 `device_map` (one device; None: the CPU), `attn_implementation`.
 
         Raises:
-            CheckpointError, BackboneError: what is missing or does not fit, and the remedy.
+            CheckpointError: the checkpoint is not found, is damaged, or was trained on another tower.
+            BackboneError: the backbone is not found, or no known tower is in it.
         """
         hub = hub or HubOptions()
         folder = checkpoint.fetch(name, **hub.download)
         config = checkpoint.load_config(folder)
-        place = backbone if isinstance(backbone, VisionTower) else binding.backbone_location(config, backbone)
+        source = (
+            backbone if isinstance(backbone, VisionTower) else binding.backbone_location(config, backbone)
+        )
         tower = binding.open_tower(
-            place, layer=config.vision_layer, image_processor=None, hub=hub.without_revision, **tower_kwargs
+            source, layer=config.vision_layer, image_processor=None, hub=hub.without_revision, **tower_kwargs
         )
         binding.check_tower(config, tower, folder)
         safety = binding.load_modules(folder, config, **binding.module_device_and_dtype(tower, safety_dtype))
-        scorer = cls(tower, safety, config=config, policy=policy)
-        scorer.hub, scorer.name = hub.without_revision, str(name)
-        if not isinstance(place, VisionTower) and not is_timm(
-            place
-        ):  # else the LLM's embeddings are where the checkpoint says
-            scorer.place = str(place)
-        return scorer
+        # a tower in memory or of timm has no LLM: its embeddings are where the checkpoint says
+        location = "" if isinstance(source, VisionTower) or is_timm(source) else str(source)
+        return cls(
+            tower,
+            safety,
+            config=config,
+            policy=policy,
+            name=str(name),
+            location=location,
+            hub=hub.without_revision,
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the modules alone: config, weights, model card; loads again with equal scores.
@@ -187,7 +192,9 @@ class RiskScorer:
         Args:
             images: PIL images, paths or encoded bytes.
             prompts: one per image; an empty one means the image alone.
-            heatmap: whether to return where the head looked; "flagged": only of images that are not safe.
+            heatmap: whether to return the head's attention over the image; "flagged": only for images that
+                are not safe.
+            policy: used instead of the scorer's own.
             batch_size: images per tower pass.
 
         Returns:
@@ -195,20 +202,12 @@ class RiskScorer:
             a finite number, is undecided with the reason.
 
         Raises:
-            ValueError: no images, or not as many prompts as images.
+            ValueError: no images, not as many prompts as images, or a policy for another taxonomy.
+            CheckpointError: prompts are given, and the modules read none or belong to another LLM.
             TypeError: a prompt that is not text.
         """
-        if len(images) == 0:
-            raise ValueError("assess got no images; give at least one")
-        if prompts is not None and len(prompts) != len(images):
-            raise ValueError(
-                f"assess got {len(images)} images and {len(prompts)} prompts; give one per image"
-            )
-        for number, prompt in enumerate(prompts or ()):
-            if not isinstance(prompt, str):
-                raise TypeError(
-                    f"prompt {number} is a {type(prompt).__name__}; assess takes text, one str per image"
-                )
+        _check_arguments(images, prompts)
+        policy = policy or self.policy
         results: list[RiskAssessment] = []
         for start in range(0, len(images), batch_size):
             opened = [open_image(image) for image in images[start : start + batch_size]]
@@ -219,9 +218,7 @@ class RiskScorer:
                 inputs = self.preprocess([image for image in opened if not isinstance(image, str)])
                 found = iter(self.assess_inputs(inputs, texts, heatmap=heatmap, policy=policy))
             results += [
-                (policy or self.policy).assess(Risk(None, reason=image))
-                if isinstance(image, str)
-                else next(found)
+                policy.assess(Risk(None, reason=image)) if isinstance(image, str) else next(found)
                 for image in opened
             ]
         return results
@@ -239,59 +236,58 @@ class RiskScorer:
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
         """Assess images that are preprocessed; the arguments of `assess`, one assessment per image."""
-        views = self.project(self.tower(inputs, for_replay=False).views)
-        return self.assess_views(views, prompts, heatmap=heatmap, policy=policy)
-
-    def assess_views(
-        self,
-        projected: Views,
-        prompts: Sequence[str] | None = None,
-        *,
-        heatmap: Heatmap = False,
-        policy: Policy | None = None,
-    ) -> list[RiskAssessment]:
-        """Assess views of `project`, so that several readings of an image share its projection."""
-        output = self.pool(projected, prompts)
-        policy = policy or self.policy
-        policy.check_fits(self.config.taxonomy)
-        judged = [policy.assess(risk) for risk in self.risks(output)]
-        views: list[list[RiskAssessment]] = [[] for _ in range(len(projected))]
-        for owner, assessment in zip(projected.owners, judged, strict=True):
-            views[owner].append(assessment)
-        found = [policy.over_views(group) for group in views]
-        if not heatmap:
-            return found
-        asked = [
-            i
-            for i, a in enumerate(found)
-            if a.score is not None and (heatmap is True or a.verdict is not Verdict.SAFE)
-        ]
-        for i, map_ in zip(asked, output.heatmaps(asked), strict=True):
-            found[i] = replace(found[i], heatmap=map_)
-        return found
+        projected = self.project(self.tower(inputs, for_replay=False).views)
+        return self.assess_output(self.score(projected, prompts), heatmap=heatmap, policy=policy)
 
     def project(self, views: Views) -> Views:
-        """The views with the projector's hidden states for features: what costs most, and knows no prompt."""
-        folded, like = self._fold(), self.safety.projector.last.weight
+        """The projector's hidden states in place of a tower's features, in the modules' dtype, on their device.
+
+        This is most of the modules' work and reads no prompt: assessments with several prompts can share it.
+        """
+        folded = self._fold()
         groups = [
-            replace(group, features=folded.hidden(group.features.to(like), group.grid))
-            for group in views.groups
+            replace(group, features=folded.hidden(group.features, group.grid))
+            for group in views.to(self.safety.projector.last.weight).groups
         ]
         return replace(views, groups=tuple(groups))
 
-    def pool(self, projected: Views, prompts: Sequence[str] | None = None) -> ViewOutput:
-        """The head on views of `project`; one prompt per image, "" for none."""
+    def score(self, projected: Views, prompts: Sequence[str] | None = None) -> ViewOutput:
+        """The head on views of `project`, folded; one prompt per image, "" for none."""
         return view_output(
             self._fold().pool,
             projected,
-            like=self.safety.projector.last.weight,
             pool_grid=self.config.pool_grid,
             table=self.prompt_table() if any(prompts or ()) else None,
             prompts=prompts,
         )
 
+    def assess_output(
+        self, output: ViewOutput, *, heatmap: Heatmap = False, policy: Policy | None = None
+    ) -> list[RiskAssessment]:
+        """Assess what `score` gave; one assessment per image, that of its riskiest view.
+
+        Raises:
+            ValueError: the policy is for another taxonomy.
+        """
+        policy = policy or self.policy
+        policy.check_fits(self.config.taxonomy)
+        by_image: list[list[RiskAssessment]] = [[] for _ in range(len(output.views))]
+        for owner, risk in zip(output.views.owners, self.risks(output), strict=True):
+            by_image[owner].append(policy.assess(risk))
+        found = [policy.over_views(views) for views in by_image]
+        if not heatmap:
+            return found
+        asked = [
+            image
+            for image, assessment in enumerate(found)
+            if assessment.score is not None and (heatmap is True or assessment.verdict is not Verdict.SAFE)
+        ]
+        for image, map_ in zip(asked, output.heatmaps(asked), strict=True):
+            found[image] = replace(found[image], heatmap=map_)
+        return found
+
     def risks(self, output: ViewOutput) -> list[Risk]:
-        """Logits of each view -> calibrated probabilities; one that is not finite has no score."""
+        """Calibrated probabilities of each view, computed in float64; a view with a logit that is not finite has no score."""
         taxonomy, calibration = self.config.taxonomy, self.config.calibration
         temperature = calibration.temperature if calibration else 1.0
         levels = (output.level_logits.double() / temperature).softmax(-1).cpu()
@@ -312,20 +308,25 @@ class RiskScorer:
         return risks
 
     def prompt_table(self) -> PromptTable:
-        """What reads prompts; raises CheckpointError where it is not that of the backbone trained on."""
+        """The tokenizer and embeddings of the LLM, on the tower's device, loaded at the first call.
+
+        Raises:
+            BackboneError: the LLM's files are not found.
+            CheckpointError: the modules read no prompts, or were trained on another LLM.
+        """
         if not self.config.reads_prompts:
             raise CheckpointError(
                 f"{self.name or 'the scorer'}: its modules were attached to a vision tower alone and read no "
                 "prompts; score images without prompts, or attach them to a model with an LLM"
             )
         if self._prompt_table is None:
-            table = load_prompt_table(checkpoint.resolve(self.place), hub=self.hub)
-            binding.check_prompt_table(self.config, table, self.place)
+            table = load_prompt_table(checkpoint.resolve(self._location), hub=self._hub)
+            binding.check_prompt_table(self.config, table, self._location)
             self._prompt_table = replace(table, weight=table.weight.to(self.tower.device))
         return self._prompt_table
 
     def _fold(self) -> FoldedScorer:
-        """The folded modules, built again when a weight was moved or changed since."""
+        """The folded modules; built again after a weight was moved or changed."""
         state = tuple(
             x for p in self.safety.parameters() for x in (p.data_ptr(), 0 if p.is_inference() else p._version)
         )
@@ -338,8 +339,21 @@ class RiskScorer:
         return held[1]
 
 
+def _check_arguments(images: Sequence[ImageLike], prompts: Sequence[str] | None) -> None:
+    """Raise ValueError or TypeError for what `assess` does not take."""
+    if len(images) == 0:
+        raise ValueError("assess got no images; give at least one")
+    if prompts is not None and len(prompts) != len(images):
+        raise ValueError(f"assess got {len(images)} images and {len(prompts)} prompts; give one per image")
+    for number, prompt in enumerate(prompts or ()):
+        if not isinstance(prompt, str):
+            raise TypeError(
+                f"prompt {number} is a {type(prompt).__name__}; assess takes text, one str per image"
+            )
+
+
 def open_image(source: ImageLike) -> Image.Image | str:
-    """The RGB image, or the reason why there is none."""
+    """The RGB image, or the reason why it cannot be read."""
     try:
         return read_image(source)
     except ImageError as error:

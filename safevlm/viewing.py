@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from safevlm.backbone import Box, Grid, PromptTable, Views
-from safevlm.modules import HeadOutput
+from safevlm.modules import HeadOutput, SafetyModules
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class ViewOutput:
 
     Args:
         level_logits, category_logits: (V, levels) and (V, categories).
-        attention: per view, (patches,) in [0, 1].
+        attention: per view, (h * w,) in [0, 1].
         grids: per view, (h, w) of its attention.
-        views: what was looked at.
+        views: the views that the modules were run on.
     """
 
     level_logits: Tensor
@@ -32,7 +32,7 @@ class ViewOutput:
 
     @property
     def riskiest(self) -> Tensor:
-        """(B,) int64: per image, the view whose P(unsafe) is highest; one that is not a number comes first."""
+        """(B,) int64: per image, the view with the highest P(unsafe); a view whose P(unsafe) is NaN counts as the highest."""
         unsafe = (1 - self.level_logits.detach().softmax(-1)[:, 0]).nan_to_num(nan=2.0).cpu()
         owners = torch.tensor(self.views.owners)
         best = [int(torch.where(owners == image, unsafe, -1.0).argmax()) for image in range(len(self.views))]
@@ -46,12 +46,15 @@ class ViewOutput:
         return self.level_logits[chosen], self.category_logits[chosen]
 
     def heatmaps(self, images: Sequence[int] | None = None) -> list[np.ndarray | None]:
-        """Per image where the head looked, (h, w) float32 with a maximum of 1; None where it is not finite.
+        """The head's attention in each image's own frame, (h, w) float32 with a maximum of 1.
 
-        Of all images, or of those that `images` numbers.
+        Views are laid over each other, each weighted by its P(unsafe); the map is as fine as the finest view.
 
-        Views are laid over each other in the image's own frame, each as strong as its P(unsafe); the
-        map is as fine as the finest view.
+        Args:
+            images: numbers of the images to make maps of; None: all.
+
+        Returns:
+            One map per image; None where the attention or the score is not finite.
         """
         unsafe = (1 - self.level_logits.detach().softmax(-1)[:, 0]).cpu().tolist()
         owners = np.array(self.views.owners)
@@ -82,11 +85,34 @@ class ViewOutput:
         return round(rows), round(columns)
 
 
+def head_output(
+    safety: SafetyModules,
+    views: Views,
+    *,
+    table: PromptTable | None = None,
+    prompts: Sequence[str] | None = None,
+) -> ViewOutput:
+    """The plain modules on every view, with gradients; `RiskScorer.score` runs the folded ones.
+
+    Args:
+        safety: the modules.
+        views: a tower's features, in any float dtype, on any device.
+        table: reads the prompts; None: no prompt is read.
+        prompts: one per image, "" for the image alone; None for no prompt at all.
+    """
+    return view_output(
+        safety,
+        views.to(safety.projector.last.weight),
+        pool_grid=safety.projector.pool_grid,
+        table=table,
+        prompts=prompts,
+    )
+
+
 def view_output(
     modules: Callable[..., HeadOutput],
     views: Views,
     *,
-    like: Tensor,
     pool_grid: Grid | None,
     table: PromptTable | None = None,
     prompts: Sequence[str] | None = None,
@@ -94,26 +120,26 @@ def view_output(
     """Run the safety modules, plain or folded, on every view.
 
     Args:
-        like: a parameter of theirs, for dtype and device.
+        modules: called with the features and the grid of views that share one, and with their prompts.
+        views: in the modules' dtype, on their device.
         pool_grid: the grid that they pool to; None: the view's own.
-        table: reads the prompts.
+        table: reads the prompts; None: no prompt is read.
         prompts: one per image, "" for the image alone; None for no prompt at all.
     """
-    count = len(views.owners)
     order: list[int] = []
     outputs: list[HeadOutput] = []
     for group in views.groups:
-        features = group.features.to(like)
         read = {}
         if prompts is not None and table is not None:
-            read = table.for_head([prompts[views.owners[n]] for n in group.numbers], features)
-        outputs.append(modules(features, group.grid, **read))
+            read = table.for_head([prompts[views.owners[n]] for n in group.numbers], group.features)
+        outputs.append(modules(group.features, group.grid, **read))
         order += group.numbers
+    count = len(views.owners)
     attention: list[Tensor] = [torch.empty(0)] * count
     grids: list[Grid] = [(0, 0)] * count
     for group, output in zip(views.groups, outputs, strict=True):
-        for place, number in enumerate(group.numbers):
-            attention[number], grids[number] = output.attention[place], pool_grid or group.grid
+        for number, weights in zip(group.numbers, output.attention, strict=True):
+            attention[number], grids[number] = weights, pool_grid or group.grid
     levels = torch.cat([output.level_logits for output in outputs])
     categories = torch.cat([output.category_logits for output in outputs])
     if order != sorted(order):
@@ -123,7 +149,7 @@ def view_output(
 
 
 def _lay_over(canvas: np.ndarray, values: np.ndarray, box: Box) -> None:
-    """Enlarge (h, w) values to their box and keep the larger value at each place; the box may reach beyond."""
+    """Enlarge (h, w) values to their box and keep the larger value at each position; the box may reach beyond."""
     rows, columns = canvas.shape
     y = ((np.arange(rows) + 0.5) / rows - box[1]) / (box[3] - box[1]) * values.shape[0]
     x = ((np.arange(columns) + 0.5) / columns - box[0]) / (box[2] - box[0]) * values.shape[1]

@@ -19,9 +19,10 @@ def guard():
     return tiny_guard()
 
 
-@pytest.fixture
-def files(tmp_path):
-    """One file per kind of unreadable picture."""
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One file per kind of unreadable image."""
+    tmp_path = tmp_path_factory.mktemp("images")
     picture().save(tmp_path / "good.jpg")
     whole = (tmp_path / "good.jpg").read_bytes()
     (tmp_path / "truncated.jpg").write_bytes(whole[: len(whole) // 2])

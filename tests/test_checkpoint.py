@@ -168,7 +168,7 @@ def test_an_interrupted_save_leaves_the_old_file(folder, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("safevlm.checkpoint.os.replace", interrupted)
+    monkeypatch.setattr("safevlm.files.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny_guard(3).save_pretrained(folder)
     assert (folder / WEIGHTS).read_bytes() == before

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from docstring_parser import parse as docstring
 from PIL import Image
 from safevlm.training.mini.scenes import render
 
 from safevlm.cli import main
+from safevlm.commands import COMMANDS
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     for seed, kind in enumerate(["risky", "ordinary", "lookalike"]):
         render(seed, "test", kind, 128).image.save(folder / f"{kind}.png")
     return folder
@@ -40,31 +44,31 @@ def test_info_json(capsys):
     assert found["versions"]["torch"]
 
 
-def test_assess_json_and_table_agree(capsys, pictures):
-    code, out = run(capsys, "assess", pictures / "risky.png", pictures / "ordinary.png", "--json")
+def test_assess_json_and_table_agree(capsys, images):
+    code, out = run(capsys, "assess", images / "risky.png", images / "ordinary.png", "--json")
     rows = [json.loads(line) for line in out.out.splitlines()]
     assert code == 0
-    assert [row["image"] for row in rows] == [str(pictures / "risky.png"), str(pictures / "ordinary.png")]
+    assert [row["image"] for row in rows] == [str(images / "risky.png"), str(images / "ordinary.png")]
     assert all(0 <= row["score"] <= 1 for row in rows)
     assert sum(rows[0]["level_probabilities"].values()) == pytest.approx(1)
-    code, out = run(capsys, "assess", pictures / "risky.png")
+    code, out = run(capsys, "assess", images / "risky.png")
     assert f"{rows[0]['score']:.2f}" in out.out
 
 
-def test_assess_writes_a_heatmap(capsys, pictures, tmp_path):
-    code, _ = run(capsys, "assess", pictures / "risky.png", "--heatmap", tmp_path / "map.png")
+def test_assess_writes_a_heatmap(capsys, images, tmp_path):
+    code, _ = run(capsys, "assess", images / "risky.png", "--heatmap", tmp_path / "map.png")
     assert code == 0
     assert Image.open(tmp_path / "map.png").size == (128, 128)
     code, out = run(
-        capsys, "assess", pictures / "risky.png", pictures / "ordinary.png", "--heatmap", tmp_path / "x.png"
+        capsys, "assess", images / "risky.png", images / "ordinary.png", "--heatmap", tmp_path / "x.png"
     )
     assert code == 1
     assert "single image" in out.err
 
 
-def test_an_unreadable_image_is_said_and_fails(capsys, pictures, tmp_path):
+def test_an_unreadable_image_is_said_and_fails(capsys, images, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
-    code, out = run(capsys, "assess", pictures / "ordinary.png", tmp_path / "broken.png", "--json")
+    code, out = run(capsys, "assess", images / "ordinary.png", tmp_path / "broken.png", "--json")
     rows = [json.loads(line) for line in out.out.splitlines()]
     assert code == 1
     assert rows[0]["verdict"] != "undecided"
@@ -72,10 +76,10 @@ def test_an_unreadable_image_is_said_and_fails(capsys, pictures, tmp_path):
     assert rows[1]["score"] is None
 
 
-def test_flags_come_from_a_config_file_too(capsys, pictures, tmp_path):
+def test_flags_come_from_a_config_file_too(capsys, images, tmp_path):
     (tmp_path / "policy.yaml").write_text("threshold: 1.0e-9\n")
     (tmp_path / "assess.yaml").write_text(f"policy: {tmp_path / 'policy.yaml'}\njson: true\n")
-    code, out = run(capsys, "assess", "--config", tmp_path / "assess.yaml", pictures / "ordinary.png")
+    code, out = run(capsys, "assess", "--config", tmp_path / "assess.yaml", images / "ordinary.png")
     assert code == 0
     assert json.loads(out.out)["verdict"] == "unsafe"
 
@@ -100,6 +104,57 @@ def test_errors_are_one_line_and_a_code(capsys, tmp_path, monkeypatch, arguments
     assert "Traceback" not in out.err
 
 
+def help_of(capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        main([*words.split(), "--help"])
+    assert caught.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_the_help_of_every_argument_is_that_of_the_docstring(capsys, words):
+    function = COMMANDS[words]
+    described = {entry.arg_name: entry.description for entry in docstring(function.__doc__).params}
+    assert list(described) == list(signature(function).parameters)
+    shown = help_of(capsys, words)
+    for text in described.values():
+        assert " ".join(text.split()) in shown
+
+
+COUNT = """
+from __future__ import annotations
+
+def count(files: list[str], *, unit: str = "bytes", twice: bool = False) -> int:
+    '''Count something.
+
+    Args:
+        files: files to count in.
+        unit: what is counted.
+        twice: count everything twice.
+    '''
+    print(files, unit, twice)
+    return 0
+"""
+
+
+def test_a_command_is_one_file_and_one_registration(capsys, monkeypatch, tmp_path):
+    (tmp_path / "count.py").write_text(COUNT)
+    spec = importlib.util.spec_from_file_location("count", tmp_path / "count.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "count", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(COMMANDS, "count", module.count)
+    code, out = run(capsys, "count", "a", "b", "--twice", "--unit", "lines")
+    assert (code, out.out) == (0, "['a', 'b'] lines True\n")
+    assert "files files to count in. (required, type: str)" in help_of(capsys, "count")
+    assert "count Count something." in help_of(capsys, "")
+
+
+def test_help_loads_no_torch():
+    code = "import sys; from safevlm.cli import build_parser; build_parser().format_help(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
 @pytest.mark.parametrize("arguments", [["assess", "x.png", "--colour"], ["paint"], [], ["scan"]])
 def test_wrong_usage_exits_with_two(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
@@ -107,8 +162,8 @@ def test_wrong_usage_exits_with_two(capsys, arguments):
     assert caught.value.code == 2
 
 
-def test_chat_once_with_and_without_the_guard(capsys, pictures):
-    ask = ["chat", pictures / "ordinary.png", "--prompt", "What is in this picture?", "--max-new-tokens", 16]
+def test_chat_once_with_and_without_the_guard(capsys, images):
+    ask = ["chat", images / "ordinary.png", "--prompt", "What is in this image?", "--max-new-tokens", 16]
     code, out = run(capsys, *ask)
     assert code == 0
     assert "score" in out.out
@@ -118,8 +173,8 @@ def test_chat_once_with_and_without_the_guard(capsys, pictures):
     assert "score" not in plain.out
 
 
-def test_scan_writes_rows_and_a_summary(capsys, pictures, tmp_path):
-    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out", "--batch-size", 2)
+def test_scan_writes_rows_and_a_summary(capsys, images, tmp_path):
+    code, out = run(capsys, "scan", images, "--out", tmp_path / "out", "--batch-size", 2)
     rows = pq.read_table(tmp_path / "out" / "rows").to_pylist()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert code == 0
@@ -127,19 +182,19 @@ def test_scan_writes_rows_and_a_summary(capsys, pictures, tmp_path):
     assert summary["n"] == 3
     assert "3 images" in out.out
     assert (tmp_path / "out" / "report.html").is_file()
-    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out", "--resume")
+    code, out = run(capsys, "scan", images, "--out", tmp_path / "out", "--resume")
     assert (code, "3 images" in out.out) == (0, True)
-    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "out", "--limit", 2)
+    code, out = run(capsys, "scan", images, "--out", tmp_path / "out", "--limit", 2)
     assert code == 1
     assert "limit was none, is 2" in out.err
     assert "--fresh" in out.err
-    code, out = run(capsys, "scan", pictures, "--out", tmp_path / "none", "--resume")
+    code, out = run(capsys, "scan", images, "--out", tmp_path / "none", "--resume")
     assert (code, "holds no scan" in out.err) == (1, True)
 
 
-def test_export_and_merge(capsys, pictures, tmp_path):
+def test_export_and_merge(capsys, images, tmp_path):
     for name in ("risky", "ordinary"):
-        data = (pictures / f"{name}.png").read_bytes()
+        data = (images / f"{name}.png").read_bytes()
         pq.write_table(pa.table({"id": [name], "image": [data]}), tmp_path / f"{name}.parquet")
         code, _ = run(capsys, "scan", tmp_path / f"{name}.parquet", "--out", tmp_path / "scans" / name)
         assert code == 0
@@ -156,6 +211,7 @@ def test_export_and_merge(capsys, pictures, tmp_path):
     assert (code, "nothing to keep" in out.err) == (1, True)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_scan_and_says_how_to_go_on(number, tmp_path):
     folder = tmp_path / "many"
@@ -183,6 +239,7 @@ def test_a_signal_ends_a_scan_and_says_how_to_go_on(number, tmp_path):
     assert not list(rows.glob(".part-*"))
 
 
+@pytest.mark.slow
 def test_demo_shows_and_writes_everything(capsys, tmp_path):
     code, out = run(capsys, "demo", "--out", tmp_path / "demo", "--images", 8)
     assert code == 0
@@ -206,6 +263,7 @@ def test_demo_removes_nothing_that_it_did_not_write(capsys, tmp_path):
     assert (tmp_path / "images" / "holiday.jpg").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_eval_mini_json_has_the_documented_form(capsys):
     code, out = run(capsys, "eval", "mini", "--json", "--n", 4)
     table = json.loads(out.out)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -33,9 +34,9 @@ def test_readme_python(tmp_path):
 
 def test_readme_commands_exist():
     """Every `safevlm ...` line of the README parses."""
-    from safevlm.cli import COMMANDS
+    from safevlm.commands import COMMANDS
 
     text = (ROOT / "README.md").read_text()
     named = set(re.findall(r"^(?:\$ )?safevlm (\w+)", text, re.MULTILINE))
-    assert named <= {*COMMANDS, "train", "eval"}
+    assert named <= {*(words.split()[0] for words in COMMANDS), "train"}
     assert {"assess", "scan"} <= named

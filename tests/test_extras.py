@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
 EXTRAS = {
     "data": ["pyarrow"],
     "scan": ["webdataset", "datasets", "imagehash"],

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,7 @@ from safevlm import streams, terminal
 from safevlm.cli import _Lines, _underscored, main
 from safevlm.commands.options import check_device
 from safevlm.commands.scan import _go_on
-from safevlm.printable import indented, printable
+from safevlm.printable import indented, printable, shortened
 from safevlm.scan import ScanSummary
 from safevlm.types import RiskAssessment, Verdict
 
@@ -88,6 +89,24 @@ def test_errors_and_log_lines_forge_no_line(capsys: pytest.CaptureFixture[str], 
 )  # fmt: skip
 def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a.png", {}, "a.png"),
+        ("ä" * 200, {}, "ä" * 200),
+        ("ä" * 201, {}, "ä" * 200 + "…"),
+        ("abcdef", {"length": 5}, "abcde…"),
+        ("", {}, "''"),
+        ("a\nb\udce9", {}, r"'a\nb\udce9'"),
+        ("a" * 5 + "\n", {"length": 5}, "aaaaa…"),  # what does not print was cut off
+        ("data:é", {"quoted": True}, r"'data:\xe9'"),
+        ("abcdef", {"length": 5, "quoted": True}, r"'abcde\u2026'"),
+    ],
+)
+def test_shortened(text: str, options: dict[str, Any], message: str) -> None:
+    assert shortened(text, **options) == message
 
 
 def test_lines_of_answers_stay() -> None:

@@ -8,7 +8,7 @@ import torch
 from safevlm import Policy, Taxonomy
 from safevlm.backbone import WHOLE, Views
 from safevlm.types import Verdict
-from safevlm.viewing import ViewOutput, view_output
+from safevlm.viewing import ViewOutput, head_output
 from tests.tiny import tiny_guard
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
@@ -58,11 +58,10 @@ def test_views_of_different_grids_score_as_each_alone():
     torch.manual_seed(3)
     parts = [(torch.randn(h * w, 32), (h, w)) for h, w in ((2, 3), (4, 4), (2, 3), (3, 2))]
     views = Views.gather(parts, [0, 0, 1, 2], [WHOLE] * 4)
-    options = {"like": guard.safety.projector.last.weight, "pool_grid": None}
     with torch.no_grad():
-        together = view_output(guard.safety, views, **options)
+        together = head_output(guard.safety, views)
         for number, (features, grid) in enumerate(parts):
-            one = view_output(guard.safety, Views.of_one_grid(features[None], grid, [0]), **options)
+            one = head_output(guard.safety, Views.of_one_grid(features[None], grid, [0]))
             torch.testing.assert_close(together.level_logits[number], one.level_logits[0])
             torch.testing.assert_close(together.attention[number], one.attention[0])
             assert together.grids[number] == grid
@@ -72,7 +71,7 @@ def test_views_of_different_grids_score_as_each_alone():
 
 
 def two_views(scores, category):
-    """A guard's assessment of one image with two views of known P(unsafe), each in a known category."""
+    """A scorer, and what its head gives for one image with two views of known P(unsafe) and category."""
     guard = tiny_guard()
     taxonomy = guard.config.taxonomy
     levels = torch.full((2, len(taxonomy.levels)), -30.0)
@@ -82,15 +81,14 @@ def two_views(scores, category):
         categories[row, taxonomy.category_names.index(name)] = 0.0
     views = Views.gather([(torch.zeros(4, 2), (2, 2))] * 2, (0, 0), (LEFT, RIGHT))
     found = ViewOutput(levels, categories, (torch.full((4,), 0.1),) * 2, ((2, 2),) * 2, views)
-    guard.scorer.pool = lambda *_: found
-    return guard, views
+    return guard.scorer, found
 
 
 def test_a_view_that_the_policy_lets_through_hides_no_other():
     off, on = Taxonomy.preset("safevlm").risky_categories[:2]
-    guard, views = two_views((0.9, 0.8), (off, on))
-    policy = Policy(guard.config.taxonomy, off=frozenset({off}))
-    (found,) = guard.scorer.assess_views(views, policy=policy)
+    scorer, output = two_views((0.9, 0.8), (off, on))
+    policy = Policy(scorer.config.taxonomy, off=frozenset({off}))
+    (found,) = scorer.assess_output(output, policy=policy)
     assert found.verdict is Verdict.UNSAFE
     assert found.category == on
     assert found.score == pytest.approx(0.8, abs=1e-6)
@@ -98,6 +96,6 @@ def test_a_view_that_the_policy_lets_through_hides_no_other():
 
 def test_the_score_is_the_highest_of_the_flagged_views():
     name = Taxonomy.preset("safevlm").risky_categories[0]
-    guard, views = two_views((0.7, 0.95), (name, name))
-    (found,) = guard.scorer.assess_views(views)
+    scorer, output = two_views((0.7, 0.95), (name, name))
+    (found,) = scorer.assess_output(output)
     assert found.score == pytest.approx(0.95, abs=1e-6)

@@ -20,8 +20,6 @@ import logging
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -31,6 +29,8 @@ import torch
 from safevlm.backbone import WHOLE, Grid, Views, VisionTower
 from safevlm.errors import DataError
 from safevlm.files import replacing
+
+from .shard import ShardRows, open_shard
 
 LOGGER = logging.getLogger(__name__)
 Precision: TypeAlias = Literal["float16", "float32"]
@@ -66,20 +66,6 @@ def cache_identity(tower: VisionTower, precision: Precision, *, states: int = 1)
     }
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where an image's rows are: views of these grids, one after another."""
-
-    shard: str
-    start: int
-    grids: tuple[Grid, ...]
-    crc32: int
-
-    @property
-    def count(self) -> int:
-        return sum(h * w for h, w in self.grids)
-
-
 class FeatureCache:
     """Image hash -> patch features.
 
@@ -96,7 +82,7 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._bind()
         self._shards: dict[str, np.memmap[Any, Any]] = {}
-        self._places: dict[str, _Place] = {}
+        self._locations: dict[str, ShardRows] = {}
         self._pending: dict[str, tuple[np.ndarray[Any, Any], list[Grid]]] = {}
         self.reload()
 
@@ -121,7 +107,7 @@ class FeatureCache:
                 )
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     @property
     def states(self) -> int:
@@ -151,19 +137,21 @@ class FeatureCache:
 
     def _know(self, shard: str) -> None:
         if shard not in self._shards:
-            self._shards[shard], places = _open_shard(self.folder / f"{shard}.json")
-            self._places.update(places)
+            self._shards[shard], locations = open_shard(self.folder / f"{shard}.json")
+            self._locations.update(locations)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys, each once, that have no features."""
-        return [key for key in dict.fromkeys(keys) if key not in self._places and key not in self._pending]
+        return [key for key in dict.fromkeys(keys) if key not in self._locations and key not in self._pending]
 
     def damaged(self, keys: Iterable[str], shards: Iterable[str]) -> list[str]:
         """Which of these shards have features of the keys that do not match their checksums; reads all of them."""
         asked = set(shards)
-        places = {key: self._places[key].shard for key in dict.fromkeys(keys) if key in self._places}
+        shards_of = {key: self._locations[key].shard for key in dict.fromkeys(keys) if key in self._locations}
         return list(
-            dict.fromkeys(shard for key, shard in places.items() if shard in asked and not self._whole(key))
+            dict.fromkeys(
+                shard for key, shard in shards_of.items() if shard in asked and not self._whole(key)
+            )
         )
 
     def drop(self, shard: str, reason: str) -> None:
@@ -172,16 +160,20 @@ class FeatureCache:
             "%s/%s: an interrupted or damaged shard is computed again (%s)", self.folder, shard, reason
         )
         self._shards.pop(shard, None)
-        self._places = {key: place for key, place in self._places.items() if place.shard != shard}
+        self._locations = {
+            key: location for key, location in self._locations.items() if location.shard != shard
+        }
         for suffix in (".json", ".npy"):
             (self.folder / f"{shard}{suffix}").unlink(missing_ok=True)
 
     def _whole(self, key: str) -> bool:
-        return zlib.crc32(self._rows(key).tobytes()) == self._places[key].crc32
+        return zlib.crc32(self._rows(key).tobytes()) == self._locations[key].crc32
 
     def _rows(self, key: str) -> np.ndarray[Any, Any]:
-        place = self._places[key]
-        rows: np.ndarray[Any, Any] = self._shards[place.shard][place.start : place.start + place.count]
+        location = self._locations[key]
+        rows: np.ndarray[Any, Any] = self._shards[location.shard][
+            location.start : location.start + location.count
+        ]
         return rows
 
     def read(self, keys: Sequence[str], *, channels: int | None = None) -> Views:
@@ -193,7 +185,7 @@ class FeatureCache:
         found, owners = [], []
         for number, key in enumerate(keys):
             rows = torch.from_numpy(self._rows(key)[:, :channels].astype(np.float32))
-            grids = self._places[key].grids
+            grids = self._locations[key].grids
             parts = rows.split([h * w for h, w in grids])
             found += list(zip(parts, grids, strict=True))
             owners += [number] * len(grids)
@@ -241,27 +233,6 @@ class FeatureCache:
             ) from error
         self._pending.clear()
         self.load([data.stem])
-
-
-def _open_shard(index: Path) -> tuple[np.memmap[Any, Any], dict[str, _Place]]:
-    """A shard's rows and where each key's are; raises what reading raises, and ValueError where they do not fit."""
-    found = json.loads(index.read_bytes())
-    keys, size = list(found["keys"]), found["bytes"]
-    grids = [[(int(h), int(w)) for h, w in views] for views in found["grids"]]
-    checks = list(found["crc32"])
-    data = index.with_suffix(".npy")
-    if data.stat().st_size != size:
-        raise ValueError(f"{data.name} has {data.stat().st_size} bytes, {size} expected")
-    values = np.load(data, mmap_mode="r", allow_pickle=False)
-    ends = list(accumulate(sum(h * w for h, w in views) for views in grids))
-    if not (len(keys) == len(checks) == len(grids) and ends and ends[-1] == len(values)):
-        raise ValueError(f"{len(values)} rows, {len(keys)} keys of {ends[-1:]} rows")
-    starts = [0, *ends[:-1]]
-    places = {
-        key: _Place(index.stem, start, tuple(views), check)
-        for key, views, check, start in zip(keys, grids, checks, starts, strict=True)
-    }
-    return values, places
 
 
 def _write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -1,4 +1,4 @@
-"""`safevlm train head ...` and `safevlm train joint ...`: Lightning's command line over the two recipes."""
+"""`safevlm train head ...` and `safevlm train joint ...`: Lightning's command line over the two stages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 from safevlm.errors import MissingExtraError
 
-Stage: TypeAlias = Literal["head", "joint"]
+StageName: TypeAlias = Literal["head", "joint"]
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def train(stage: Stage, argv: Sequence[str] | None = None) -> None:
+def train(stage: StageName, argv: Sequence[str] | None = None) -> None:
     """Train one stage and write its folder.
 
     Args:
@@ -33,7 +33,7 @@ def train(stage: Stage, argv: Sequence[str] | None = None) -> None:
     command(stage, argv).fit()
 
 
-def command(stage: Stage, argv: Sequence[str] | None = None) -> Any:
+def command(stage: StageName, argv: Sequence[str] | None = None) -> Any:
     """The parsed command with its trainer, model and data, not yet run."""
     if find_spec("lightning") is None:
         raise MissingExtraError("lightning", "train")
@@ -42,17 +42,19 @@ def command(stage: Stage, argv: Sequence[str] | None = None) -> Any:
     from .joint import JointTraining
 
     logging.getLogger("safevlm").setLevel(logging.INFO)
-    recipe = HeadTraining if stage == "head" else JointTraining
-    return TrainCommand(recipe, args=_with_shipped_configs(list(argv or [])), prog=f"safevlm train {stage}")
+    stages = {"head": HeadTraining, "joint": JointTraining}
+    return TrainCommand(
+        stages[stage], args=_with_shipped_configs(list(argv or [])), prog=f"safevlm train {stage}"
+    )
 
 
 def _with_shipped_configs(argv: list[str]) -> list[str]:
     """`--config mini_head` -> the shipped file; files of your own are left as they are."""
     shipped = {path.stem: str(path) for path in CONFIGS.glob("*.yaml")}
     changed = list(argv)
-    for place, word in enumerate(argv):
+    for index, word in enumerate(argv):
         if word.startswith("--config="):
-            changed[place] = f"--config={shipped.get(word[9:], word[9:])}"
-        elif place and argv[place - 1] == "--config":
-            changed[place] = shipped.get(word, word)
+            changed[index] = f"--config={shipped.get(word[9:], word[9:])}"
+        elif index and argv[index - 1] == "--config":
+            changed[index] = shipped.get(word, word)
     return changed

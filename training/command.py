@@ -16,9 +16,9 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from safevlm.errors import CheckpointError, TrainingError, TrainingInterrupted
 
+from .base import TrainingStage
 from .datamodule import SafetyDataModule
 from .export import Export
-from .recipe import Recipe
 from .resume import last_checkpoint, set_aside
 from .signals import Interruptible
 
@@ -32,24 +32,24 @@ TRAINER_DEFAULTS = {
 
 
 class TrainCommand(LightningCLI):
-    """Parses flags and YAML into a recipe, its data and a trainer.
+    """Parses flags and YAML into a stage, its data and a trainer.
 
     The run's logs, its config and Lightning's checkpoints go to `<output_dir>.run`; `output_dir` gets the
     finished safety modules alone.
     """
 
-    def __init__(self, recipe: type[Recipe], *, args: list[str], prog: str) -> None:
+    def __init__(self, stage: type[TrainingStage], *, args: list[str], prog: str) -> None:
         # the flags are handed on by `safevlm train`, so sys.argv has them too
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         super().__init__(
-            recipe,
+            stage,
             SafetyDataModule,
             args=args,
             run=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             trainer_defaults=TRAINER_DEFAULTS,
-            parser_kwargs={"prog": prog, "description": (recipe.__doc__ or "").splitlines()[0]},
+            parser_kwargs={"prog": prog, "description": (stage.__doc__ or "").splitlines()[0]},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from safevlm.guard import head_output
-from safevlm.viewing import ViewOutput
+from safevlm.viewing import ViewOutput, head_output
 
-from .datamodule import Batch, SafetyDataModule
+from .batch import Batch
+from .datamodule import SafetyDataModule
 from .head import HeadTraining
 from .options import Cache, Sizes
 
 NO_ROWS = 1e-12
-"""Share of the rows that go through the LLM: so few that none does."""
+"""Fraction of the rows that go through the LLM: so few that none does."""
 EPOCHS = 2
 """The first warms up (workers, allocator, file cache), the second is timed."""
 
@@ -28,7 +28,7 @@ EPOCHS = 2
 class ClockedHeadTraining(HeadTraining):
     """`HeadTraining` that notes how long its last epoch took, and can do without its cache.
 
-    With `computes` on, each step decodes its images and runs the tower, as a recipe without a cache
+    With `computes` on, each step decodes its images and runs the tower, as a stage without a cache
     would; everything else is the same.
     """
 
@@ -37,30 +37,32 @@ class ClockedHeadTraining(HeadTraining):
     _started = 0.0
 
     def prepare(self) -> None:
-        """Fill the cache; have the loader decode where the steps need pictures."""
+        """Fill the cache; have the loader decode images where the steps need them."""
         super().prepare()
-        self.data.decode = self.computes
+        self.data.decode_images = self.computes
 
     def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
-        """The head on features from the cache, or on those of the batch's pictures."""
+        """The head on features from the cache, or on those of the batch's images."""
         if not self.computes:
             return super().scores(batch, *prompts)
         assert self.guard is not None, "it is loaded in setup, as rows may go through the LLM"
         images = [image for image in batch["images"] if image is not None]
-        tower = self.guard.backbone.tower
-        passed = tower(tower.preprocess(images))
-        return [head_output(self.guard, passed, texts) for texts in prompts], list(range(len(images)))
+        views = self.tower(self.tower.preprocess(images)).views
+        outputs = [
+            head_output(self.safety, views, table=self.prompt_table, prompts=texts) for texts in prompts
+        ]
+        return outputs, list(range(len(images)))
 
     def on_train_epoch_start(self) -> None:
         """Start the clock once the device is idle."""
         self._started = self._now()
 
     def on_train_epoch_end(self) -> None:
-        """Stop it once the device is done."""
+        """Stop the clock once the device is done."""
         self.epoch_seconds = self._now() - self._started
 
     def _now(self) -> float:
-        if self.trainer.strategy.root_device.type == "cuda":
+        if self.root_device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -92,7 +94,7 @@ class HeadEpochs:
         workers: int,
     ) -> None:
         name: Any = str(dtype).removeprefix("torch.")
-        self.recipe = ClockedHeadTraining(
+        self.stage = ClockedHeadTraining(
             backbone=str(backbone),
             output_dir=str(folder / "head"),
             overwrite=True,
@@ -118,11 +120,11 @@ class HeadEpochs:
 
     def seconds(self, *, computes: bool) -> float:
         """Train, and return the seconds of the last epoch."""
-        self.recipe.computes = computes
-        self.recipe.train()
+        self.stage.computes = computes
+        self.stage.train()
         with _warnings_only("lightning.pytorch"):
-            Trainer(**self._options).fit(self.recipe, datamodule=self.data)
-        return self.recipe.epoch_seconds
+            Trainer(**self._options).fit(self.stage, datamodule=self.data)
+        return self.stage.epoch_seconds
 
 
 @contextmanager

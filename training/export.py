@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from safevlm.checkpoint import CONFIG
 from safevlm.errors import CheckpointError
+from safevlm.files import replacing_folder
 
 Export: TypeAlias = Literal["best", "last"]
 
@@ -47,19 +46,14 @@ def restore(path: str, trained: Mapping[str, Tensor]) -> None:
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `folder`, then move what it made into place, the config last."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        write(part)
-        if not folder.exists():
-            part.rename(folder)
-            return
-        for path in sorted(part.iterdir(), key=lambda path: path.name == CONFIG):
-            place = folder / path.name
-            if place.is_dir():
-                shutil.rmtree(place)
-            os.replace(path, place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    """Write a checkpoint's folder whole or not at all; its config, without which it is none, is put there last.
+
+    Args:
+        folder: of the checkpoint; what it holds beside the files that are written stays.
+        write: fills the folder that it is called with.
+
+    Raises:
+        OSError: the disk does not take it; what `write` raises passes through, too.
+    """
+    with replacing_folder(folder, last=CONFIG) as unfinished:
+        write(unfinished)

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from safevlm.backbone import VisionTower
 from safevlm.errors import DataError, SafeVLMError
-from safevlm.labelled.table import LabelledRow
+from safevlm.labelled import LabelledRow
 
 from .cache import FeatureCache
 from .ranks import Ranks
@@ -50,7 +50,7 @@ class Filler:
             DataError: too little space on the disk, which is looked at before any image is computed; features
                 that cannot be written.
         """
-        group = self.ranks.beside(self.cache.folder)
+        group = self.ranks.same_folder(self.cache.folder)
         self._verify(rows, group)
         missing = self.cache.missing(rows)
         if self.ranks.rank == group[0]:

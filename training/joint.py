@@ -8,34 +8,32 @@ nowhere else: not on the tower, the projector or the output layer.
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from safevlm.backbone import language_linears
 from safevlm.config import SafetyConfig
-from safevlm.errors import BackboneError
-from safevlm.guard import SafeVLM, answer_losses, head_output
+from safevlm.guard import SafeVLM, lm_losses
 from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
-from safevlm.viewing import ViewOutput
+from safevlm.viewing import ViewOutput, head_output
 
-from .datamodule import Batch
+from .base import TrainingStage
+from .batch import Batch
 from .lengths import check_lengths
-from .options import LORA, LOSS, SCHEDULE, SIZES, Lora, Loss, Schedule, Sizes
-from .recipe import Recipe, open_guard
+from .loading import load_guard
+from .lora import LORA, Lora, inject_lora, unfreeze_lora
+from .options import LOSS, SCHEDULE, SIZES, Loss, Schedule, Sizes
 from .refusals import asked_rows, refusal_metrics, refused
 from .tuning import gathered
 
 LOGGER = logging.getLogger(__name__)
 
 
-class JointTraining(Recipe):
+class JointTraining(TrainingStage):
     """Stage 2 of training.
 
     Args:
@@ -43,7 +41,7 @@ class JointTraining(Recipe):
         checkpoint: folder of safety modules to continue, stage 1's as a rule; LoRA layers in it are continued too.
         output_dir: folder that modules and LoRA are written to, for `SafeVLM.from_pretrained`.
         overwrite: whether output_dir may hold a checkpoint already.
-        hint_probability: share of the risky rows, drawn anew each epoch, whose prompt gets the policy's
+        hint_probability: fraction of the risky rows, selected anew each epoch, whose prompt gets the policy's
             hint for their labels, as at inference, in [0, 1]. The authors train without hints (0).
         refusal_rows: tune rows that are answered after each epoch, to log how often the LLM refuses; half of
             them risky. 0 switches it off.
@@ -84,7 +82,7 @@ class JointTraining(Recipe):
             loss=loss,
         )
         if not 0 <= hint_probability <= 1:
-            raise ValueError(f"hint_probability is {hint_probability}, a share in [0, 1] is needed")
+            raise ValueError(f"hint_probability is {hint_probability}, a fraction in [0, 1] is needed")
         if refusal_rows < 0:
             raise ValueError(f"refusal_rows is {refusal_rows}; at least 0 is needed")
         self.refusal_rows = refusal_rows
@@ -96,12 +94,12 @@ class JointTraining(Recipe):
 
     @property
     def safety(self) -> SafetyModules:
-        """The guard's modules."""
+        """The safety modules, inside the guard."""
         return self.guard.safety
 
     def build(self) -> None:
-        """The whole model, with LoRA layers injected or those of the checkpoint."""
-        self.guard = open_guard(
+        """Load the whole model, with new LoRA layers or those of the checkpoint."""
+        self.guard = load_guard(
             self.backbone_name, self.start, self.sizes, self.dtype_name, device=self.root_device
         )
         self.config = self.guard.config
@@ -133,25 +131,25 @@ class JointTraining(Recipe):
             part.train(training)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout on, and seeded."""
+        """Switch dropout on, and seed it."""
         super().on_train_batch_start(batch, batch_idx)
         self._set_dropout(True)
 
     def on_validation_epoch_start(self) -> None:
-        """Dropout off."""
+        """Switch dropout off."""
         super().on_validation_epoch_start()
         self._set_dropout(False)
 
     def on_fit_end(self) -> None:
-        """Dropout off for good, then the folder."""
+        """Switch dropout off, then write the folder."""
         self._set_dropout(False)
         super().on_fit_end()
 
     def hints(self, batch: Batch) -> list[str]:
-        """For drawn risky rows the hint of their labels, as the policy words it; empty for the others."""
+        """For selected risky rows the hint of their labels, as the policy words it; empty for the others."""
         labels = zip(batch["levels"].tolist(), batch["categories"].tolist(), strict=True)
-        drawn = self.chosen(batch, "hint", self.hint_probability)
-        return [self._hint(*row) if yes else "" for row, yes in zip(labels, drawn, strict=True)]
+        mask = self.random_mask(batch, "hint", self.hint_probability)
+        return [self._hint(*row) if hinted else "" for row, hinted in zip(labels, mask, strict=True)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss; the tower runs once for head and LLM."""
@@ -172,12 +170,18 @@ class JointTraining(Recipe):
             return [], rows
         tower = self.guard.backbone.tower
         passed = tower(tower.preprocess([image for image in batch["images"] if image is not None]))
-        return [head_output(self.guard, passed, [texts[row] for row in rows]) for texts in prompts], rows
+        table = self.guard.backbone.prompt_table
+        outputs = [
+            head_output(self.safety, passed.views, table=table, prompts=[texts[row] for row in rows])
+            for texts in prompts
+        ]
+        return outputs, rows
 
     def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
         """L_LM without hints: what the model says where no policy helps it."""
-        return answer_losses(
-            self.guard,
+        return lm_losses(
+            self.guard.backbone,
+            self.safety,
             [batch["images"][row] for row in rows],
             [batch["prompts"][row] for row in rows],
             [batch["responses"][row] for row in rows],
@@ -204,51 +208,9 @@ class JointTraining(Recipe):
         }
 
     def save_folder(self, folder: Path, config: SafetyConfig) -> None:
-        """Modules and LoRA."""
+        """Write the modules and the LoRA layers."""
         self.guard.config = config
         self.guard.save_pretrained(folder)
-
-
-def lora_targets(model: Any) -> str:
-    """A regular expression of the language model's linear layers, by their names in `model`.
-
-    Raises:
-        BackboneError: the language model has no linear layer.
-    """
-    names = list(language_linears(model))
-    if not names:
-        raise BackboneError(
-            f"{type(model).__name__}: no linear layer in its language model; LoRA has nothing to adapt"
-        )
-    patterns = dict.fromkeys(re.sub(r"\d+", r"\\d+", re.escape(name)) for name in names)
-    return f"({'|'.join(patterns)})"
-
-
-def inject_lora(model: Any, options: Lora) -> None:
-    """Put fresh LoRA layers (which change nothing yet) on the language model's linear layers, in place."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(
-        r=options.r,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=lora_targets(model),
-    )
-    inject_adapter_in_model(config, model)
-    model.peft_config = {"default": config}
-
-
-def unfreeze_lora(model: nn.Module) -> list[nn.Module]:
-    """Make LoRA's weights trainable, in float32; returns the dropout modules, which need their own `train()`."""
-    from peft.tuners.lora import LoraLayer
-
-    dropouts: list[nn.Module] = []
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            for part in (layer.lora_A, layer.lora_B):
-                part.requires_grad_(True).to(torch.float32)
-            dropouts += list(layer.lora_dropout.modules())
-    return dropouts
 
 
 def _with_image(batch: Batch) -> list[int]:

@@ -1,13 +1,11 @@
-"""Options that both stages share, grouped; the defaults are the paper's (arXiv 2405.13581), with their source."""
+"""Options that the stages have in common, grouped; the defaults are the paper's (arXiv 2405.13581), with their source."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from safevlm import checkpoint
 from safevlm.config import SafetyConfig
 from safevlm.taxonomy import Taxonomy
 
@@ -86,9 +84,9 @@ class Loss:
 
     Args:
         weight: of the classification terms; 10 in the authors' code.
-        class_weights: "balanced" counts each class by n / (classes x its rows), of the rows that an epoch
-            draws; None counts each row alike.
-        prompt_probability: share of the rows whose prompt the head reads in training, in [0, 1]; the
+        class_weights: "balanced" counts each class by n / (classes x its rows), of the rows of an
+            epoch; None counts each row alike.
+        prompt_probability: fraction of the rows whose prompt the head reads in training, in [0, 1]; the
             others are scored from the image alone, so that one head does both.
     """
 
@@ -101,7 +99,7 @@ class Loss:
             raise ValueError(f"loss.weight is {self.weight}; at least 0 is needed")
         if not 0 <= self.prompt_probability <= 1:
             raise ValueError(
-                f"loss.prompt_probability is {self.prompt_probability}, a share in [0, 1] is needed"
+                f"loss.prompt_probability is {self.prompt_probability}, a fraction in [0, 1] is needed"
             )
 
 
@@ -120,34 +118,5 @@ class Cache:
     batch_size: int = 32
 
 
-@dataclass(frozen=True)
-class Lora:
-    """LoRA layers on the language model's linear layers.
-
-    Args:
-        r: rank; 256 in the paper.
-        alpha: scale is alpha / r; 16 in the paper.
-        dropout: of the layers' input, a probability; 0.05 in the paper.
-    """
-
-    r: int = 256
-    alpha: int = 16
-    dropout: float = 0.05
-
-
-SIZES, SCHEDULE, LOSS, CACHE, LORA = Sizes(), Schedule(), Loss(), Cache(), Lora()
+SIZES, SCHEDULE, LOSS, CACHE = Sizes(), Schedule(), Loss(), Cache()
 """The paper's."""
-
-
-def backbone_place(name: str) -> tuple[str, str]:
-    """Where a backbone is loaded from, and the name that a checkpoint keeps of it.
-
-    An embedded backbone keeps its name, also when it is given as a folder; another folder its absolute path.
-    """
-    place = Path(checkpoint.resolve(name))
-    if not place.is_dir():
-        return name, name
-    embedded = (
-        own for own in checkpoint.embedded() if Path(checkpoint.resolve(own)).resolve() == place.resolve()
-    )
-    return str(place), next(embedded, str(place.resolve()))

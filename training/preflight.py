@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from safevlm.errors import TrainingError
+from safevlm import checkpoint
+from safevlm.errors import CheckpointError, TrainingError
 
+from .export import Export, best_keeper
 from .tuning import METRICS
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -35,6 +39,35 @@ def check_trainer(trainer: Trainer) -> None:
         raise TrainingError(
             "trainer.max_epochs and trainer.max_steps set no end, which the learning rate's decay needs; give one "
             "of them"
+        )
+
+
+def check_output(trainer: Trainer, folder: Path, *, overwrite: bool, export: Export | None) -> None:
+    """Check that the output folder can be written as asked for, before any data is read.
+
+    Raises:
+        TrainingError: the best epoch is to be written, and no checkpoint of it is kept.
+        CheckpointError: the folder is a file, or holds a checkpoint and may not be overwritten.
+    """
+    if export == "best" and best_keeper(trainer) is None:
+        raise TrainingError(
+            "--export best needs checkpoints (trainer.enable_checkpointing); give --export last"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file, not a folder; give another output_dir")
+    if (folder / checkpoint.CONFIG).exists() and not overwrite:
+        raise CheckpointError(
+            f"{folder} already holds a checkpoint; give another output_dir, or overwrite it "
+            "(--model.overwrite true)"
+        )
+
+
+def check_export(export: Export | None, *, can_choose: bool) -> None:
+    """Raise TrainingError where the best epoch is to be written, and no tune row can choose it."""
+    if export == "best" and not can_choose:
+        raise TrainingError(
+            "--export best needs tune rows with labels or answers; give some (a split column, or "
+            "--data.tune_fraction), or --export last"
         )
 
 

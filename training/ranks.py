@@ -1,4 +1,4 @@
-"""The processes of a run that share work: images to check, a cache to verify and to fill."""
+"""The processes of a run that split work: images to check, a cache to verify and to fill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ResultT = TypeVar("ResultT")
 class Ranks:
     """One process among those of a run; by default the only one.
 
-    Every method that speaks to the others must be called by all of them, in the same order.
+    Every method that communicates must be called by all of them, in the same order.
 
     Args:
         rank: number of this process, in [0, world).
@@ -59,7 +59,7 @@ class Ranks:
         torch.distributed.all_gather_object(found, value)
         return found
 
-    def share(
+    def distribute(
         self, items: Sequence[ItemT], work: Callable[[Sequence[ItemT]], list[ResultT]]
     ) -> list[ResultT]:
         """Results of all items, in order; each process works on every `world`-th of them.
@@ -67,24 +67,24 @@ class Ranks:
         Args:
             work: items -> a result for each, which can be pickled.
         """
-        shares = self.gather(work(items[self.rank :: self.world]))
-        return [shares[number % self.world][number // self.world] for number in range(len(items))]
+        parts = self.gather(work(items[self.rank :: self.world]))
+        return [parts[number % self.world][number // self.world] for number in range(len(items))]
 
-    def beside(self, folder: Path) -> list[int]:
+    def same_folder(self, folder: Path) -> list[int]:
         """The ranks, ascending, that see the same folder under this path as this process: all, or its own node's.
 
-        Each process leaves a mark and looks for the others', so that it makes no difference how nodes are
+        Each process leaves a file and looks for the others', so that it makes no difference how nodes are
         numbered and whether a disk is shared.
         """
         if self.world == 1:
             return [self.rank]
         (run, *_) = self.gather(secrets.token_hex(8))
-        marks = [folder / f".rank-{run}-{rank}" for rank in range(self.world)]
-        marks[self.rank].touch()
+        files = [folder / f".rank-{run}-{rank}" for rank in range(self.world)]
+        files[self.rank].touch()
         try:
-            self.gather(None)  # every mark is there
-            seen = [rank for rank, mark in enumerate(marks) if mark.exists()]
+            self.gather(None)  # every file is there
+            seen = [rank for rank, file in enumerate(files) if file.exists()]
             self.gather(None)  # and has been looked for
         finally:
-            marks[self.rank].unlink(missing_ok=True)
+            files[self.rank].unlink(missing_ok=True)
         return seen

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from safevlm.guard import SafeVLM
 from safevlm.judges import Judgement, judge
-from safevlm.labelled.table import LabelledRow
+from safevlm.labelled import LabelledRow
 from safevlm.policy import Policy
 from safevlm.types import Action
 
-from .draw import draw
+from .hash_random import hash_uniform
 
 NEW_TOKENS = 48
 """Tokens of an answer that are looked at; a refusal opens with it."""
@@ -21,9 +21,13 @@ NEW_TOKENS = 48
 
 def asked_rows(rows: Sequence[LabelledRow], count: int, seed: int) -> list[int]:
     """Numbers of up to `count` rows with a level and a prompt, half of them risky, the same in every epoch."""
-    drawn = sorted(range(len(rows)), key=lambda number: draw(seed, "refusal", number))
+    shuffled = sorted(range(len(rows)), key=lambda number: hash_uniform(seed, "refusal", number))
     sides: list[list[int]] = [
-        [n for n in drawn if rows[n].prompt.strip() and (rows[n].level > 0) is risky and rows[n].level >= 0]
+        [
+            n
+            for n in shuffled
+            if rows[n].prompt.strip() and (rows[n].level > 0) is risky and rows[n].level >= 0
+        ]
         for risky in (True, False)
     ]
     return sorted(sides[0][: (count + 1) // 2] + sides[1][: count // 2])
@@ -51,7 +55,7 @@ def refused(guard: SafeVLM, rows: Sequence[LabelledRow], *, batch_size: int) -> 
 
 
 def refusal_metrics(answers: Mapping[int, bool], rows: Sequence[LabelledRow]) -> dict[str, Tensor]:
-    """Shares in [0, 1]: `tune/refused_risky` (high is wanted) and `tune/refused_safe` (low is wanted)."""
+    """Rates in [0, 1]: `tune/refused_risky` (high is wanted) and `tune/refused_safe` (low is wanted)."""
     metrics = {}
     for name, risky in (("tune/refused_risky", True), ("tune/refused_safe", False)):
         of_side = [float(answer) for number, answer in answers.items() if (rows[number].level > 0) is risky]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safevlm.backbone import same_weights
 from safevlm.errors import CheckpointError
-from safevlm.labelled.table import LabelledRow
+from safevlm.labelled import LabelledRow
 
 KEY = "safevlm_run"
 """Where a Lightning checkpoint keeps the record."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,6 +11,12 @@ from torchmetrics.functional.classification import binary_auroc
 
 from safevlm.modules import safety_loss
 from safevlm.types import IGNORED
+from safevlm.viewing import ViewOutput
+
+from .batch import Batch
+
+TuneRow: TypeAlias = "tuple[Tensor, ...]"
+"""Level and category logits of the image alone, level logits with the prompt, level, category, whether a prompt."""
 
 METRICS: dict[str, Literal["min", "max"]] = {
     "tune/loss": "min",
@@ -30,13 +36,30 @@ def gathered(trainer: Trainer, found: dict[int, Any]) -> dict[int, Any]:
     """Every process's values by row number; each row once, whatever the number of processes."""
     if trainer.world_size == 1:
         return found
-    shares: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(shares, found)
-    return {row: values for share in shares for row, values in sorted(share.items())}
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, found)
+    return {row: values for part in parts for row, values in sorted(part.items())}
 
 
-def stacked(tuned: dict[int, tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Values of `Recipe.tune_rows` as one tensor each, in the order of the rows."""
+def tune_rows(batch: Batch, alone: ViewOutput, prompted: ViewOutput, rows: list[int]) -> dict[int, TuneRow]:
+    """Row number -> what the metrics need of the row, on the host.
+
+    Args:
+        batch: of tune rows.
+        alone, prompted: the head's output for the images alone, and for images and prompts.
+        rows: the rows of the batch that the outputs are of.
+    """
+    (levels, categories), (with_prompt, _) = alone.logits(), prompted.logits()
+    found = {}
+    for number, row in enumerate(rows):
+        logits = (levels[number], categories[number], with_prompt[number])
+        labels = (batch["levels"][row], batch["categories"][row], torch.tensor(bool(batch["prompts"][row])))
+        found[int(batch["index"][row])] = tuple(value.detach().cpu() for value in (*logits, *labels))
+    return found
+
+
+def stacked(tuned: dict[int, TuneRow]) -> dict[str, Tensor]:
+    """Values of tune rows as one tensor each, in the order of the rows."""
     names = ("level", "category", "level_prompt", "levels", "categories", "prompted")
     ordered = [tuned[row] for row in sorted(tuned)]
     return {name: torch.stack(values) for name, values in zip(names, zip(*ordered, strict=True), strict=True)}
@@ -62,7 +85,7 @@ def tune_metrics(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def all_metrics(
-    tuned: dict[int, tuple[Tensor, ...]], answered: dict[int, Tensor], *, weight: float
+    tuned: dict[int, TuneRow], answered: dict[int, Tensor], *, weight: float
 ) -> dict[str, Tensor]:
     """`tune_metrics`, `tune/lm` of the rows with answers, and `tune/loss`, which the best epoch is chosen by.
 

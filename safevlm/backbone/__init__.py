@@ -7,6 +7,7 @@ from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
 from .fingerprint import same_weights
 from .freeze import freeze
 from .hub import HubOptions
+from .injection import injected
 from .layer import Layer
 from .lengths import PromptLengths
 from .linears import language_linears
@@ -15,7 +16,6 @@ from .load_backbone import (
     load_backbone,
     load_model_type,
     load_prompt_table,
-    quiet,
     stop_when,
     text_streamer,
     wrap_backbone,
@@ -26,7 +26,8 @@ from .placeholders import fill_placeholders
 from .placement import safety_dtype
 from .prompt_table import PromptTable
 from .prompts import Inputs, encode
-from .tower import TowerPass, VisionTower
+from .tower import VisionTower
+from .tower_pass import TowerPass
 from .views import WHOLE, Box, Grid, Views
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "family_of",
     "fill_placeholders",
     "freeze",
+    "injected",
     "is_timm",
     "language_linears",
     "last_user_text",
@@ -60,7 +62,6 @@ __all__ = [
     "load_prompt_table",
     "load_tower",
     "make_chat",
-    "quiet",
     "safety_dtype",
     "same_weights",
     "stop_when",

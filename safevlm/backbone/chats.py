@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safevlm.printable import shortened
+
 ROLES = ("system", "user", "assistant")
 
 
@@ -50,7 +52,7 @@ def _message(number: int, message: Any) -> dict[str, Any]:
     _check_keys(message, ("role", "content"), where)
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
-        raise ValueError(f"{where} has the role {_shown(role)}; known are {', '.join(ROLES)}")
+        raise ValueError(f"{where} has the role {_named(role)}; known are {', '.join(ROLES)}")
     if isinstance(content, str):
         return {"role": role, "content": [{"type": "text", "text": content}]}
     if isinstance(content, (bytes, Mapping)) or not isinstance(content, Sequence):
@@ -83,7 +85,7 @@ def _part(number: int, part: Any, message: str) -> dict[str, Any]:
         return {"type": "image"}
     if kind != "text":
         raise ValueError(
-            f'{where} has the type {_shown(kind)}, which is not read; give {{"type": "text", "text": ...}}, '
+            f'{where} has the type {_named(kind)}, which is not read; give {{"type": "text", "text": ...}}, '
             'or {"type": "image"} with the image in `images`'
         )
     _check_keys(part, ("type", "text"), where)
@@ -96,13 +98,13 @@ def _check_keys(given: Mapping[Any, Any], known: Sequence[str], where: str, *, h
     """Refuse keys that nothing reads; datasets write None for keys that a row does not have."""
     unread = [key for key, value in given.items() if key not in known and value is not None]
     if unread:
-        names = ", ".join(_shown(key) for key in unread)
+        names = ", ".join(_named(key) for key in unread)
         raise ValueError(f"{where} has {names}, which is not read; known are {', '.join(known)}{hint}")
 
 
-def _shown(value: object) -> str:
-    """`repr`, cut to what fits a message; nothing but text is printed whole."""
-    return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
+def _named(value: object) -> str:
+    """A value for a message: text as a literal, of anything else only its type."""
+    return shortened(value, 80, quoted=True) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def last_user_text(chat: Sequence[Mapping[str, Any]]) -> str:

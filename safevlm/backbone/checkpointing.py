@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -16,21 +17,21 @@ SWITCHES = ("training", "gradient_checkpointing", "_gradient_checkpointing_func"
 
 
 @contextmanager
-def checkpointed_layers(model: Any) -> Iterator[None]:
-    """Within the context the layers of the model's LLM are checkpointed.
+def checkpointed_layers(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Within the context the layers of an LLM, as `Backbone.decoder_layers` lists them, are checkpointed.
 
     The backward pass may come after the context. Losses, gradients and LoRA's dropout are the same as
     without, the frozen parts run in eval mode all the time, and the model is left as it was.
 
     Raises:
-        BackboneError: none of the LLM's layers can be checkpointed.
+        BackboneError: a layer cannot be checkpointed.
     """
-    layers = [part for part in model.get_decoder().modules() if isinstance(part, GradientCheckpointingLayer)]
-    if not layers:
-        raise BackboneError(
-            f"{type(model).__name__}: no layer of its language model can be checkpointed; train without "
-            "gradient_checkpointing"
-        )
+    for layer in layers:
+        if not isinstance(layer, GradientCheckpointingLayer):
+            raise BackboneError(
+                f"{type(layer).__name__}: this layer of the language model cannot be checkpointed; train without "
+                "gradient_checkpointing"
+            )
     before = [{name: vars(layer)[name] for name in SWITCHES if name in vars(layer)} for layer in layers]
     try:
         for layer in layers:

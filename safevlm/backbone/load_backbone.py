@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, StoppingCriteria, TextIteratorStreamer
-from transformers import logging as transformers_logging
 
 from safevlm.errors import BackboneError
 
@@ -24,17 +22,16 @@ from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .load_timm import is_timm
 from .load_tower import tower_of
-from .placeholders import fill_placeholders
 from .placement import on_cpu
 from .processors import check_parts, complete, load_processor
 from .prompt_table import PromptTable
 from .quantized import check_unquantized, skip_tower
 from .render import Renderer
-from .tower import TowerPass, VisionTower
+from .tower import VisionTower
 from .tower_files import weight_map
 
 if TYPE_CHECKING:
-    from .prompts import Inputs
+    pass
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,11 @@ class Backbone:
         return self.model.get_input_embeddings()
 
     @property
+    def decoder_layers(self) -> list[nn.Module]:
+        """The text decoder's layers, in the order in which they run; raises BackboneError where it has none."""
+        return self.family.decoder_layers(self.model)
+
+    @property
     def prompt_table(self) -> PromptTable:
         """What the safety head reads prompts with; it shares the LLM's embeddings."""
         return PromptTable(self.tokenizer, self.input_embeddings.weight)
@@ -99,42 +101,6 @@ class Backbone:
             name: tensor.to(device, dtype if tensor.is_floating_point() else None)
             for name, tensor in tensors.items()
         }
-
-    @contextmanager
-    def injected(
-        self,
-        inputs: Inputs,
-        *,
-        tokens: Tensor,
-        passed: TowerPass | None,
-        images: Sequence[int],
-        counts: Sequence[int],
-    ) -> Iterator[None]:
-        """Within the context the model, called with `inputs`, sees safety tokens and vision features of an earlier pass.
-
-        Args:
-            tokens: (num_tokens, text_dim), put in place where `inputs.token_mask` says; not used without a mask.
-            passed: the tower's pass; None: the model runs its tower itself.
-            images: which images of the pass the model will ask for, in order.
-            counts: how many of these each prompt has.
-        """
-        with ExitStack() as stack:
-            stack.enter_context(self.tower.lock)
-            if inputs.token_mask is not None:
-                stack.enter_context(fill_placeholders(self.input_embeddings, tokens, inputs.token_mask))
-            if passed is not None and len(images):
-                together = [count for count in counts for _ in range(count)]
-                used = [
-                    self.family.rows_used(passed.rows[image], images_in_prompt=count)
-                    for image, count in zip(images, together, strict=True)
-                ]
-                stack.enter_context(self.tower.replay(passed, images, counts=counts, rows_used=used))
-            yield
-
-    @property
-    def decoder_layers(self) -> tuple[nn.Module, ...]:
-        """The layers of the LLM, in the order in which they run."""
-        return self.family.decoder_layers(self.model)
 
     @property
     def text_dim(self) -> int:
@@ -230,12 +196,6 @@ class _StopWhen(StoppingCriteria):
 def stop_when(event: Event) -> StoppingCriteria:
     """Ends a generation at the first token after `event` is set."""
     return _StopWhen(event)
-
-
-def quiet() -> None:
-    """Keep transformers' notices and progress bars off the screen."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def load_model_type(name: str | Path, *, hub: HubOptions | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,13 +15,11 @@ from transformers import BatchFeature
 from safevlm.types import IGNORED
 
 from .answers import answer_ids
-from .chats import image_parts, last_user_text, make_chat, with_hint
+from .chats import image_parts
 from .default_dtype import float32_by_default
 from .load_backbone import Backbone
 from .placeholders import find_placeholders, placeholder_token
-from .tower import TowerPass
-
-__all__ = ["Inputs", "encode", "last_user_text", "make_chat", "with_hint"]
+from .tower_pass import TowerPass
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,13 @@ class Inputs:
     Args:
         tensors: what the processor made: `input_ids` and `attention_mask` (B, L), `pixel_values` ...
         token_mask: (B, L) bool, where safety tokens go; None without safety tokens or images.
+        images: per prompt, which images of the tower's pass it has.
         labels: (B, L) int64, -100 on prompts and padding; None without answers.
     """
 
     tensors: dict[str, Tensor]
     token_mask: Tensor | None
+    images: tuple[tuple[int, ...], ...]
     labels: Tensor | None = None
 
 
@@ -49,57 +49,78 @@ def encode(
     passed: TowerPass | None = None,
     rows: Sequence[int] | None = None,
 ) -> Inputs:
-    """Render, tokenise and pad a batch.
+    """Render, tokenize and pad a batch.
 
     Args:
-        chats: one conversation per row, image parts included; their text is taken literally.
-        images: the RGB images of all rows, in order; the processor needs their sizes.
+        chats: one conversation per prompt, image parts included; their text is taken literally.
+        images: the RGB images of all prompts, in order; the processor needs their sizes.
         safety_tokens: placeholders to put before each image; 0 for the plain backbone's own inputs.
         answers: what the LLM should say; given in training, where padding is on the right.
         passed: a tower's pass over the images, so that they are not preprocessed again.
-        rows: which of its images these are; None: all.
+        rows: which images of that pass these are; None: all.
 
     Raises:
         ValueError: a prompt, or a prompt and its answer, longer than the LLM's context; a text that cannot be
             taken literally.
     """
-    tokenizer, family = backbone.tokenizer, backbone.family
+    family, count = backbone.family, safety_tokens if images else 0
     texts = [backbone.renderer(chat).text for chat in chats]
-    marked = bool(safety_tokens and images)
-    if marked:
-        opening = family.opening(backbone.processor)
-        fill = placeholder_token(tokenizer) * safety_tokens
-        texts = [text.replace(opening, fill + opening) for text in texts]
+    if count:
+        texts = _with_placeholders(backbone, texts, count)
     pixels = None
     if passed is not None and images and family.reads_prepared:
         pixels = passed.pixels if rows is None else passed.pixels[list(rows)]
-    values, vision = _process(backbone, texts, _nested(chats, images), pixels)
+    values, vision = _process(backbone, texts, _by_prompt(chats, images), pixels)
     _check_lengths(backbone, values["input_ids"], what="images")
-    starts: list[int] | None = None
-    if answers is not None:
-        starts = [len(ids) for ids in values["input_ids"]]
-        for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
-            ids = answer_ids(backbone, chat, answer)
-            kinds = {"input_ids": ids, "attention_mask": [1] * len(ids)}
-            for name, column in values.items():
-                column[row] += kinds.get(name, [family.answer_types.get(name, 0)] * len(ids))
-        _check_lengths(backbone, values["input_ids"], what="images and its answer")
-    tensors = _pad(values, tokenizer, right=answers is not None)
-    labels = None if starts is None else _labels(tensors, starts)
-    token_mask = None
-    if marked:
-        token_mask = find_placeholders(
-            tensors["input_ids"],
-            images=len(images),
-            count=safety_tokens,
-            placeholder_id=tokenizer.convert_tokens_to_ids(placeholder_token(tokenizer)),
-            opening_id=family.opening_id(backbone.processor, backbone.model.config),
-        )
-    return Inputs({**tensors, **vision}, token_mask, labels)
+    starts = None if answers is None else _append_answers(backbone, chats, answers, values)
+    tensors = _pad(values, backbone.tokenizer, right=answers is not None)
+    numbers = range(len(images)) if rows is None else rows
+    return Inputs(
+        {**tensors, **vision},
+        _token_mask(backbone, tensors["input_ids"], images=len(images), count=count) if count else None,
+        tuple(tuple(own) for own in _by_prompt(chats, numbers)),
+        None if starts is None else _labels(tensors, starts),
+    )
 
 
-def _nested(chats: Sequence[Sequence[Mapping[str, Any]]], images: Sequence[Any]) -> list[list[Any]]:
-    """The images of each row, by its chat's image parts."""
+def _with_placeholders(backbone: Backbone, texts: Sequence[str], count: int) -> list[str]:
+    """The prompts with `count` placeholders before each image."""
+    opening = backbone.family.opening(backbone.processor)
+    fill = placeholder_token(backbone.tokenizer) * count
+    return [text.replace(opening, fill + opening) for text in texts]
+
+
+def _token_mask(backbone: Backbone, input_ids: Tensor, *, images: int, count: int) -> Tensor:
+    """(B, L) bool: where the placeholders of `_with_placeholders` stand."""
+    tokenizer = backbone.tokenizer
+    return find_placeholders(
+        input_ids,
+        images=images,
+        count=count,
+        placeholder_id=tokenizer.convert_tokens_to_ids(placeholder_token(tokenizer)),
+        opening_id=backbone.family.opening_id(backbone.processor, backbone.model.config),
+    )
+
+
+def _append_answers(
+    backbone: Backbone,
+    chats: Sequence[Sequence[Mapping[str, Any]]],
+    answers: Sequence[str],
+    values: dict[str, list[list[int]]],
+) -> list[int]:
+    """Add each answer's tokens to its prompt's in `values`, in place; returns where each answer starts."""
+    starts = [len(ids) for ids in values["input_ids"]]
+    for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
+        ids = answer_ids(backbone, chat, answer)
+        kinds = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        for name, column in values.items():
+            column[row] += kinds.get(name, [backbone.family.answer_types.get(name, 0)] * len(ids))
+    _check_lengths(backbone, values["input_ids"], what="images and its answer")
+    return starts
+
+
+def _by_prompt(chats: Sequence[Sequence[Mapping[str, Any]]], images: Iterable[Any]) -> list[list[Any]]:
+    """What there is one of for each image, as lists for each prompt, by its chat's image parts."""
     left = iter(images)
     return [list(islice(left, image_parts(chat))) for chat in chats]
 

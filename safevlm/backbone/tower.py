@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,24 +19,8 @@ from .fingerprint import fingerprint
 from .fold_norms import fold_batch_norms
 from .layer import layers_read
 from .tower_lock import TowerLock, lock_of
+from .tower_pass import ReplayedForward, TowerPass
 from .views import Grid, Views
-
-
-@dataclass(frozen=True)
-class TowerPass:
-    """What one run of the tower gave.
-
-    Args:
-        views: features of the layer that is read, without class token.
-        rows: per image, its rows in the tower's input.
-        output: the tower's whole output, hidden states included, for `VisionTower.replay`.
-        pixels: what the tower was given, its rows of all images one after another.
-    """
-
-    views: Views
-    rows: tuple[int, ...]
-    output: Any
-    pixels: Tensor
 
 
 @contextmanager
@@ -313,52 +295,13 @@ class VisionTower:
         return pixels.new_zeros(()).expand(images, *pixels.shape[1:])
 
     @contextmanager
-    def replay(
-        self,
-        passed: TowerPass,
-        images: Sequence[int],
-        *,
-        counts: Sequence[int] | None = None,
-        rows_used: Sequence[int] | None = None,
-    ) -> Iterator[None]:
+    def replay(self, passed: TowerPass, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
         """Within the context the tower, wherever it is called, gives back an earlier pass's output.
 
         Args:
-            images: which images of the pass the backbone is about to ask for, in order.
-            counts: per prompt, how many of these it has; None: one each.
-            rows_used: per image of these, how many of its rows it will ask for; None: all.
+            passed: the earlier pass.
+            prompts: per prompt, the images of the pass that the backbone is about to ask for, in order.
         """
-        starts = (0, *accumulate(passed.rows))
-        used = [passed.rows[image] for image in images] if rows_used is None else rows_used
-        slices = [slice(starts[i], starts[i] + n) for i, n in zip(images, used, strict=True)]
-        asked, total = sum(used), starts[-1]
-
-        def select(value: Any, repeats: int) -> Any:
-            if isinstance(value, Tensor):
-                if repeats == 1 and list(images) == list(range(len(passed.rows))) and asked == total:
-                    return value
-                unit = total // len(value)  # towers that merge patches give fewer rows than they get
-                parts = iter([value[part.start // unit : part.stop // unit] for part in slices])
-                prompts = [list(islice(parts, count)) for count in counts or [1] * len(slices)]
-                # beams: some versions repeat the images with the rows; each beam reads all of its prompt's
-                return torch.cat([part for own in prompts for part in own * repeats])
-            if isinstance(value, (tuple, list)):
-                return type(value)(select(part, repeats) for part in value)
-            return value
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            pixels: Any = args[0] if args else kwargs.get("pixel_values", kwargs.get("hidden_states"))
-            repeats, rest = divmod(len(pixels), asked)
-            if rest or not repeats:
-                raise BackboneError(
-                    f"the backbone asked for {len(pixels)} rows of vision features, its images have {asked}; "
-                    "pass the same images to both"
-                )
-            output = copy.copy(passed.output)  # families write into the output that they get
-            for name in list(output.keys()):
-                output[name] = select(output[name], repeats)
-            return output
-
         with self.lock:
             before = vars(self.module).get("forward")  # accelerate puts its own there
 
@@ -368,8 +311,9 @@ class VisionTower:
                 else:
                     self.module.forward = before
 
+            replayed = ReplayedForward(passed, prompts, self.family)
             with self.lock.undoing(undo):
-                self.module.forward = forward
+                self.module.forward = replayed
                 yield
 
 

@@ -1,4 +1,4 @@
-"""Speed against the bare tower and the bare backbone, on whatever machine this is."""
+"""Benchmark: speed compared with the bare tower and the bare backbone, on the machine it runs on."""
 
 from .measure import Timing, interleave, measure, paired_ratio
 from .results import Result

@@ -1,4 +1,4 @@
-"""The same pictures in every format that a scan reads."""
+"""The same images in every format that a scan reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ IMAGES = "images"
 
 
 def write_formats(root: Path, files: Sequence[Path]) -> dict[str, str]:
-    """Write picture files anew in each format, below `root`; kind -> the URI that reads them.
+    """Write image files in each format below `root`.
+
+    Returns:
+        Kind of source -> URI that reads it.
 
     Raises:
         MissingExtraError: webdataset or pyarrow is not installed.
@@ -28,7 +31,11 @@ def write_formats(root: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def write_tars(folder: Path, files: Sequence[Path], *, per_tar: int) -> str:
-    """WebDataset tars of so many pictures each; returns their brace pattern."""
+    """Write WebDataset tars of up to `per_tar` images each; returns their brace pattern.
+
+    Raises:
+        MissingExtraError: webdataset is not installed.
+    """
     try:
         from webdataset import TarWriter
     except ImportError as error:
@@ -89,4 +96,4 @@ WRITERS: Mapping[str, Callable[[Path, Sequence[Path]], str]] = {
     "coco": _coco,
     "jsonl": _jsonl,
 }
-"""Kind -> writes the pictures in a folder and returns what the kind's URI goes on with."""
+"""Kind -> function that writes the images into a folder and returns the location for the kind's URI."""

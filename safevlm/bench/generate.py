@@ -1,4 +1,4 @@
-"""Prompts to answers: the bare backbone as transformers runs it against the guarded one."""
+"""Row `generate`: the bare backbone, as transformers runs it, compared with the guarded one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROMPT = (
 
 
 def generate(setup: Setup) -> list[Result]:
-    """The row: time to first token, and tokens a second after it, for each batch size."""
+    """Measure time to first token, and tokens per second after it, for each batch size."""
     backbone, config = _subject(setup)
     guards = {name: attach(backbone, config.with_changes(num_tokens=n)) for name, n in TOKENS.items()}
     weights = {BARE_BACKBONE: weight_bytes(backbone.model)}
@@ -48,7 +48,7 @@ def generate(setup: Setup) -> list[Result]:
 
 
 def _subject(setup: Setup) -> tuple[Backbone, SafetyConfig]:
-    """The shape's whole LLaVA on a GPU; on a CPU the embedded model, as a large one takes minutes."""
+    """A LLaVA of the shape on a GPU; on a CPU the embedded model, as a large one takes minutes."""
     if setup.device.type == "cuda":
         backbone = random_llava(
             setup.sizes, processor=setup.mini.processor, device=setup.device, dtype=setup.dtype
@@ -61,7 +61,7 @@ def _subject(setup: Setup) -> tuple[Backbone, SafetyConfig]:
 def _cells(setup: Setup, batch: int, backbone: Backbone) -> tuple[Cell, Cell]:
     prompt = len(backbone.tokenizer(PROMPT)["input_ids"])
     model = setup.shape if setup.device.type == "cuda" else "safevlm-mini-base"
-    note = f"{model}, prompt of 64 words = {prompt} tokens, one image a prompt"
+    note = f"{model}, prompt of 64 words = {prompt} tokens, one image per prompt"
     first = setup.cell(
         "generate", FIRST_TOKEN, batch=batch, unit="ms", ratio_of="time", against=BARE_BACKBONE, note=note
     )
@@ -85,7 +85,7 @@ def _measured(
     decoding: Cell,
     weights: dict[str, int],
 ) -> list[Result]:
-    """Both cells of one batch size, from answers of one token and of more."""
+    """Results of both cells of one batch size, from answers of one token and of more."""
     batch, more = first.batch or 1, setup.amounts.more_tokens
     images, prompts = pictures(batch), [PROMPT] * batch
 
@@ -96,8 +96,8 @@ def _measured(
         replies = guard.generate(images, prompts, **_exactly(tokens))
         if any(reply.action is not Action.ALLOW for reply in replies):
             raise SafeVLMError(
-                f"the guard answered {replies[0].text!r} by itself, so no LLM was timed: its scores are "
-                "undecided; check the safety modules in this precision"
+                f"the guard answered {replies[0].text!r} without the LLM, so generation was not timed: its scores "
+                "are undecided; check the safety modules in this precision"
             )
 
     runs: dict[str, Callable[[int], None]] = {BARE_BACKBONE: bare}
@@ -119,13 +119,14 @@ def _exactly(tokens: int) -> dict[str, Any]:
 
 
 def beyond(long: Timing, short: Timing) -> Timing:
-    """What the longer answer took more than the shorter one, round by round.
+    """Time that the longer answer took beyond the shorter one, round by round.
 
-    One that took no longer, by the noise of very small models, makes the timing a problem: there is no rate then.
+    If it took no longer in some round, as noise on very small models can cause, there is no rate: the
+    result has a problem instead.
     """
     if problem := long.problem or short.problem:
         return Timing(problem=problem)
     seconds = tuple(a - b for a, b in zip(long.seconds, short.seconds, strict=True))
     if min(seconds) <= 0:
-        return Timing(problem="the longer answer took no longer in some round; give more --seconds")
+        return Timing(problem="the longer answer took no longer in some round; raise --seconds")
     return Timing(seconds, memory=long.memory)

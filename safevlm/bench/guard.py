@@ -1,4 +1,4 @@
-"""The scorer against a generative guard that writes a verdict about each image, as LlavaGuard-0.5B does."""
+"""Row `guard`: the scorer compared with a generative guard that writes a verdict per image, as LlavaGuard-0.5B does."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .results import Result
 from .setup import Setup
 
 HEADROOM = 1.6
-"""Memory that is wanted, by that of the weights: 3.6 GB of float32 weights want 5.7 GB."""
+"""Memory required, as a multiple of the weights: 3.6 GB of float32 weights require 5.7 GB."""
 
 
 def guard(setup: Setup) -> list[Result]:
-    """The row: both start from the same decoded images, in one batch, and end with a verdict for each."""
+    """Measure both from the same decoded images, in one batch, to a verdict for each."""
     count, length = setup.amounts.guard_images, setup.amounts.verdict_tokens
     cell = setup.cell(
         "guard",
@@ -27,13 +27,13 @@ def guard(setup: Setup) -> list[Result]:
         unit="images/s",
         ratio_of="rate",
         against=GENERATIVE,
-        note=f"{setup.guard_sizes.source}; {length} tokens a verdict, prompt of 64 words (LlavaGuard's policy is longer)",
+        note=f"{setup.guard_sizes.source}; {length} tokens per verdict, prompt of 64 words (LlavaGuard's policy is longer)",
     )
     processor = setup.mini.processor
     wanted = HEADROOM * onevision_bytes(setup.guard_sizes, processor=processor, dtype=setup.dtype)
     there = available_memory()
     if setup.device.type == "cpu" and there is not None and there < wanted:
-        reason = f"skipped: the generative guard wants {wanted / 1e9:.1f} GB of memory, {there / 1e9:.1f} GB are free"
+        reason = f"skipped: the generative guard requires {wanted / 1e9:.1f} GB of memory, {there / 1e9:.1f} GB are free"
         return [cell.failed(name, reason) for name in (GENERATIVE, OURS)]
     model, own = random_onevision(
         setup.guard_sizes, processor=processor, device=setup.device, dtype=setup.dtype

@@ -1,4 +1,4 @@
-"""Head training: an epoch that computes its features against one that reads them from the cache."""
+"""Row `head`: an epoch of head training that computes its features, and one that reads them from the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUESTION, ANSWER = "What is shown here?", "Shapes of many colours."
 
 
 def head(setup: Setup) -> list[Result]:
-    """The row: stage 1 without the LLM, the real recipe and trainer, on drawn pictures.
+    """Measure stage 1 without the LLM, with the library's own recipe and trainer, on drawn images.
 
     Raises:
         MissingExtraError: lightning is not installed.
@@ -32,7 +32,7 @@ def head(setup: Setup) -> list[Result]:
     from safevlm.training.options import Sizes
 
     images, batch = setup.amounts.head_images, setup.amounts.head_batch
-    workers = cores() if setup.device.type == "cuda" else 0  # on a CPU the cores are the trainer's
+    workers = cores() if setup.device.type == "cuda" else 0  # on a CPU training itself uses the cores
     with TemporaryDirectory(prefix="safevlm-bench-") as name:
         folder = Path(name)
         backbone = setup.tower_and_embeddings()
@@ -64,13 +64,13 @@ def head(setup: Setup) -> list[Result]:
         unit="images/s",
         ratio_of="rate",
         against=COMPUTED,
-        note=f"{images} JPEG files of 640 x 480 an epoch, {workers} workers decode, no LLM",
+        note=f"{images} JPEG files of 640 x 480 per epoch, {workers} workers decode, no LLM",
     )
     return cell.results(timings, items=images)
 
 
 def write_table(folder: Path, images: int, setup: Setup) -> Path:
-    """Pictures and a training table that labels them in turn; returns the table's path."""
+    """Write images and a training table with alternating labels; returns the table's path."""
     taxonomy = setup.config.taxonomy
     risky = taxonomy.risky_categories
     rows = []

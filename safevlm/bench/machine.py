@@ -1,4 +1,4 @@
-"""The machine that the numbers are of."""
+"""The machine that the benchmark runs on: device, processor, cores."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or cpu."""
+    """Name of the GPU, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The CPU's name."""
+    """Name of the CPU."""
     if CPUINFO.exists():
         for line in CPUINFO.read_text().splitlines():
             if line.startswith("model name"):

@@ -1,6 +1,6 @@
-"""The clock: calls measured side by side, warm, in rounds; each round has every call once in random order.
+"""Timing: warmed-up calls are measured in rounds, and each round runs every call once in random order.
 
-What slows the machine down for a while slows every call of a round, so ratios are taken within rounds.
+A slow phase of the machine slows every call of a round, so ratios are taken within rounds.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .memory import fitting, peak_growth
 MIN_ROUNDS = 3
 WARM_UPS = 2
 SAMPLE = 0.02
-"""Seconds that one sample takes at least: shorter calls are repeated without waiting in between."""
+"""Minimum duration of one sample in seconds: shorter calls are repeated."""
 MAX_REPEATS = 50
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one call took.
+    """Measured times of one call.
 
     Args:
-        seconds: per round; the rounds of calls that were measured together correspond.
-        memory: bytes at the peak of one call above those before it; None where they were not measured.
-        problem: why there are no seconds; empty where there are.
+        seconds: seconds per round; rounds of calls that were measured together correspond.
+        memory: peak memory of one call above that before it, in bytes; None if it was not measured.
+        problem: why `seconds` is empty; empty itself otherwise.
     """
 
     seconds: tuple[float, ...] = ()
@@ -37,23 +37,23 @@ class Timing:
     problem: str = ""
 
     def per(self, items: float) -> Timing:
-        """The same, for one of the call's items."""
+        """The time per item, for a call that handles `items` items."""
         return replace(self, seconds=tuple(value / items for value in self.seconds))
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile, in seconds; raises ValueError without any round."""
+        """Lower quartile, median and upper quartile, in seconds. Raises ValueError without any round."""
         if not self.seconds:
-            raise ValueError(f"nothing was measured ({self.problem or 'no round'}); there is no median")
+            raise ValueError(f"nothing was measured ({self.problem or 'no round'}), so there is no median")
         low, middle, high = np.percentile(self.seconds, (25, 50, 75)).tolist()
         return low, middle, high
 
 
 def paired_ratio(one: Timing, other: Timing) -> float | None:
-    """Median over the rounds of one's seconds by the other's; None where either has none.
+    """Median over the rounds of `one`'s seconds divided by `other`'s; None if either has a problem.
 
     Raises:
-        ValueError: timings that were not measured together.
+        ValueError: the timings have different numbers of rounds.
     """
     if one.problem or other.problem:
         return None
@@ -69,17 +69,18 @@ def interleave(
     min_rounds: int = MIN_ROUNDS,
     seed: int = 0,
 ) -> dict[str, Timing]:
-    """Ask every sampler for its seconds, round after round.
+    """Call every sampler once per round, in random order.
 
     Args:
-        samplers: name -> gives the seconds of one sample. One that runs out of memory is left out of later
-            rounds and has no seconds.
-        seconds: after which no further round is begun.
-        min_rounds: that are run however long they take.
-        seed: of the order within the rounds.
+        samplers: name -> function that returns the seconds of one sample. One that runs out of memory is
+            left out of later rounds, and its timing has a problem.
+        device: where the samplers run.
+        seconds: no round starts after this time.
+        min_rounds: number of rounds that are run however long they take.
+        seed: random seed of the order within the rounds.
 
     Raises:
-        ValueError: no samplers, or no time or rounds.
+        ValueError: there are no samplers, or `seconds` or `min_rounds` is not positive.
     """
     if not samplers or seconds <= 0 or min_rounds < 1:
         raise ValueError(
@@ -112,16 +113,22 @@ def measure(
     min_rounds: int = MIN_ROUNDS,
     warm_ups: int = WARM_UPS,
 ) -> dict[str, Timing]:
-    """Time calls against each other and note the memory each takes, in its last warm-up.
+    """Time calls in rounds, and measure the peak memory of each in its last warm-up.
 
     Args:
-        calls: name -> what is timed; on CUDA by device events, so that a call need not wait for its end.
-        device: where they run.
-        seconds: for all rounds together, warm-ups not counted.
-        warm_ups: calls before the first round, at least 1.
+        calls: name -> function to time; on CUDA by events, so that a call need not synchronize.
+        device: where the calls run.
+        seconds: time for all rounds together, without warm-ups.
+        min_rounds: number of rounds that are run however long they take.
+        warm_ups: number of calls before the first round, at least 1.
+
+    Raises:
+        ValueError: `warm_ups` is less than 1, or nothing is to be measured.
     """
     if warm_ups < 1:
-        raise ValueError(f"warm_ups is {warm_ups}; a cold call is no measurement, give at least 1")
+        raise ValueError(
+            f"warm_ups is {warm_ups}; the first call is slower than later ones, so at least 1 is needed"
+        )
     samplers: dict[str, Callable[[], float]] = {}
     memory: dict[str, int | None] = {}
     cold: dict[str, Timing] = {}
@@ -137,7 +144,7 @@ def measure(
 
 
 def _warm_up(call: Callable[[], object], device: torch.device, times: int) -> tuple[int | None, float]:
-    """What the call takes: bytes, the last time it runs, and the least seconds."""
+    """Warm the call up; returns the peak memory of the last run in bytes, and the shortest time in seconds."""
     taken: list[float] = []
     sample = _sampler(call, device, repeats=1)
     for _ in range(times - 1):
@@ -151,7 +158,7 @@ def _repeats(seconds: float) -> int:
 
 
 def _sampler(call: Callable[[], object], device: torch.device, *, repeats: int) -> Callable[[], float]:
-    """Gives the seconds of one call, as the mean of several in a row where it is short."""
+    """A function that returns the seconds of one call, as the mean of `repeats` in a row."""
 
     def on_cuda() -> float:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -1,4 +1,4 @@
-"""How much memory a call takes, and what happens where there is not enough."""
+"""Memory: how much a call takes, how much is available, and what to do if it runs out."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RESET_PEAK = "5"  # proc(5): sets VmHWM, the peak resident set, to the present o
 
 
 def peak_growth(call: Callable[[], object], device: torch.device) -> int | None:
-    """Run `call` and return by how many bytes memory rose above what was in use before, at its peak.
+    """Run `call` and return its peak memory above the memory in use before, in bytes.
 
-    On CUDA these are the allocator's bytes. On a CPU they are resident pages, of the whole process, after
-    free ones were given back; None where the system cannot tell (it takes Linux and the GNU C library).
+    On CUDA this counts the bytes of the allocator, on a CPU the resident pages of the whole process, after free
+    ones were returned to the system. None if that cannot be measured (it needs Linux and the GNU C library).
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -39,7 +39,7 @@ def peak_growth(call: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _start_resident_peak() -> bool:
-    """Give free pages back and forget the peak; False where this system cannot."""
+    """Return free pages to the system and reset the peak; False if this system cannot."""
     if sys.platform != "linux":
         return False
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -55,7 +55,7 @@ def _start_resident_peak() -> bool:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not tell (it takes Linux)."""
+    """Memory that is available without swapping, in bytes; None if it is unknown (it needs Linux)."""
     found = _kilobytes(MEMORY, "MemAvailable")
     return None if found is None else found * 1024
 
@@ -70,7 +70,7 @@ def _kilobytes(file: Path, name: str) -> int | None:
 
 
 def weight_bytes(*modules: nn.Module) -> int:
-    """Bytes of the modules' parameters and buffers, shared ones once."""
+    """Size of the modules' parameters and buffers in bytes; shared tensors count once."""
     tensors = {
         tensor.data_ptr(): tensor.numel() * tensor.element_size()
         for module in modules
@@ -81,7 +81,7 @@ def weight_bytes(*modules: nn.Module) -> int:
 
 @contextmanager
 def fitting(device: torch.device) -> Iterator[list[str]]:
-    """Within the context, running out of memory ends the block; the list then says so, and is else empty."""
+    """Context that ends when memory runs out; the list then holds the reason, otherwise it is empty."""
     problem: list[str] = []
     try:
         yield problem
@@ -90,7 +90,7 @@ def fitting(device: torch.device) -> Iterator[list[str]]:
             raise
         text = str(error).strip() or type(error).__name__
         problem.append(f"does not fit in memory: {text.splitlines()[0].split('. ')[0]}")
-    if problem:  # after the handler, when nothing holds the frames that held the tensors
+    if problem:  # outside the handler, whose traceback keeps the tensors alive
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What is measured, in the words of the table."""
+"""Names of quantities and variants in the table."""
 
 from __future__ import annotations
 

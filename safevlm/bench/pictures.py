@@ -1,4 +1,4 @@
-"""Pictures to measure with: drawn, without noise, of a common size, the same for the same seed."""
+"""Images to measure with: drawn, without noise, of a common size, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUALITY = 90
 
 
 def picture(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """A shaded ground with a few hundred shapes of all sizes on it, RGB."""
+    """An RGB image of `size` (width, height): a shaded ground with a few hundred shapes of all sizes."""
     draw = random.Random(seed)
     bands = [Image.linear_gradient("L").rotate(90 * draw.randrange(4)).resize(size) for _ in range(3)]
     image = Image.merge("RGB", bands)
@@ -38,16 +38,16 @@ def picture(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def pictures(count: int) -> list[Image.Image]:
-    """`count` pictures, `DISTINCT` different ones."""
+    """`count` images, of which up to `DISTINCT` are different."""
     made = [picture(seed) for seed in range(min(count, DISTINCT))]
     return [made[number % DISTINCT] for number in range(count)]
 
 
 def write_jpegs(folder: Path, count: int) -> list[Path]:
-    """Write pictures as JPEG files into a new folder; no two files have the same bytes.
+    """Write images as JPEG files into a new folder; no two files have the same bytes.
 
     Returns:
-        Their paths, in order.
+        The paths of the files, in order.
     """
     folder.mkdir(parents=True)
     paths = []

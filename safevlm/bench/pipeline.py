@@ -1,4 +1,4 @@
-"""JPEG files on disk to scores in Parquet, against the bare tower on tensors that are in memory."""
+"""Row `pipeline`: JPEG files to scores in Parquet, compared with the bare tower on tensors in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .setup import Setup
 
 
 def pipeline(setup: Setup) -> list[Result]:
-    """The row: both see the same number of images in batches of the same size."""
+    """Measure both on the same number of images in batches of the same size."""
     images, batch = setup.amounts.pipeline_images, setup.amounts.pipeline_batch
     options = ScanOptions(batch_size=batch, workers=cores())
     model = Loaded(setup.guard().scorer)

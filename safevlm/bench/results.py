@@ -1,4 +1,4 @@
-"""One line of the table: a value, its spread, and its ratio to what it is measured against."""
+"""Lines of the table: a value, its quartiles, and its ratio to a baseline."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Ratio: TypeAlias = Literal["time", "rate"]
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured for one variant.
+    """Result of one variant.
 
     Args:
-        row: score, pipeline, generate, head or guard.
-        quantity: what was measured.
-        variant: of what.
-        batch: images per call; None where there is no single one.
-        device: the GPU's name, or cpu.
-        value: median over the rounds, in `unit`; None where nothing could be measured, with a note.
+        row: score, pipeline, generate, head, guard or scan.
+        quantity: what was measured, such as "time to first token".
+        variant: what it was measured of, such as "bare backbone".
+        batch: images per call; None if calls differ.
+        device: name of the GPU, or "cpu".
+        value: median over the rounds, in `unit`; None if nothing could be measured (see `note`).
         unit: images/s, tokens/s or ms.
         low, high: quartiles of the value.
-        ratio: median over the rounds of the variant's time, or rate (see `ratio_of`), by that of `against`.
-        against: the variant that is the measure; None for this one itself.
-        ratio_of: whether the ratio is of times (less is better) or of rates (more is better).
-        target: what the ratio should be, such as "<= 1.03"; None where nothing was asked for.
-        met: whether it is; None without a target or a ratio.
-        memory_mb: weights and the most that one call took above them, in 10^6 bytes; None where it was not measured.
-        rounds: samples behind the median.
-        note: what else one should know; where there is no value, why.
+        ratio: median over the rounds of the variant's time or rate (see `ratio_of`) divided by that of `against`.
+        against: the baseline variant; None for the baseline itself.
+        ratio_of: "time" (a smaller ratio is better) or "rate" (a larger one is better).
+        target: bound on the ratio, such as "<= 1.03"; None if there is none.
+        met: whether the ratio keeps to the target; None without a target or a ratio.
+        memory_mb: weights and the peak of one call above them, in 10^6 bytes; None if it was not measured.
+        rounds: number of samples of the median.
+        note: conditions of the measurement, or why there is no value.
     """
 
     row: str
@@ -60,16 +60,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Cell:
-    """What the variants that are measured together have in common.
+    """What variants that are measured together have in common.
 
     Args:
         row, quantity, batch, device: as in `Result`.
         shape: name of the model shape, for the targets.
         device_type: cpu or cuda, for the targets.
-        unit: images/s and tokens/s count items by second; ms is the time of one call.
+        unit: images/s or tokens/s, items per second; or ms, the time of one call.
         ratio_of: as in `Result`.
-        against: the variant that the others are measured against.
-        note: for every line.
+        against: the baseline variant.
+        note: note of every result.
     """
 
     row: str
@@ -86,18 +86,18 @@ class Cell:
     def results(
         self, timings: Mapping[str, Timing], *, items: float = 1, weights: Mapping[str, int] | None = None
     ) -> list[Result]:
-        """A line for each variant.
+        """Results of all variants.
 
         Args:
-            timings: of calls, by variant; `against` is among them.
-            items: images or tokens in a call; 1 for milliseconds.
-            weights: bytes of the variants' weights, added to what a call takes on top of them.
+            timings: variant -> timing of its calls; `against` is among them.
+            items: images or tokens per call; 1 for milliseconds.
+            weights: variant -> size of its weights in bytes, to which the memory of a call is added.
         """
         each = {name: timing.per(items) for name, timing in timings.items()}
         return [self._line(name, each, (weights or {}).get(name)) for name in timings]
 
     def failed(self, variant: str, reason: str) -> Result:
-        """The line of a variant that could not be measured."""
+        """Result of a variant that could not be measured."""
         return Result(self.row, self.quantity, variant, self.batch, self.device, None, self.unit, note=reason)
 
     def _line(self, variant: str, timings: Mapping[str, Timing], weights: int | None) -> Result:

@@ -1,4 +1,4 @@
-"""The rows, run one after the other; what cannot run becomes a line that says why."""
+"""Runs the rows of the benchmark one after the other; a row that cannot run gives a result with the reason."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ ROWS: dict[str, Callable[[Setup], list[Result]]] = {
     "guard": guard,
     "scan": scan,
 }
-"""Name -> measures the row."""
+"""Name -> function that measures the row."""
 
 
 def parse_rows(text: str) -> tuple[str, ...]:
-    """`"score,head"` -> the names, each once.
+    """Parse names of rows separated by commas, such as "score,head"; duplicates are removed.
 
     Raises:
-        ValueError: a name that is no row, or none at all; lists the rows.
+        ValueError: a name is unknown, or there is none.
     """
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     unknown = [name for name in names if name not in ROWS]
     if unknown or not names:
-        what = f"no row {unknown[0]!r}" if unknown else "no rows were named"
-        raise ValueError(f"{what}; there are {','.join(ROWS)}")
+        what = f"unknown row {unknown[0]!r}" if unknown else "no row was given"
+        raise ValueError(f"{what}; choose from {','.join(ROWS)}")
     return names
 
 
@@ -54,15 +54,16 @@ def run(
     """Measure the rows.
 
     Args:
-        rows: names of `ROWS`.
-        out: Markdown file for the table; written after each row, so that a run that is stopped leaves what it has.
-        on_row: called with each row's name before it is measured.
+        setup: shape, device and amounts.
+        rows: names in `ROWS`.
+        out: Markdown file for the table, rewritten after each row, so that it is of use after an interrupt.
+        on_row: called with the name of each row before it is measured.
 
     Raises:
         ValueError: the folder of `out` does not exist.
     """
     if out is not None and not Path(out).parent.is_dir():
-        raise ValueError(f"{out}: there is no folder {Path(out).parent}; make it first")
+        raise ValueError(f"{out}: the folder {Path(out).parent} does not exist; create it first")
     found: list[Result] = []
     for name in rows:
         if on_row is not None:

@@ -1,4 +1,4 @@
-"""Whole scans of every source format against the bare tower, and the start of a scan that is finished."""
+"""Row `scan`: scans of every source format compared with the bare tower, and the start of a finished scan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .setup import MINI, Setup
 
 
 def scan(setup: Setup) -> list[Result]:
-    """The row: a line for each source format, and one for starting a finished scan of many shards.
+    """Measure a scan of each source format, and the start of a finished scan of many shards.
 
     Raises:
         MissingExtraError: webdataset, datasets or pyarrow is not installed.
@@ -52,14 +52,14 @@ def _formats(setup: Setup, folder: Path) -> list[Result]:
         unit="images/s",
         ratio_of="rate",
         against=TENSORS,
-        note=f"{images} JPEG pictures of 640 x 480 in each format, {options.workers} workers, rows in Parquet",
+        note=f"{images} JPEG images of 640 x 480 in each format, {options.workers} workers, rows in Parquet",
     )
     timings = measure(calls, device=setup.device, seconds=setup.seconds)
     return cell.results(timings, items=images)
 
 
 def from_tensors(setup: Setup, images: int, batch: int) -> Callable[[], None]:
-    """The bare tower over so many preprocessed images that are on its device, in batches."""
+    """A call of the bare tower on `images` preprocessed images on its device, in batches."""
     tower, side = random_tower(setup.sizes, device=setup.device, dtype=setup.dtype), setup.sizes.image_size
     pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
 
@@ -71,12 +71,12 @@ def from_tensors(setup: Setup, images: int, batch: int) -> Callable[[], None]:
 
 
 def whole(uri: str, model: Model, out: Path, options: ScanOptions, *, images: int) -> None:
-    """A scan from the source's URI to its summary; raises SafeVLMError unless every image was scored."""
+    """Run a whole scan. Raises SafeVLMError unless every image was scored."""
     summary = run_scan(open_source(uri), model, out, options, fresh=out.exists())
     if summary.statuses.get("ok", 0) != images:
         raise SafeVLMError(
-            f"the scan of {uri} scored {dict(summary.statuses)} of {images} drawn pictures, so its speed says "
-            "nothing; assess one of them with the same shape to see why"
+            f"the scan of {uri} gave {dict(summary.statuses)} for {images} images, so its speed means nothing; "
+            "assess one of the images with the same shape to see why"
         )
 
 
@@ -94,7 +94,7 @@ def _finished(setup: Setup, folder: Path) -> list[Result]:
         done = subprocess.run(command, capture_output=True, text=True)
         seconds.append(time.perf_counter() - start)
         if done.returncode:
-            raise SafeVLMError(f"the finished scan did not start again: {done.stderr.strip()[-500:]}")
+            raise SafeVLMError(f"the finished scan could not be started again: {done.stderr.strip()[-500:]}")
     cell = setup.cell(
         "scan",
         START_UP,
@@ -102,6 +102,6 @@ def _finished(setup: Setup, folder: Path) -> list[Result]:
         unit="ms",
         ratio_of="time",
         against=FINISHED,
-        note=f"`safevlm scan` once more on a finished scan of {shards} shards, interpreter included; the report is there already but in the first round",
+        note=f"`safevlm scan` on a finished scan of {shards} shards, with the start of the interpreter; only the first round writes the report",
     )
     return cell.results({FINISHED: Timing(tuple(seconds))})

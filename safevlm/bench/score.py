@@ -1,4 +1,4 @@
-"""Pixels to risk: the bare tower against tower and safety modules, plain and folded."""
+"""Row `score`: the bare tower compared with tower and safety modules, plain and folded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .setup import Setup
 
 
 def score(setup: Setup) -> list[Result]:
-    """The row, a cell for each batch size; preprocessed images are on the device already."""
+    """Measure every batch size on preprocessed images that are on the device already."""
     tower = random_tower(setup.sizes, device=setup.device, dtype=setup.dtype)
     guard = setup.guard()
     precision = next(guard.safety.parameters()).dtype
@@ -49,7 +49,7 @@ def score(setup: Setup) -> list[Result]:
 
 
 def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[str, Callable[[], object]]:
-    """What the variants do with a batch."""
+    """Variant -> call that scores a batch."""
     scorer, modules, side = guard.scorer, guard.safety, setup.sizes.image_size
     precision = next(modules.parameters()).dtype
     pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
@@ -62,6 +62,6 @@ def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[s
 
     @torch.no_grad()
     def folded() -> object:
-        return scorer.pool(scorer.project(scorer.tower(prepared, for_replay=False).views))
+        return scorer.score(scorer.project(scorer.tower(prepared, for_replay=False).views))
 
     return {BARE_TOWER: partial(tower, pixels), PLAIN: plain, FOLDED: folded}

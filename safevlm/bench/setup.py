@@ -1,4 +1,4 @@
-"""What a run of the benchmark is about: shape, device, precision, and how much of each thing."""
+"""Setup of a benchmark: shape, device, precision and amounts."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ TINY_MODULES = {"hidden_dim": 16, "depth": 1, "num_tokens": 4, "num_heads": 4}
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much is done in a call.
+    """Amounts of work per call.
 
     Args:
-        score_batches: batch sizes of the score row.
-        pipeline_images, pipeline_batch: files of a scan, and images per pass.
-        generate_batches: batch sizes of the generate row.
-        more_tokens: decoded after the first, to time decoding.
-        head_images, head_batch: rows of the training table, and of a step.
+        score_batches: batch sizes of the row `score`.
+        pipeline_images, pipeline_batch: images of a scan, and images per forward pass.
+        generate_batches: batch sizes of the row `generate`.
+        more_tokens: tokens decoded after the first, to time decoding.
+        head_images, head_batch: rows of the training table, and rows per step.
         guard_images: images that both guards judge, in one batch.
-        verdict_tokens: that the generative guard writes per image.
-        finished_shards: of the scan that is started again.
+        verdict_tokens: tokens that the generative guard writes per image.
+        finished_shards: shards of the finished scan that is started again.
     """
 
     score_batches: tuple[int, ...]
@@ -62,14 +62,15 @@ IN_SECONDS = Amounts((1, 2), 6, 2, (2,), 4, 8, 4, 2, 4, 4)
 
 @dataclass(frozen=True)
 class Setup:
-    """A run; make it with `Setup.choose`.
+    """Setup of a benchmark; create it with `Setup.choose`.
 
     Args:
         shape: a name in `SHAPES`.
-        device: where the models are.
-        dtype: of the backbones; the safety modules are as the library attaches them.
-        seconds: for the rounds of one cell, warm-ups not counted.
-        amounts: of what is done in a call.
+        device: device of the models.
+        dtype: dtype of the backbones; the safety modules keep the dtype in which the library attaches them.
+        seconds: time for the rounds of one cell, without warm-ups.
+        amounts: amounts of work per call.
+        modules: sizes of the safety modules that differ from the paper's.
     """
 
     shape: str
@@ -83,19 +84,19 @@ class Setup:
     def choose(
         cls, shape: str | None, *, device: str | None, dtype: Precision = "auto", seconds: float = 5.0
     ) -> Setup:
-        """Fill in what is None or auto: the GPU where there is one, its shape, bfloat16 on it.
+        """Choose what is None or "auto" by the machine: the GPU if there is one, its shape, and bfloat16.
 
         Raises:
-            ValueError: an unknown shape or kind of device, or no time.
+            ValueError: the shape or the type of device is unknown, or `seconds` is not positive.
         """
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if where.type not in DEFAULT_SHAPES:
-            raise ValueError(f"device is {device}; the benchmark knows {' and '.join(DEFAULT_SHAPES)}")
+            raise ValueError(f"device is {device}; the benchmark supports {' and '.join(DEFAULT_SHAPES)}")
         name = shape or DEFAULT_SHAPES[where.type]
         if name not in SHAPES:
-            raise ValueError(f"no shape {name!r}; there are {', '.join(SHAPES)}")
+            raise ValueError(f"unknown shape {name!r}; choose from {', '.join(SHAPES)}")
         if seconds <= 0:
-            raise ValueError(f"seconds is {seconds:g}; a cell needs some time, 5 is the default")
+            raise ValueError(f"seconds is {seconds:g}, but must be positive; the default is 5")
         if dtype == "auto":
             dtype = "bfloat16" if where.type == "cuda" else "float32"
         tiny = name == TINY
@@ -104,33 +105,33 @@ class Setup:
 
     @property
     def sizes(self) -> LlavaShape:
-        """The shape's widths."""
+        """Sizes of the shape's tower and LLM."""
         return SHAPES[self.shape]
 
     @property
     def guard_sizes(self) -> OnevisionShape:
-        """The widths of the generative guard; LLaVA-OneVision-0.5B's but for the tiny shape."""
+        """Sizes of the generative guard: those of LLaVA-OneVision-0.5B, smaller for the tiny shape."""
         return GUARD_SHAPES[TINY if self.shape == TINY else "llava-onevision-0.5b"]
 
     @property
     def config(self) -> SafetyConfig:
-        """Of fresh safety modules: the paper's sizes, whose hidden_dim is the tower's width; small for the tiny shape."""
+        """Config of new safety modules: the paper's sizes with the tower's width; smaller for the tiny shape."""
         sizes = {"hidden_dim": self.sizes.vision["hidden_size"], **self.modules}
         return SafetyConfig(Taxonomy.preset("safevlm"), **sizes)
 
     @cached_property
     def mini(self) -> Backbone:
-        """The embedded backbone, whose tokenizer and chat template the random models borrow."""
+        """The embedded backbone, whose tokenizer and chat template the random models use."""
         return load_backbone(checkpoint.resolve(MINI_BASE), dtype=self.dtype)
 
     def tower_and_embeddings(self) -> Backbone:
-        """A random LLaVA of the shape without the LLM's layers, for what needs none."""
+        """A random LLaVA of the shape without the layers of the LLM, for rows that do not use them."""
         return random_llava(
             self.sizes, processor=self.mini.processor, device=self.device, dtype=self.dtype, text_layers=0
         )
 
     def guard(self) -> SafeVLM:
-        """Fresh safety modules on `tower_and_embeddings`."""
+        """New safety modules on `tower_and_embeddings`."""
         return attach(self.tower_and_embeddings(), self.config)
 
     def cell(
@@ -144,7 +145,7 @@ class Setup:
         against: str,
         note: str = "",
     ) -> Cell:
-        """What the lines of one measurement share."""
+        """A cell for one measurement on this device and shape."""
         return Cell(
             row=row,
             quantity=quantity,
@@ -160,6 +161,6 @@ class Setup:
 
 
 def attach(backbone: Backbone, config: SafetyConfig) -> SafeVLM:
-    """Fresh modules under a policy that lets every prompt through, so that the LLM runs."""
+    """Attach new modules with a policy that allows every prompt, so that the LLM runs."""
     policy = Policy(config.taxonomy, off=frozenset(config.taxonomy.risky_categories))
     return SafeVLM.attach(backbone, config, policy=policy)

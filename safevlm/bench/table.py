@@ -1,4 +1,4 @@
-"""Results -> JSON and Markdown, with what they were measured on."""
+"""Results as JSON and as Markdown, with the machine and the versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADINGS = ("row", "variant", "batch", "median", "quartiles", "ratio", "target",
 
 
 def describe(setup: Setup) -> dict[str, str]:
-    """What the table's head says: date, machine, models, precision, versions."""
+    """Head of the table: date, machine, models, precision and versions."""
     config = setup.config
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -32,12 +32,12 @@ def describe(setup: Setup) -> dict[str, str]:
 
 
 def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A list of `{row, device, value, unit, ratio, against, ...}`."""
+    """Results as a list of `{row, device, value, unit, ratio, against, ...}`."""
     return [result.to_dict() for result in results]
 
 
 def cells(result: Result) -> tuple[str, ...]:
-    """A result under `HEADINGS`, in words."""
+    """Texts of a result's cells, one for each of `HEADINGS`."""
     spread = ratio = target = "-"
     if result.low is not None and result.high is not None:
         spread = f"{number(result.low)} to {number(result.high)}"
@@ -61,12 +61,12 @@ def cells(result: Result) -> tuple[str, ...]:
 
 
 def number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format a number with three digits, or with all digits before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def notes(results: Sequence[Result]) -> dict[str, list[str]]:
-    """Note -> whose it is, each once, in order."""
+    """Note -> rows and variants that have it, in order."""
     found: dict[str, dict[str, None]] = {}
     for result in results:
         if result.note:
@@ -81,7 +81,7 @@ def notes(results: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def to_markdown(results: Sequence[Result], about: Mapping[str, str]) -> str:
-    """The table under what `about` says of the run, and the notes below it."""
+    """The table in Markdown, below the head `about` and above the notes."""
     lines = [f"- {name}: {value}" for name, value in about.items()]
     lines += ["", f"| {' | '.join(HEADINGS)} |", f"|{'---|' * 2}{'--:|' * (len(HEADINGS) - 2)}"]
     lines += [f"| {' | '.join(cells(result))} |" for result in results]
@@ -91,8 +91,8 @@ def to_markdown(results: Sequence[Result], about: Mapping[str, str]) -> str:
 
 
 READING = (
-    "Variants of one cell are measured in rounds, each once per round in random order, warm; medians and "
-    "quartiles are over the rounds, a ratio is the median of the rounds' own ratios to the line marked 1. "
-    "Ratios of time are better small, of rate better large. Memory: weights, and the most that one call took "
-    "above what was in use before it (on a CPU resident pages of the process)."
+    "Variants of one cell are measured in rounds after a warm-up, each once per round in random order. Medians "
+    "and quartiles are over the rounds; a ratio is the median of the rounds' ratios to the line marked 1. A "
+    "smaller ratio of times is better, and a larger ratio of rates. Memory: weights, and the peak of one call "
+    "above the memory in use before it (on a CPU resident pages of the process)."
 )

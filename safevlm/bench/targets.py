@@ -1,4 +1,4 @@
-"""What the ratios should be: on an H200-class GPU in bfloat16, and on two CPU cores."""
+"""Targets of the ratios: on an H200-class GPU in bfloat16, and on two CPU cores."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .names import (
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on a ratio."""
+    """An upper or lower bound on a ratio."""
 
     bound: float
     at_most: bool
 
     def met(self, ratio: float) -> bool:
-        """Whether a ratio keeps to the bound."""
+        """Whether a ratio meets the target."""
         return ratio <= self.bound if self.at_most else ratio >= self.bound
 
     def __str__(self) -> str:
@@ -63,9 +63,9 @@ TARGETS: dict[tuple[str, str], dict[tuple[str, str], Target]] = {
         **{(WHOLE_SCAN, f"scan, {kind}"): _at_least(0.85) for kind in SOURCES},
     },
 }
-"""(device type, shape) -> (quantity, variant) -> bound."""
+"""(device type, shape) -> (quantity, variant) -> target."""
 
 
 def target_of(device_type: str, shape: str, quantity: str, variant: str) -> Target | None:
-    """The bound on a variant's ratio; None where nothing was asked for."""
+    """The target of a variant's ratio; None if there is none."""
     return TARGETS.get((device_type, shape), {}).get((quantity, variant))

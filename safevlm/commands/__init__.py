@@ -1,26 +1,37 @@
-"""The commands: one file each, whose typed signature is its flags."""
+"""The commands: one file each. The typed signature of its function is the flags, the docstring the help.
+
+To add a command, write its file and register the function in `COMMANDS`.
+"""
+
+from collections.abc import Callable
 
 from .assess import assess
 from .bench import bench
 from .chat import chat
 from .demo import demo
-from .evaluate import eval_mini, eval_scan
+from .eval_mini import eval_mini
+from .eval_scan import eval_scan
 from .export import export
 from .info import info
 from .merge import merge
 from .scan import scan
 from .train import train
 
-__all__ = [
-    "assess",
-    "bench",
-    "chat",
-    "demo",
-    "eval_mini",
-    "eval_scan",
-    "export",
-    "info",
-    "merge",
-    "scan",
-    "train",
-]
+COMMANDS: dict[str, Callable[..., int]] = {
+    "info": info,
+    "assess": assess,
+    "chat": chat,
+    "scan": scan,
+    "merge": merge,
+    "export": export,
+    "demo": demo,
+    "bench": bench,
+    "eval mini": eval_mini,
+    "eval scan": eval_scan,
+}
+"""Words after `safevlm` -> the function they call. `train` is apart: Lightning parses its flags."""
+
+GROUPS = {"eval": "Measure the embedded model, or the results of scans, on labelled data."}
+"""First word of commands with two words -> its help."""
+
+__all__ = ["COMMANDS", "GROUPS", "train"]

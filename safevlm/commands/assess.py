@@ -22,15 +22,15 @@ def assess(
 
     Args:
         images: image files.
-        model: embedded name, folder or hub id of the safety modules.
-        backbone: folder or hub id of the backbone, in place of what the model says.
+        model: name of an embedded model, or folder or hub id of the safety modules.
+        backbone: folder or hub id of the backbone; by default the one that the model was trained with.
         prompt: text to assess together with each image.
         policy: YAML file with thresholds and actions.
-        heatmap: PNG file to write where the head looked; for a single image.
+        heatmap: PNG file to write, which shows where the safety head attends; for a single image.
         json: print one JSON object per line instead of a table.
         device: torch device, such as cpu or cuda:0.
 
-    Exit code 1 where an image could not be scored.
+    Returns exit code 1 if an image could not be scored.
     """
     from safevlm import terminal
     from safevlm.scorer import RiskScorer

@@ -16,18 +16,18 @@ def bench(
     out: str | None = None,
     json: bool = False,
 ) -> int:
-    """Measure speed against the bare tower and the bare backbone, side by side, with random weights.
+    """Compare speed with the bare tower and the bare backbone, on random weights.
 
     Args:
-        rows: what to measure: score, pipeline, generate, head, guard, scan, with commas between.
-        shape: vit-l-14-336 (a GPU's default), vit-b-32 (a CPU's), or tiny, which shows that it runs.
-        device: cpu or cuda:0 for example; the GPU where there is one.
-        dtype: of the backbones; auto is bfloat16 on a GPU, float32 on a CPU.
-        seconds: for the rounds of a cell of the table; three rounds are run at least.
-        out: Markdown file to write the table to, with machine, versions and date.
-        json: print a list of {row, device, value, unit, ratio, against, ...}.
+        rows: what to measure, separated by commas: score, pipeline, generate, head, guard, scan.
+        shape: vit-l-14-336 (default on a GPU), vit-b-32 (default on a CPU), or tiny, for a quick check.
+        device: torch device, such as cpu or cuda:0; by default the GPU if there is one.
+        dtype: dtype of the backbones; auto is bfloat16 on a GPU and float32 on a CPU.
+        seconds: time for the rounds of one measurement; at least three rounds are run.
+        out: Markdown file for the table, with machine, versions and date.
+        json: print a JSON list of {row, device, value, unit, ratio, against, ...}.
 
-    Exit code 1 where nothing could be measured.
+    Returns exit code 1 if nothing could be measured.
     """
     from safevlm import terminal
     from safevlm.bench import Setup, parse_rows, run, to_json

@@ -16,17 +16,17 @@ def chat(
     max_new_tokens: int = 256,
     device: str | None = None,
 ) -> int:
-    """Talk about an image; answers are streamed and respect the guard.
+    """Chat about an image. Answers are streamed, and the guard may add a hint or refuse.
 
     Args:
         image: image file.
-        model: embedded name, folder or hub id of the safety modules.
-        backbone: folder or hub id of the backbone, in place of what the model says.
-        prompt: ask this once and end, instead of a dialogue.
-        guard: whether the guard is on; --no-guard gives the plain backbone.
+        model: name of an embedded model, or folder or hub id of the safety modules.
+        backbone: folder or hub id of the backbone; by default the one that the model was trained with.
+        prompt: a single question; without it a dialogue starts.
+        guard: use the guard; --no_guard runs the plain backbone.
         policy: YAML file with thresholds and actions.
-        max_new_tokens: longest answer, in tokens.
-        device: torch device of the whole model; cpu by default.
+        max_new_tokens: maximum length of an answer, in tokens.
+        device: torch device of the model, such as cpu or cuda:0; cpu by default.
     """
     from contextlib import nullcontext
 
@@ -34,12 +34,12 @@ def chat(
     from safevlm.data import read_image
     from safevlm.guard import SafeVLM
 
-    picture = read_image(image)
+    pixels = read_image(image)
     model_ = SafeVLM.from_pretrained(
         model, backbone=backbone, policy=read_policy(policy, model), device_map=device
     )
     with nullcontext() if guard else model_.disabled():
         if guard:
-            terminal.show_assessments([image], model_.assess([picture]))
-        terminal.converse(model_, picture, prompt, max_new_tokens=max_new_tokens)
+            terminal.show_assessments([image], model_.assess([pixels]))
+        terminal.converse(model_, pixels, prompt, max_new_tokens=max_new_tokens)
     return 0

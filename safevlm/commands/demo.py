@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def demo(*, out: str = "demo", images: int = 48, seed: int = 0) -> int:
-    """Render images, scan them, answer with and without the guard, and write a page to open.
+    """Render images, scan them, answer with and without the guard, and write an HTML page.
 
     Args:
-        out: folder for the images, the scan and index.html; an earlier demo there is replaced.
-        images: how many to render.
-        seed: of the pictures.
+        out: folder for the images, the scan and index.html; an earlier demo in it is replaced.
+        images: number of images to render.
+        seed: random seed of the images.
     """
     from safevlm import terminal
     from safevlm.demo import run_demo

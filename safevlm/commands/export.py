@@ -8,16 +8,16 @@ from safevlm.printable import printable
 def export(
     folder: str, *, out: str, keep: str = "safe", threshold: float | None = None, format: str = "parquet"
 ) -> int:
-    """Write which images or samples of a scan are safe, unsafe, undecided or errors; the source stays as it is.
+    """Write a list of the images or samples of a scan that are safe, unsafe, undecided or errors.
 
     Args:
-        folder: of the scan.
+        folder: folder of the scan.
         out: file to write.
-        keep: safe, unsafe, undecided, error, or several with commas between them.
-        threshold: least score that is unsafe, in place of the policy's verdict.
-        format: parquet or jsonl (a row per image), txt (ids of whole samples), or view (for datasets and webdataset).
+        keep: what to list, separated by commas: safe, unsafe, undecided, error.
+        threshold: scores from this on count as unsafe, in place of the policy's verdict.
+        format: parquet or jsonl (one row per image), txt (ids of samples), or view (a filter for data loaders).
 
-    Exit code 1 where there is nothing to keep.
+    Returns exit code 1 if nothing is to be listed.
     """
     from safevlm.scan import export as run_export
 

@@ -6,7 +6,7 @@ import json as json_module
 
 
 def info(*, json: bool = False) -> int:
-    """Versions, device, and the embedded checkpoints with their hashes.
+    """Show versions, the device, and the embedded checkpoints with their hashes.
 
     Args:
         json: print JSON instead of a table.

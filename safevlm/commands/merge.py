@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def merge(scans: list[str], *, out: str) -> int:
-    """Join scans of different parts of a source, run on several machines for example.
+    """Merge scans of different parts of a source, such as scans from several machines.
 
     Args:
-        scans: folders of finished scans with the same model, policy and choices.
-        out: new folder for all of them.
+        scans: folders of finished scans with the same model, policy and options.
+        out: new folder for the merged scan.
 
-    Exit code 1 where a shard broke off or nothing was scored.
+    Returns exit code 1 if a shard was not read to its end or no image was scored.
     """
     from safevlm import terminal
     from safevlm.scan import merge as run_merge

@@ -1,4 +1,4 @@
-"""What several commands read of their flags."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ MINI = "safevlm-mini"
 
 
 def check_device(name: str | None) -> None:
-    """Raise ValueError for a device that torch does not know or that this machine cannot compute on."""
+    """Raises ValueError if torch does not know the device or this machine cannot compute on it."""
     if name is None or name == "cpu":
         return
     import torch
 
     try:
-        # computed and read back: `meta` and some others give tensors without values
+        # read back, since some devices, such as `meta`, make tensors without values
         (torch.zeros(1, device=torch.device(name)) + 1).item()
     except (RuntimeError, AssertionError, ImportError, AttributeError) as error:
         said = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(
-            f"--device {name}: cannot be used here ({said}); leave the flag out to run on the CPU"
+            f"--device {name}: cannot be used here ({said}); omit the flag to run on the CPU"
         ) from error
 
 
 def read_policy(path: str | None, model: str) -> Policy | None:
-    """The policy file, with the model's own taxonomy where it names none."""
+    """Read a policy file; None without one. A file that names no taxonomy gets the model's.
+
+    Raises:
+        ValueError: the file is malformed, or does not fit the taxonomy.
+        OSError: the file cannot be read.
+    """
     if path is None:
         return None
     from safevlm import checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -40,28 +39,28 @@ def scan(
     ray_address: str | None = None,
     device: str = "cpu",
 ) -> int:
-    """Score every image of a source: Parquet rows, a summary, a report, and a table at the end.
+    """Score every image of a source, and write Parquet rows, a summary and an HTML report.
 
     Args:
-        source: folder, file or URI.
-        out: folder for the results; where it holds a part of this scan, the rest is scanned.
-        model: embedded name, folder or hub id of the safety modules.
-        backbone: folder or hub id of the backbone, in place of what the model says.
+        source: folder, file or URI of the images; see docs/sources.md.
+        out: folder for the results; an unfinished scan in it is continued.
+        model: name of an embedded model, or folder or hub id of the safety modules.
+        backbone: folder or hub id of the backbone; by default the one that the model was trained with.
         policy: YAML file with thresholds and actions.
-        batch_size: images per pass of the vision tower.
-        workers: threads that decode images; with the engine ray, models that score at the same time.
-        limit: scan only the first so many images.
-        sample: scan only this share of the images, such as 0.01; the same ones in every run.
+        batch_size: number of images per forward pass of the vision tower.
+        workers: number of threads that decode images; with --engine ray, number of models.
+        limit: scan only the first images, up to this number.
+        sample: scan only this fraction of the images, such as 0.01; every run chooses the same ones.
         with_text: score each image together with its caption or conversation.
-        max_error_share: stop once more than this share of the rows are errors, such as 0.2.
-        resume: insist on an earlier scan in `out`; without it one is continued or begun.
+        max_error_share: stop once more than this fraction of the rows are errors, such as 0.2.
+        resume: fail unless `out` holds an earlier scan to continue.
         fresh: replace an earlier scan in `out`.
-        engine: local or ray.
-        ray_address: of a running Ray cluster, in place of starting one here.
+        engine: local, or ray for a cluster.
+        ray_address: address of a running Ray cluster; by default one is started on this machine.
         device: torch device, such as cpu or cuda:0.
 
-    Exit code 1 where a shard broke off, the scan stopped itself, or no image could be scored; 130
-    where it was interrupted.
+    Returns exit code 1 if a shard was not read to its end, if errors stopped the scan or if no image
+    could be scored, and 130 after an interrupt.
     """
     from safevlm import terminal
     from safevlm.data import open_source
@@ -69,14 +68,11 @@ def scan(
     from safevlm.scan import scan as run_scan
     from safevlm.scan.boundary import contained
 
-    # read when transformers is imported, which a finished scan does without
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = ScanOptions(batch_size, workers, limit, sample, with_text, max_error_share, engine, ray_address)
     if resume and fresh:
-        raise ValueError("--resume continues a scan, --fresh replaces it; give one of them")
+        raise ValueError("--resume continues a scan, --fresh replaces it; give only one of them")
     if resume and not (Path(out) / LEDGER).exists():
-        raise ValueError(f"--resume: {out} holds no scan; check the folder, or leave the flag out")
+        raise ValueError(f"--resume: {out} holds no scan; check the folder, or omit the flag")
     chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
     folder = Path(out)
     try:
@@ -99,18 +95,18 @@ def _report(folder: Path, summary: ScanSummary) -> Path | None:
 
     try:
         return write_report(folder, summary) if summary.n else None
-    except MissingExtraError as error:  # the rows are there; the same command makes the page later
+    except MissingExtraError as error:  # the rows are written; the same command writes the report later
         print(f"no report: {indented(str(error))}", file=sys.stderr)
         return None
 
 
 def _go_on(folder: Path, fresh: bool) -> str:
-    """How to go on without beginning anew."""
+    """A message with the command that continues the interrupted scan."""
     from safevlm.scan import LEDGER
 
     given = sys.argv[1:]
     end = given.index("--") if "--" in given else len(given)
-    # flags may be shortened, and no other one begins with an f
+    # flags may be abbreviated, and no other one begins with an f
     parts = [part for part in given[:end] if not (part.startswith("--f") and "--fresh".startswith(part))]
     configured = fresh and parts == given[:end]
     if (folder / LEDGER).exists() and "--resume" not in parts:
@@ -121,7 +117,7 @@ def _go_on(folder: Path, fresh: bool) -> str:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within the context SIGTERM ends the scan as Ctrl-C does."""
+    """Context in which SIGTERM interrupts the scan as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from safevlm.errors import TrainingInterrupted
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Hand the rest of the line to LightningCLI."""
+    """Train the safety modules: stage 1 (head), stage 2 (joint)."""
     if not arguments or arguments[0] not in ("head", "joint"):
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         print(

@@ -11,6 +11,7 @@ from safevlm.data.image_root import ImageRoot
 from safevlm.data.source import TEXT_ONLY, Item, ShardError
 from safevlm.data.text import unread_words
 from safevlm.errors import DataError
+from safevlm.printable import shortened
 
 ROWS_PER_BATCH = 16
 """Rows that are in memory at a time; a row may be a large picture."""
@@ -109,7 +110,11 @@ def _value(cell: Any, errors: str) -> Any:
 def _field(field: Any) -> Field:
     kind = field.type
     return Field(
-        field.name, _kind(kind), _shortened(kind), _repeats(kind, MAX_NESTING), _has_bytes(kind, MAX_NESTING)
+        field.name,
+        _kind(kind),
+        shortened(str(kind), 60),
+        _repeats(kind, MAX_NESTING),
+        _has_bytes(kind, MAX_NESTING),
     )
 
 
@@ -165,8 +170,3 @@ def _inner(kind: Any) -> list[Any]:
     inner = [kind.value_type] if is_list(kind) or t.is_dictionary(kind) else []
     inner += [field.type for field in kind] if t.is_struct(kind) else []
     return inner + ([kind.key_type, kind.item_type] if t.is_map(kind) else [])
-
-
-def _shortened(kind: Any) -> str:
-    text = str(kind)
-    return text if len(text) <= 60 else f"{text[:60]}…"

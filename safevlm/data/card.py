@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from safevlm.data.boundary import parser_errors
-from safevlm.data.image_root import shown
 from safevlm.data.inside import check_real, check_relative, text_inside
 from safevlm.errors import DataError
+from safevlm.printable import shortened
 
 CARD = "README.md"
 YAML = ".huggingface.yaml"
@@ -67,7 +67,7 @@ def _described(folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _mapping(text: str, where: str) -> Mapping[str, Any]:
     def damaged(error: Exception) -> DataError:
-        return DataError(f"{where}: is no YAML that can be read ({shown(str(error))}); correct it")
+        return DataError(f"{where}: is no YAML that can be read ({shortened(str(error))}); correct it")
 
     with parser_errors(damaged):
         depth = 0
@@ -92,7 +92,7 @@ def _patterns(configs: list[Any], where: str) -> Iterator[str]:
         found = [*_listed(files), *([] if folder is None else [folder])]
         if not all(isinstance(pattern, str) for pattern in found):
             raise DataError(
-                f"{where}: the files of {shown(config['config_name'])} are no texts, lists of texts, or lists of "
+                f"{where}: the files of {shortened(config['config_name'])} are no texts, lists of texts, or lists of "
                 "'split' and 'path'; correct them"
             )
         yield from found

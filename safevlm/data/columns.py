@@ -10,11 +10,12 @@ from decimal import Decimal
 from typing import Any
 
 from safevlm.data.ids import id_of
-from safevlm.data.image_root import ImageRoot, shown
+from safevlm.data.image_root import ImageRoot
 from safevlm.data.inline import unwrapped
 from safevlm.data.mentions import mentions
 from safevlm.data.text import FIELDS, clean, plain
 from safevlm.errors import DataError, ImageError
+from safevlm.printable import shortened
 
 IDS = ("id", "key", "__key__", "image_id", "uid")
 PATHS = ("image", "images", "image_path", "image_paths", "path", "file_name", "filename", "file", "filepath")
@@ -115,7 +116,7 @@ class Columns:
                 return None, str(error)
         path = data if isinstance(data, str) else path
         if path is None:
-            told = ", ".join(shown(str(row[column])) for column in self.reasons if row.get(column))
+            told = ", ".join(shortened(str(row[column])) for column in self.reasons if row.get(column))
             return (
                 None,
                 f"{name}: column {self.image!r} is empty{f' ({told})' if told else ''}; fetch it again",
@@ -143,7 +144,7 @@ def _path(value: Any) -> str:
 
 def _small(data: bytes, root: ImageRoot, name: str) -> bytes:
     if len(data) > root.max_bytes:
-        raise ImageError(f"{name}: has {len(data):,} bytes, more than the limit of {root.max_bytes:,}")
+        raise ImageError(name, f"has {len(data):,} bytes, more than the limit of {root.max_bytes:,}")
     return data
 
 
@@ -168,7 +169,7 @@ class Choice:
         """
         self._check_names(fields, where)
         kinds, types = {field.name: field.kind for field in fields}, {f.name: f.type for f in fields}
-        has = ", ".join(f"{shown(name)} ({kind})" for name, kind in types.items())
+        has = ", ".join(f"{shortened(name)} ({kind})" for name, kind in types.items())
         for option, name in (("image", self.image), ("text", self.text), ("id", self.id)):
             if name is not None and name not in kinds:
                 raise DataError(f"{where}: no column {name!r} for {option}; it has {has}")
@@ -192,7 +193,7 @@ class Choice:
         for field in fields:
             if field.name in columns.names and field.repeats:
                 raise DataError(
-                    f"{where}: column {shown(field.name)} has several fields with one name; rename them"
+                    f"{where}: column {shortened(field.name)} has several fields with one name; rename them"
                 )
         return columns
 
@@ -209,7 +210,7 @@ class Choice:
                 field.name in asked or (field.kind == "picture" and not self.image)
             ):
                 raise DataError(
-                    f"{where}: {counts[field.name]} columns are called {shown(field.name)}; rename all but one"
+                    f"{where}: {counts[field.name]} columns are called {shortened(field.name)}; rename all but one"
                 )
 
 
@@ -239,7 +240,7 @@ def _only_picture(kinds: Mapping[str, str], where: str, has: str) -> str:
     found = [name for name, kind in kinds.items() if kind == "picture"]
     found = found or [name for name, kind in kinds.items() if kind == "string" and name in PATHS]
     if len(found) > 1:
-        choices = " or ".join(f"?image={shown(name)}" for name in found)
+        choices = " or ".join(f"?image={shortened(name)}" for name in found)
         raise DataError(f"{where}: several columns hold pictures; add {choices} to the source")
     if not found:
         raise DataError(f"{where}: no column holds pictures; it has {has}; say which with ?image=NAME")

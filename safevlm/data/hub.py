@@ -15,11 +15,12 @@ from safevlm.data.boundary import parser_errors
 from safevlm.data.card import check_card
 from safevlm.data.columns import Choice, Columns
 from safevlm.data.folder import is_picture
-from safevlm.data.image_root import ImageRoot, shown
+from safevlm.data.image_root import ImageRoot
 from safevlm.data.inside import check_real, check_relative
 from safevlm.data.saved import SavedSplit, checked, is_saved, saved_splits
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, MissingExtraError
+from safevlm.printable import shortened
 
 LOCAL_FORMATS = ("parquet", "arrow", "json", "csv", "imagefolder")
 """The library's readers that are used on a folder. Others follow links in their files (HDF5), or unpack them."""
@@ -87,7 +88,7 @@ class HubSource:
         root = ImageRoot(self.name if self.local else f"hf://datasets/{self.name}@{self._version}")
 
         def broken(error: Exception) -> ShardError:
-            return ShardError(f"{shard.name}: breaks off ({shown(storage.reason(error))}); try again")
+            return ShardError(f"{shard.name}: breaks off ({shortened(storage.reason(error))}); try again")
 
         with parser_errors(broken):
             if self.local and not number and passed_over is not None:
@@ -175,7 +176,7 @@ class HubSource:
         if not self.local:
             for path in paths:
                 if not path.startswith("hf://"):
-                    raise DataError(f"{self.name}: names {shown(path)}, which is no file of the hub")
+                    raise DataError(f"{self.name}: names {shortened(path)}, which is no file of the hub")
             return
         kind = _kind(builder)
         if kind not in LOCAL_FORMATS:
@@ -188,14 +189,16 @@ class HubSource:
             if not is_picture(path):  # the library gives images by their paths, which ImageRoot reads
                 check_real(self.name, path, self.name)
             if path.lower().endswith(".zip"):
-                raise DataError(f"{self.name}: {shown(path)} is an archive; unpack it in the folder first")
+                raise DataError(
+                    f"{self.name}: {shortened(path)} is an archive; unpack it in the folder first"
+                )
 
     def _chosen(self, splits: Mapping[str, Any]) -> Any:
         if self.split is None and len(splits) == 1:
             return next(iter(splits.values()))
         if self.split is not None and self.split in splits:
             return splits[self.split]
-        choices = " or ".join(f"?split={shown(str(name))}" for name in splits)
+        choices = " or ".join(f"?split={shortened(str(name))}" for name in splits)
         problem = "has several splits" if self.split is None else f"has no split {self.split!r}"
         raise DataError(f"{self.name}: {problem}; add {choices}")
 
@@ -209,7 +212,7 @@ class HubSource:
 
     def _unavailable(self, error: Exception) -> DataError:
         return DataError(
-            f"{self.name}: cannot be opened ({shown(storage.reason(error))}); check the name, the configuration "
+            f"{self.name}: cannot be opened ({shortened(storage.reason(error))}); check the name, the configuration "
             "(?config=NAME), the split, the network and your access to it"
         )
 

@@ -148,7 +148,7 @@ def decode(file: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.
     """Like `read_image`, from a seekable binary file at its start; `name` is for messages."""
     opener = _opener(file.read(16), name)
     if file.seek(0, os.SEEK_END) > MAX_ENCODED:
-        raise ImageError(f"{name}: has more than {MAX_ENCODED:,} bytes, the limit; shrink it")
+        raise ImageError(name, f"has more than {MAX_ENCODED:,} bytes, the limit", "shrink it")
     file.seek(0)
     with _explained(name), opener(io.BytesIO(essence_of(file.read(MAX_ENCODED)))) as image:
         _check_size(image, name, max_pixels)
@@ -175,11 +175,11 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         file = os.fdopen(os.open(path, flags), "rb")
     except FileNotFoundError as error:
         remedy = "download it first" if "://" in name else "check the path"
-        raise ImageError(f"{name}: no such file; {remedy}") from error
+        raise ImageError(name, "no such file", remedy) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(
-            f"{name!a}: cannot be opened ({reason}); check the path and its permissions"
+            ascii(name), f"cannot be opened ({reason})", "check the path and its permissions"
         ) from error
     with file:
         _check_regular(os.fstat(file.fileno()).st_mode, name)
@@ -188,17 +188,17 @@ def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def _check_regular(mode: int, name: str) -> None:
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{name}: is a directory; give the files inside it, or scan it as a folder")
+        raise ImageError(name, "is a directory", "give the files inside it, or scan it as a folder")
     if not stat.S_ISREG(mode):
         raise ImageError(
-            f"{name}: is not a regular file but a pipe, socket or device; copy the picture to a file"
+            name, "is not a regular file but a pipe, socket or device", "copy the picture to a file"
         )
 
 
 def _opener(head: bytes, name: str) -> _Opener:
     """The plugin class for a file that starts with these bytes."""
     if not head:
-        raise ImageError(f"{name}: is empty (0 bytes); save or download it again")
+        raise ImageError(name, "is empty (0 bytes)", "save or download it again")
     if head.startswith(b"\xff\xd8\xff"):
         return JpegImagePlugin.JpegImageFile
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -211,7 +211,7 @@ def _opener(head: bytes, name: str) -> _Opener:
         return BmpImagePlugin.BmpImageFile
     if head[:4] in (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+"):
         return TiffImagePlugin.TiffImageFile
-    raise ImageError(f"{name}: is not an image of a known format; convert it to one of {FORMATS}")
+    raise ImageError(name, "is not an image of a known format", f"convert it to one of {FORMATS}")
 
 
 @contextmanager
@@ -226,29 +226,33 @@ def _explained(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except TooMuchWork as error:
-        raise ImageError(f"{name}: {error}, which take too long to decode; save it again") from error
+        raise ImageError(name, f"{error}, which take too long to decode", "save it again") from error
     except MemoryError as error:
-        raise ImageError(f"{name}: does not fit into memory when decoded; shrink it") from error
+        raise ImageError(name, "does not fit into memory when decoded", "shrink it") from error
     except Exception as error:
         what = str(error) or type(error).__name__
-        raise ImageError(f"{name}: is damaged or truncated ({what}); save or download it again") from error
+        raise ImageError(name, f"is damaged or truncated ({what})", "save or download it again") from error
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageError(f"{name}: has no pixels ({width} x {height}); save it again")
+        raise ImageError(name, f"has no pixels ({width} x {height})", "save it again")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise ImageError(
-            f"{name}: {width} x {height} is thinner than 1 to {MAX_RATIO}, which takes gigabytes to scale; cut it up"
+            name,
+            f"{width} x {height} is thinner than 1 to {MAX_RATIO}, which takes gigabytes to scale",
+            "cut it up",
         )
     pixels = width * height
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile may be larger than the picture
         pixels = max(pixels, _number(image, _TILE_WIDTH) * _number(image, _TILE_LENGTH))
     if pixels > max_pixels:
         raise ImageError(
-            f"{name}: {width} x {height} takes {pixels:,} pixels to decode, more than the limit of "
-            f"{max_pixels:,} (decompression bomb?); shrink it, or raise max_pixels if you trust it"
+            name,
+            f"{width} x {height} takes {pixels:,} pixels to decode, more than the limit of {max_pixels:,} "
+            "(decompression bomb?)",
+            "shrink it, or raise max_pixels if you trust it",
         )
 
 

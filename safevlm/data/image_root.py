@@ -20,6 +20,7 @@ from safevlm.data import storage
 from safevlm.data.inline import from_base64, from_data_url, is_base64, is_data_url
 from safevlm.data.source import ShardError
 from safevlm.errors import ImageError
+from safevlm.printable import shortened
 
 MAX_BYTES = 1 << 28
 """The largest encoded picture that is read, 256 MiB: what is read has to fit into memory several times."""
@@ -85,16 +86,18 @@ class ImageRoot:
             with self._open(path) as file:
                 data = _limited(file, self.max_bytes + 1)
         except storage.failures() as error:
-            what = f"{shown(name)}: cannot be read ({storage.reason(error)})"
+            what = f"cannot be read ({storage.reason(error)})"
             if storage.may_pass(error):
-                raise ShardError(f"{what}; the storage fails, run the same command again later") from error
-            raise ImageError(f"{what}; check the path") from error
+                raise ShardError(
+                    f"{shortened(name)}: {what}; the storage fails, run the same command again later"
+                ) from error
+            raise ImageError(shortened(name), what, "check the path") from error
         return self._small(data, name)
 
     def _small(self, data: bytes, name: str) -> bytes:
         if len(data) > self.max_bytes:
             raise ImageError(
-                f"{shown(name)}: has more than {self.max_bytes:,} bytes, the limit; shrink the picture"
+                shortened(name), f"has more than {self.max_bytes:,} bytes, the limit", "shrink the picture"
             )
         return data
 
@@ -136,14 +139,15 @@ class ImageRoot:
     def _inside(self, name: str) -> str:
         """The path to open; of a remote root relative to it."""
         if not name or "\0" in name:
-            raise ImageError(f"{shown(name)}: is no file name; correct it in the data")
+            raise ImageError(shortened(name), "is no file name", "correct it in the data")
         raw = name.encode("utf-8", "surrogatepass")
         if len(raw) > MAX_PATH or max(map(len, raw.split(b"/"))) > MAX_PART:
-            raise ImageError(f"{shown(name)}: is longer than a path may be; correct it in the data")
+            raise ImageError(shortened(name), "is longer than a path may be", "correct it in the data")
         if _URL.match(name):
             raise ImageError(
-                f"{shown(name)}: is a URL, and a scan fetches none that stands in data; "
-                "download the pictures first (img2dataset does) and scan what it wrote"
+                shortened(name),
+                "is a URL, and a scan fetches none that stands in data",
+                "download the pictures first (img2dataset does) and scan what it wrote",
             )
         if storage.is_remote(self.url):
             path = posixpath.normpath(name)
@@ -153,7 +157,7 @@ class ImageRoot:
             outside = not path.startswith(self._real)
         if outside:
             raise ImageError(
-                f"{shown(name)}: leaves the folder {self.url} and was not read; copy the file into it"
+                shortened(name), f"leaves the folder {self.url} and was not read", "copy the file into it"
             )
         return path
 
@@ -165,9 +169,3 @@ def _limited(file: BinaryIO, limit: int) -> bytes:
         pieces.append(piece)
         limit, size = limit - len(piece), 2 * size
     return b"".join(pieces)
-
-
-def shown(name: str) -> str:
-    """A name from the data for a message: short, and without what would not print or encode."""
-    text = name if len(name) <= 200 else f"{name[:200]}…"
-    return text if text.isprintable() and text else ascii(text)

@@ -8,6 +8,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from safevlm.errors import ImageError
+from safevlm.printable import shortened
 
 _DATA_URL = re.compile(
     r"\s*(?:data:[\w.+-]+/[\w.+-]+[;,]|(?:data:)?(?:[^,\s]{0,200};)?\s*base64\s*,)",
@@ -54,9 +55,11 @@ def from_data_url(url: str) -> bytes:
     """
     head, _, body = url.strip().partition(",")
     if not head.rstrip().lower().endswith("base64"):
-        raise ImageError(f"{_shown(head)}: is a data URL without base64; encode the image in base64")
+        raise ImageError(
+            shortened(head, 60, quoted=True), "is a data URL without base64", "encode the image in base64"
+        )
     body = unquote_to_bytes(body).decode("latin-1") if "%" in body else body
-    return _decoded(body, f"{_shown(head)}: is a data URL with damaged base64")
+    return _decoded(body, shortened(head, 60, quoted=True), "is a data URL with damaged base64")
 
 
 def from_base64(text: str) -> bytes:
@@ -65,7 +68,7 @@ def from_base64(text: str) -> bytes:
     Raises:
         ImageError: it is damaged.
     """
-    return _decoded(_unquoted(text), f"{_shown(text)}: is an image in damaged base64")
+    return _decoded(_unquoted(text), shortened(text, 60, quoted=True), "is an image in damaged base64")
 
 
 def unwrapped(data: bytes) -> bytes:
@@ -86,15 +89,13 @@ def _unquoted(text: str) -> str:
     return quoted[2] if quoted else re.sub(r"^b?['\"]", "", text)
 
 
-def _decoded(text: str, what: str) -> bytes:
+def _decoded(text: str, name: str, reason: str) -> bytes:
     lines = (line.strip() for line in text.strip().splitlines())
     body = "".join(lines).translate(_URL_SAFE)
     bare = body.rstrip("=")
     try:
         return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"{what} ({error}); write it again, or store the bytes themselves") from error
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 60 else f"{text[:60]}…")
+        raise ImageError(
+            name, f"{reason} ({error})", "write it again, or store the bytes themselves"
+        ) from error

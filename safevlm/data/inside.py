@@ -7,8 +7,8 @@ import re
 from urllib.parse import urlsplit
 
 from safevlm.data import storage
-from safevlm.data.image_root import shown
 from safevlm.errors import DataError
+from safevlm.printable import shortened
 
 MAX_JSON = 1 << 24
 """Bytes of a JSON file that describes a data set, 16 MiB."""
@@ -27,23 +27,27 @@ def check_relative(name: str, where: str) -> None:
     except ValueError:
         is_url = True
     if is_url:
-        raise DataError(f"{where}: names {shown(name)}, which is a URL; download it into the folder first")
+        raise DataError(
+            f"{where}: names {shortened(name)}, which is a URL; download it into the folder first"
+        )
     if name.startswith(("/", "\\", "~")) or ".." in parts or "\0" in name or not name:
-        raise DataError(f"{where}: names {shown(name)}, which leaves the folder; copy it into the folder")
+        raise DataError(f"{where}: names {shortened(name)}, which leaves the folder; copy it into the folder")
 
 
 def check_real(folder: str, path: str, where: str) -> None:
     """Raise DataError for a path that a symlink leads out of the folder."""
     inside = os.path.join(os.path.realpath(folder), "")
     if not os.path.join(os.path.realpath(path), "").startswith(inside):
-        raise DataError(f"{where}: {shown(path)} leads out of the folder; copy what it names into the folder")
+        raise DataError(
+            f"{where}: {shortened(path)} leads out of the folder; copy what it names into the folder"
+        )
 
 
 def file_inside(folder: str, name: str, where: str) -> str:
     """The path of a regular file that a file of the data set names. Raises DataError where it is none."""
     path = _path(folder, name, where)
     if not os.path.isfile(path):
-        raise DataError(f"{folder}: {where} names {shown(name)}, which is no file there; save it again")
+        raise DataError(f"{folder}: {where} names {shortened(name)}, which is no file there; save it again")
     return path
 
 
@@ -51,7 +55,7 @@ def folder_inside(folder: str, name: str, where: str) -> str:
     """The path of a folder that a file of the data set names. Raises DataError where it is none."""
     path = _path(folder, name, where)
     if not os.path.isdir(path):
-        raise DataError(f"{folder}: {where} names {shown(name)}, which is no folder there; save it again")
+        raise DataError(f"{folder}: {where} names {shortened(name)}, which is no folder there; save it again")
     return path
 
 
@@ -66,7 +70,7 @@ def text_inside(folder: str, name: str, most: int) -> str:
     except storage.failures() as error:
         if storage.may_pass(error):
             raise storage.unreachable(os.path.join(folder, name), error) from error
-        raise DataError(f"{folder}: {name} cannot be read ({shown(storage.reason(error))})") from error
+        raise DataError(f"{folder}: {name} cannot be read ({shortened(storage.reason(error))})") from error
 
 
 def _path(folder: str, name: str, where: str) -> str:

@@ -17,7 +17,7 @@ from safevlm.data.utf8 import as_utf8
 from safevlm.errors import DataError
 
 MAX_ROW = 1 << 26
-"""Characters of the largest row that is read, 64 Mi: room for pictures that are written into it."""
+"""Characters of the largest row that is read, 64 Mi: room for images that are written into it."""
 
 _CHUNK = 1 << 16
 _LOOKED_AT = 1 << 20
@@ -37,12 +37,14 @@ class Element:
         value: the parsed row; None with an error.
         end: byte behind the row, where `elements` can go on.
         error: why a row with a clear end was not parsed, or is not understood.
+        repeated: a key that an object in the row has twice, with different values; then there is an error, too.
     """
 
     key: str
     value: Any
     end: int
     error: str = ""
+    repeated: str | None = None
 
 
 class _Text:
@@ -83,24 +85,28 @@ class _Text:
         self.pos += 1
         return found
 
-    def value(self) -> tuple[Any, str]:
-        """Parse the next value; an error where it cannot be parsed although its end is clear, or says two things."""
+    def value(self, key: str = "") -> Element:
+        """Parse the next value; an error where it cannot be parsed although its end is clear, or says two things.
+
+        Args:
+            key: of the list that it is in.
+        """
         self.peek()
         size = _CHUNK
         while True:
             try:
-                value, end, error = _parsed(self.text, self.pos)
+                value, end, repeated = _parsed(self.text, self.pos)
                 if self._whole() or self.text[end : end + 1] not in _NUMBER:
-                    where = f"at byte {self.place():,} {error}" if error else ""
+                    reason = "" if repeated is None else f"at byte {self.place():,} {_twice(repeated)}"
                     self.pos = end
-                    return value, where
+                    return Element(key, value, self.place(), reason, repeated)
             except RecursionError:
-                return None, self._pass_over("is nested too deeply to be parsed")
+                return self._pass_over(key, "is nested too deeply to be parsed")
             except json.JSONDecodeError as error:
                 if self._whole():
                     raise self._damage(error) from error
             except ValueError:  # Python's limit for whole numbers
-                return None, self._pass_over("has a number of too many digits")
+                return self._pass_over(key, "has a number of too many digits")
             self.more(size)
             size *= 2
 
@@ -112,8 +118,8 @@ class _Text:
                 "make one list or object of it, or, where it has one object per line, write jsonl:"
             )
 
-    def _pass_over(self, what: str) -> str:
-        """Go behind a list or object without parsing it; returns why."""
+    def _pass_over(self, key: str, what: str) -> Element:
+        """Go behind a list or object without parsing it; the element says why."""
         error = f"at byte {self.place():,} {what}"
         size = _CHUNK
         while (end := _end_of(self.text, self.pos)) is None:
@@ -122,7 +128,7 @@ class _Text:
             self.more(size)
             size *= 2
         self.pos = end
-        return error
+        return Element(key, None, self.place(), error)
 
     def _damage(self, what: object) -> DataError:
         return DataError(f"is damaged in the row at byte {self.place():,} ({what}); correct it")
@@ -138,8 +144,8 @@ class _Text:
         return self._at
 
 
-def _parsed(text: str, start: int) -> tuple[Any, int, str]:
-    """The value at `start`, the position behind it, and what is wrong with it."""
+def _parsed(text: str, start: int) -> tuple[Any, int, str | None]:
+    """The value at `start`, the position behind it, and a key that an object has twice, if any."""
     repeated: list[str] = []
 
     def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,16 +155,20 @@ def _parsed(text: str, start: int) -> tuple[Any, int, str]:
         return found
 
     value, end = json.JSONDecoder(object_pairs_hook=object_of).raw_decode(text, start)
-    return value, end, f"has the key {repeated[0][:100]!r} twice" if repeated else ""
+    return value, end, repeated[0] if repeated else None
 
 
-def parse(text: str) -> tuple[Any, str]:
-    """A text that is one JSON value -> the value, and what is wrong with it; raises as `json.loads` does."""
+def _twice(key: str) -> str:
+    return f"has the key {key[:100]!r} twice"
+
+
+def parse(text: str) -> Element:
+    """A text that is one JSON value; raises as `json.loads` does."""
     begin = len(text) - len(text.lstrip(_SPACE))
-    value, end, error = _parsed(text, begin)
+    value, end, repeated = _parsed(text, begin)
     if rest := text[end:].strip(_SPACE):
         raise json.JSONDecodeError("Extra data", text, text.index(rest, end))
-    return value, error
+    return Element("", value, end, "" if repeated is None else _twice(repeated), repeated)
 
 
 def _end_of(text: str, start: int) -> int | None:
@@ -210,8 +220,7 @@ def values(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
     """
     text = _Text(file, start)
     while text.peek():
-        value, error = text.value()
-        yield Element("", value, text.place(), error)
+        yield text.value()
 
 
 def _rows(text: _Text, key: str, *, first: bool) -> Iterator[Element]:
@@ -221,8 +230,7 @@ def _rows(text: _Text, key: str, *, first: bool) -> Iterator[Element]:
         return
     while first or text.take(",]") == ",":
         first = False
-        value, error = text.value()
-        yield Element(key, value, text.place(), error)
+        yield text.value(key)
 
 
 def _lists(text: _Text) -> Iterator[Element]:
@@ -232,7 +240,7 @@ def _lists(text: _Text) -> Iterator[Element]:
     while True:
         text.take('"')
         text.pos -= 1
-        key, _ = text.value()
+        key = text.value().value
         text.take(":")
         if text.peek() == "[":
             text.take("[")

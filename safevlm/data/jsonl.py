@@ -87,10 +87,10 @@ def _decoded(line: bytes) -> str:
 
 def _row(line: bytes, otherwise: str) -> SourceRow:
     try:
-        value, error = parse(_decoded(line))
+        element = parse(_decoded(line))
     except (ValueError, RecursionError) as reason:
         return _broken(otherwise, f"is no JSON ({reason})")
-    return _broken(otherwise, error) if error else row_of(value, otherwise)
+    return _broken(otherwise, element.error) if element.error else row_of(element.value, otherwise)
 
 
 def _broken(id: str, what: str) -> SourceRow:

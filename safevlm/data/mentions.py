@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from safevlm.data import placeholders
 from safevlm.data.folder import is_picture
 from safevlm.data.inline import is_base64
 from safevlm.data.source import TEXT_ONLY
@@ -62,7 +63,6 @@ _TAGGED = re.compile(r"<img>\s*([^<>]*?)\s*</img>")
 """An image within a text, as Qwen-VL's data name it."""
 _SHOWN = re.compile(r"!\[[^\[\]]{0,1000}\]\([^()\s]|<img\s[^<>]{0,1000}src", re.IGNORECASE)
 """How Markdown and HTML show an image."""
-_PLACEHOLDER = re.compile(r"<\|?image(?:_?\d+)?\|?>", re.IGNORECASE)
 _PACKED = re.compile(r"\s*(\[\s*)?\{\s*\"")
 _WRITTEN = re.compile(r"data:image/[\w.+-]+;base64,[\w+/]{1024}")
 """An image within a text; shorter ones are the icons of web pages."""
@@ -256,7 +256,7 @@ class _Messages:
     def _text(self, text: str) -> None:
         if "<" in text:
             self.names += [name for name in _TAGGED.findall(text) if is_picture(name)]
-            self.found.placeholder = self.found.placeholder or bool(_PLACEHOLDER.search(text))
+            self.found.placeholder = self.found.placeholder or bool(placeholders.TAG.search(text))
         if "](" in text or "<" in text:
             self.found.shown = self.found.shown or bool(_SHOWN.search(text))
         if _is_file(text):

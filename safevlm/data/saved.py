@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from safevlm.data.image_root import shown
 from safevlm.data.inside import MAX_JSON, file_inside, folder_inside, text_inside
 from safevlm.errors import DataError
+from safevlm.printable import shortened
 
 STATE = "state.json"
 """Of one split: its name and its files."""
@@ -172,7 +172,7 @@ def _object(folder: str, name: str) -> dict[str, Any]:
         value = json.loads(text_inside(folder, name, MAX_JSON))
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{folder}: {name} is no JSON ({shown(str(error))}); save the data set again"
+            f"{folder}: {name} is no JSON ({shortened(str(error))}); save the data set again"
         ) from error
     if not isinstance(value, dict):
         raise DataError(f"{folder}: {name} holds no object; save the data set again")

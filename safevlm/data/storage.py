@@ -122,8 +122,7 @@ def open_binary(url: str) -> Iterator[BinaryIO]:
         try:
             file = opened.enter_context(open_regular(url))
         except ImageError as error:
-            cause = str(error).removeprefix(f"{url}: ").removeprefix(f"{url!a}: ")
-            raise OSError(cause.rpartition(";")[0] or cause) from error
+            raise OSError(error.reason) from error
         yield file
 
 

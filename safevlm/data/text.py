@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safevlm.data.placeholders import IN_WORDS
+
 FIELDS = ("caption", "text", "captions", "conversations", "messages", "TEXT", "CAPTION")
 """Where the words of a row are looked for, in this order."""
 
@@ -19,27 +21,15 @@ MAX_DEPTH = 8
 _MORE = ("prompt", "question", "instruction", "query", "conversation", "contents", "input")
 """Where the words of a JSON row are looked for behind `FIELDS`."""
 
-_PLACEHOLDER = re.compile(r"[ \t]*(?:<image>|(?:Picture \d+: *)?<img>[^<>]*</img>)[ \t]*\n?")
 _ROLES = ("from", "role", "author", "speaker")
-_ANSWERING = frozenset(
-    [
-        "assistant",
-        "gpt",
-        "chatgpt",
-        "gpt4",
-        "bot",
-        "chatbot",
-        "model",
-        "ai",
-        "system",
-        "developer",
-        "tool",
-        "function",
-        "observation",
-    ]
-)
+ASKING = ("human", "user")
+ANSWERING = ("gpt", "assistant", "bot", "model", "chatgpt", "gpt4", "chatbot", "ai")
+SYSTEM = ("system", "developer")
+"""Names of speakers in conversations, in lower case."""
+_NOT_ASKING = frozenset((*ANSWERING, *SYSTEM, "tool", "function", "observation"))
+"""Speakers whose words are not part of a row's text."""
 _WORDS = ("value", "content", "parts", "text", "caption")
-_ASKED = ("human", "user", "question", "query", "instruction", "prompt", "input")
+_ASKED = (*ASKING, "question", "query", "instruction", "prompt", "input")
 """Keys of a turn without a role."""
 
 
@@ -69,7 +59,7 @@ def plain(value: Any, *, depth: int = MAX_DEPTH) -> str:
 def has_words(value: Any, *, depth: int = MAX_DEPTH) -> bool:
     """Whether a conversation has texts of more than one word in it that `plain` may not find."""
     if isinstance(value, str):
-        return bool(re.search(r"\w\s+\w", _PLACEHOLDER.sub("", value)))
+        return bool(re.search(r"\w\s+\w", IN_WORDS.sub("", value)))
     if isinstance(value, Mapping):
         return depth > 0 and not _answers(value) and has_words(list(value.values()), depth=depth)
     if isinstance(value, bytes) or not isinstance(value, Sequence):
@@ -110,7 +100,7 @@ def json_text(data: bytes) -> str:
 def _answers(turn: Mapping[str, Any]) -> bool:
     role = next((turn[key] for key in _ROLES if turn.get(key) is not None), None)
     role = role.get("role") if isinstance(role, Mapping) else role
-    return isinstance(role, str) and role.strip().lower() in _ANSWERING
+    return isinstance(role, str) and role.strip().lower() in _NOT_ASKING
 
 
 def _turn(turn: Mapping[str, Any], depth: int) -> str:
@@ -120,4 +110,4 @@ def _turn(turn: Mapping[str, Any], depth: int) -> str:
     keys = [key for key in _WORDS if turn.get(key)] or [key for key in _ASKED if turn.get(key)]
     lines = [plain(turn[key], depth=depth - 1) for key in keys]
     text = "\n".join(line for line in lines if line)
-    return (_PLACEHOLDER.sub("", text) if "<" in text else text).strip()
+    return (IN_WORDS.sub("", text) if "<" in text else text).strip()

@@ -19,12 +19,13 @@ from safevlm.data import storage
 from safevlm.data.captions import Caption, TextsApart, captions_of, key_mark
 from safevlm.data.folder import APPLE_DOUBLE, is_picture
 from safevlm.data.image import holds_image
-from safevlm.data.image_root import MAX_BYTES, shown
+from safevlm.data.image_root import MAX_BYTES
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.sparse import SparseError
 from safevlm.data.tar import FILE, FOLDER, Member, Tar
 from safevlm.data.text import clean, json_text
 from safevlm.data.unpacked import Unpacked
+from safevlm.printable import shortened
 
 SUFFIXES = (
     *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.lzma"),
@@ -193,7 +194,7 @@ class _Reading:
 
     def _refusal(self, member: Member, held: int) -> str:
         """Why a member is not read; empty where it is."""
-        name, size = shown(member.name), max(member.size, member.stored)
+        name, size = shortened(member.name), max(member.size, member.stored)
         if member.kind != FILE:
             return f"{name}: is a link or device in the tar, which is not followed; store the file itself"
         if member.name.startswith("/") or ".." in member.name.split("/"):
@@ -239,7 +240,7 @@ def _read(key: str, member: Member, tar: Tar) -> _Part:
     try:
         return _Part(key, member.name, tar.read(member))
     except SparseError as error:
-        return _Part(key, member.name, error=f"{shown(member.name)}: {error}; store the file itself")
+        return _Part(key, member.name, error=f"{shortened(member.name)}: {error}; store the file itself")
 
 
 def _captions(run: Sequence[_Part]) -> list[Caption]:
@@ -255,7 +256,7 @@ def _caption(part: _Part) -> Caption:
         return Caption(part.name, json_text(part.data))
     except ValueError as error:
         return Caption(
-            part.name, error=f"{shown(part.name)}: is no JSON of a known form ({error}); correct it"
+            part.name, error=f"{shortened(part.name)}: is no JSON of a known form ({error}); correct it"
         )
 
 

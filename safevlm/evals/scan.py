@@ -1,35 +1,42 @@
-"""What a scan found, against labels: flagged shares, precision, recall, and which kinds are false alarms."""
+"""What a scan found, against labels: flagged rates, precision, recall, and which kinds are false alarms."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safevlm.data import open_source
 from safevlm.errors import DataError
 from safevlm.evals.metrics import Estimate, auroc, proportion
-from safevlm.results.parts import iterate_parts, read_column
+from safevlm.labelled import LabelledRow, Layout, Needs, read_table
+from safevlm.results.parts import iterate_parts
 from safevlm.results.schema import ROWS
 from safevlm.taxonomy import Taxonomy
-from safevlm.types import Verdict
+from safevlm.types import IGNORED, Verdict
 
 logger = logging.getLogger(__name__)
 
 READ = ("sha256", "score", "category", "verdict", "status")
+LEVEL, CATEGORY, KIND = "risk_level", "risk_category", "label"
+"""The columns that labels are read from where no others are named."""
 
 
 @dataclass(frozen=True)
-class Label:
-    """What a labelled image is: its level, its category, and a finer kind for the list of false alarms."""
+class Labels:
+    """Labels by the sha256 of the images' bytes.
 
-    level: str
-    category: str
-    kind: str
+    Args:
+        rows: sha256 -> row of the table; each has a level.
+        category: the column of `LabelledRow.extra` that recall is listed by.
+        kind: the column that false alarms are listed by.
+    """
+
+    rows: Mapping[str, LabelledRow]
+    category: str = CATEGORY
+    kind: str = KIND
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,12 @@ class Findings:
         return asdict(self)
 
 
-def findings(scan: Path, taxonomy: Taxonomy, labels: Mapping[str, Label] | None = None) -> Findings:
-    """Count a scan's rows, and hold them against labels where there are some.
+def findings(scan: Path, labels: Labels | None = None) -> Findings:
+    """Count a scan's rows, and compare them with labels where there are some.
 
     Args:
         scan: the folder of a finished scan.
-        taxonomy: the scan's model's, whose first level is the safe one.
-        labels: sha256 of an image's bytes -> its label.
+        labels: of images, scanned or not.
 
     Raises:
         DataError: no scan, or no row has a label.
@@ -92,30 +98,17 @@ def findings(scan: Path, taxonomy: Taxonomy, labels: Mapping[str, Label] | None 
         flagged=proportion(len(flagged), len(rows)),
         categories={name: proportion(n, len(rows)) for name, n in counts.most_common()},
     )
-    return found if labels is None else _against(found, rows, labels, taxonomy, scan)
+    return found if labels is None else _against(found, rows, labels, scan)
 
 
-def _against(
-    found: Findings,
-    rows: Iterable[Mapping[str, Any]],
-    labels: Mapping[str, Label],
-    taxonomy: Taxonomy,
-    scan: Path,
-) -> Findings:
-    pairs = [(row, labels[row["sha256"]]) for row in rows if row["sha256"] in labels]
+def _against(found: Findings, rows: Iterable[Mapping[str, Any]], labels: Labels, scan: Path) -> Findings:
+    pairs = [(row, labels.rows[row["sha256"]]) for row in rows if row["sha256"] in labels.rows]
     if not pairs:
         raise DataError(f"{scan}: no image of the scan has a label; give the labels of the images scanned")
-    unknown = {label.level for _, label in pairs} - set(taxonomy.levels)
-    if unknown:
-        raise DataError(
-            f"labels name levels {sorted(unknown)}; the scan's model knows {list(taxonomy.levels)}"
-        )
-    risky = [(row, label) for row, label in pairs if label.level != taxonomy.safe_level]
-    safe = [(row, label) for row, label in pairs if label.level == taxonomy.safe_level]
+    risky = [(row, label) for row, label in pairs if label.level > 0]
+    safe = [(row, label) for row, label in pairs if label.level == 0]
     hits, alarms = sum(_flagged(row) for row, _ in risky), sum(_flagged(row) for row, _ in safe)
-    scored = [
-        (row["score"], label.level != taxonomy.safe_level) for row, label in pairs if row["score"] is not None
-    ]
+    scored = [(row["score"], label.level > 0) for row, label in pairs if row["score"] is not None]
     both = {truth for _, truth in scored} == {True, False}
     return Findings(
         found.images,
@@ -124,13 +117,13 @@ def _against(
         found.flagged,
         found.categories,
         labelled=len(pairs),
-        unmatched=len(set(labels) - {row["sha256"] for row, _ in pairs}),
-        precision=_share(hits, hits + alarms),
-        recall=_share(hits, len(risky)),
-        false_alarms=_share(alarms, len(safe)),
+        unmatched=len(set(labels.rows) - {row["sha256"] for row, _ in pairs}),
+        precision=_rate(hits, hits + alarms),
+        recall=_rate(hits, len(risky)),
+        false_alarms=_rate(alarms, len(safe)),
         auroc=auroc(*zip(*scored, strict=True)) if both else None,
-        recalls=_by((label.category, row) for row, label in risky),
-        kinds=_by((label.kind, row) for row, label in safe),
+        recalls=_by(labels.category, risky),
+        kinds=_by(labels.kind, safe),
     )
 
 
@@ -138,60 +131,58 @@ def _flagged(row: Mapping[str, Any]) -> bool:
     return bool(row["verdict"] == Verdict.UNSAFE.value)
 
 
-def _share(part: int, whole: int) -> Estimate | None:
+def _rate(part: int, whole: int) -> Estimate | None:
     return proportion(part, whole) if whole else None
 
 
-def _by(named: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Estimate]:
-    """Name -> the share of its rows that are flagged, most flagged rows first."""
+def _by(column: str, pairs: Iterable[tuple[Mapping[str, Any], LabelledRow]]) -> dict[str, Estimate]:
+    """Value of a column -> the rate of its rows that are flagged, most flagged rows first; empty without it."""
     all_, hit = Counter[str](), Counter[str]()
-    for name, row in named:
-        all_[name] += 1
-        hit[name] += _flagged(row)
+    for row, label in pairs:
+        if name := label.extra.get(column):
+            all_[name] += 1
+            hit[name] += _flagged(row)
     return {name: proportion(n, all_[name]) for name, n in hit.most_common()}
 
 
 def read_labels(
-    path: Path, *, level: str = "risk_level", category: str = "risk_category", kind: str = "label"
-) -> dict[str, Label]:
-    """Labels by the sha256 of the images that stand beside them.
+    path: Path, taxonomy: Taxonomy, *, level: str = LEVEL, category: str = CATEGORY, kind: str = KIND
+) -> Labels:
+    """Read the labels of images by their sha256; images are hashed and not decoded.
 
     Args:
-        path: a Parquet file of images with a column for each of the names that follow.
+        path: a table of labelled images, in any form that training reads.
+        taxonomy: whose levels the labels name; categories and kinds may have any names.
+        level: the column of levels.
+        category: the column of categories.
+        kind: the column of finer kinds.
 
-    A row without an image labels nothing; how many there are is logged. Of several images in a row the
-    first is labelled.
+    A row without an image or a level labels nothing; how many there are is logged. Of several images in a
+    row the first is labelled.
 
     Raises:
-        DataError: no such file or column, a row with an empty list of images, or one image with two labels
-            that differ in level or category.
+        DataError: no such file or column, a bad row (file, row, column and reason), no row with an image and
+            a level, or one image with two labels that differ in level or category.
     """
-    source = open_source(f"parquet:{path}")
-    names = [[str(value) for value in read_column(path, column)] for column in (level, category, kind)]
-    items = (item for shard in source.shards() for item in source.read(shard))
-    digests = list(_digests(item.data for item in items if item.number == 0))
-    if len(digests) != len(names[0]):
-        raise DataError(
-            f"{path}: has {len(names[0])} rows, {len(digests)} of them with images; use null for a row without"
-        )
-    if missing := digests.count(None):
-        logger.warning("%s: %d rows have no image that can be read, and label nothing", path, missing)
-    found: dict[str, Label] = {}
-    for number, (digest, *values) in enumerate(zip(digests, *names, strict=True)):
-        if digest is None:
-            continue
-        label = Label(*values)
-        other = found.setdefault(digest, label)
-        if (other.level, other.category) != (label.level, label.category):
+    layout = Layout(level, tuple(dict.fromkeys((CATEGORY, category, kind))), first_image=True)
+    rows = read_table(path, taxonomy, needs=Needs(image=False, decoded=False), layout=layout)
+    for column in {category, kind} - {CATEGORY, KIND}:
+        if not any(column in row.extra for row in rows):
+            raise DataError(f"{path}: has no column {column!r} with values; name another")
+    labelled = [row for row in rows if row.key and row.level != IGNORED]
+    if not labelled:
+        raise DataError(f"{path}: no row has an image and a level in column {level!r}; name another column")
+    if missing := len(rows) - len(labelled):
+        logger.warning("%s: %d rows have no image or no level, and label nothing", path, missing)
+    found: dict[str, LabelledRow] = {}
+    for row in labelled:
+        other = found.setdefault(row.key, row)
+        first, second = (f"{taxonomy.levels[r.level]}, {r.extra.get(category)}" for r in (other, row))
+        if first != second:
             raise DataError(
-                f"{path}: row {number} is labelled {label.level}, {label.category}, the same image before it "
-                f"{other.level}, {other.category}; mend one of them"
+                f"{row.where} is labelled {second}, the same image in {other.where} {first}; correct one of them"
             )
-    return found
-
-
-def _digests(images: Iterable[bytes | None]) -> Iterator[str | None]:
-    return (None if data is None else hashlib.sha256(data).hexdigest() for data in images)
+    return Labels(found, category, kind)
 
 
 def to_markdown(table: Mapping[str, Findings], *, most: int = 8) -> str:

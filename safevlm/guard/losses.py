@@ -1,21 +1,25 @@
-"""What training needs of a guard: the head's output with gradients, and the losses of answers."""
+"""What training needs of a guard: the losses of the language model and the output of the head, with gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
-from safevlm import modules
-from safevlm.backbone import TowerPass, checkpointed_layers, encode, make_chat, with_hint
-from safevlm.viewing import ViewOutput, view_output
-
-if TYPE_CHECKING:
-    from .model import SafeVLM
+from safevlm.backbone import (
+    Backbone,
+    TowerPass,
+    checkpointed_layers,
+    encode,
+    injected,
+    make_chat,
+    with_hint,
+)
+from safevlm.modules import SafetyModules, answer_losses
+from safevlm.viewing import ViewOutput, head_output
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class SafetyOutput:
 
     Args:
         lm_losses: (B,) mean cross-entropy of each answer's tokens, in nats.
-        head: of each row that has an image, in order; None where no row has one.
+        head: the head's output for the rows that have an image, in order; None where no row has one.
     """
 
     lm_losses: Tensor
@@ -36,67 +40,9 @@ class SafetyOutput:
         return self.lm_losses.mean()
 
 
-def head_output(guard: SafeVLM, passed: TowerPass, prompts: Sequence[str]) -> ViewOutput:
-    """The plain (not folded) modules on a tower's pass, with gradients; one prompt per image, "" for none."""
-    return view_output(
-        guard.safety,
-        passed.views,
-        like=guard.safety.projector.last.weight,
-        pool_grid=guard.config.pool_grid,
-        table=guard.backbone.prompt_table,
-        prompts=prompts,
-    )
-
-
-def answer_losses(
-    guard: SafeVLM,
-    images: Sequence[Image.Image | None],
-    prompts: Sequence[str],
-    answers: Sequence[str],
-    *,
-    hints: Sequence[str] | None = None,
-    passed: TowerPass | None = None,
-    gradient_checkpointing: bool = False,
-) -> Tensor:
-    """The language model's part of a step: (B,) float32, mean cross-entropy of each answer's tokens, in nats.
-
-    Args:
-        images: one RGB image or None per row.
-        prompts, answers: one per row.
-        hints: one per row, put before the prompt; an empty one leaves it as it is.
-        passed: the tower's pass over the images that are not None, where there is one already.
-        gradient_checkpointing: run the LLM's layers again in the backward pass, to save memory.
-
-    Raises:
-        BackboneError: gradient checkpointing of a model none of whose layers can be checkpointed.
-        ValueError: a row longer than the LLM's context.
-    """
-    backbone = guard.backbone
-    given = [image for image in images if image is not None]
-    if given and passed is None:
-        passed = backbone.tower(backbone.tower.preprocess(given))
-    chats = [make_chat(p, int(i is not None)) for p, i in zip(prompts, images, strict=True)]
-    if hints is not None:
-        chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
-    inputs = encode(
-        backbone, chats, given, safety_tokens=guard.config.num_tokens, answers=answers, passed=passed
-    )
-    recomputed = checkpointed_layers(backbone.model) if gradient_checkpointing else nullcontext()
-    injected = backbone.injected(
-        inputs,
-        tokens=guard.safety.tokens.prompt,
-        passed=passed,
-        images=range(len(given)),
-        counts=[1] * len(given),
-    )
-    with recomputed, injected:
-        logits = backbone.model(**backbone.on_device(inputs.tensors), use_cache=False).logits
-    assert inputs.labels is not None  # answers were given
-    return modules.answer_losses(logits, inputs.labels)
-
-
-def safety_output(
-    guard: SafeVLM,
+def training_output(
+    backbone: Backbone,
+    safety: SafetyModules,
     images: Sequence[Image.Image | None],
     prompts: Sequence[str],
     answers: Sequence[str],
@@ -105,19 +51,22 @@ def safety_output(
     head_prompts: Sequence[str] | None = None,
     gradient_checkpointing: bool = False,
 ) -> SafetyOutput:
-    """Losses and logits of one training step, on one pass of the tower.
+    """Losses and logits of one training step; the tower runs once for the head and the language model.
 
     Args:
-        images, prompts, answers, hints, gradient_checkpointing: as in `answer_losses`.
-        head_prompts: one per row, what the head reads; an empty one means the image alone, None the prompts.
+        head_prompts: one per row, what the head reads; an empty one means the image alone. None: the prompts.
+        backbone, safety, images, prompts, answers, hints, gradient_checkpointing: as in `lm_losses`.
     """
-    rows = [row for row, image in enumerate(images) if image is not None]
-    tower = guard.backbone.tower
-    passed = tower(tower.preprocess([image for image in images if image is not None])) if rows else None
-    texts = prompts if head_prompts is None else head_prompts
-    head = None if passed is None else head_output(guard, passed, [texts[row] for row in rows])
-    losses = answer_losses(
-        guard,
+    given = [image for image in images if image is not None]
+    passed = backbone.tower(backbone.tower.preprocess(given)) if given else None
+    head = None
+    if passed is not None:
+        texts = prompts if head_prompts is None else head_prompts
+        read = [text for text, image in zip(texts, images, strict=True) if image is not None]
+        head = head_output(safety, passed.views, table=backbone.prompt_table, prompts=read)
+    losses = lm_losses(
+        backbone,
+        safety,
         images,
         prompts,
         answers,
@@ -126,3 +75,48 @@ def safety_output(
         gradient_checkpointing=gradient_checkpointing,
     )
     return SafetyOutput(losses, head)
+
+
+def lm_losses(
+    backbone: Backbone,
+    safety: SafetyModules,
+    images: Sequence[Image.Image | None],
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    *,
+    hints: Sequence[str] | None = None,
+    passed: TowerPass | None = None,
+    gradient_checkpointing: bool = False,
+) -> Tensor:
+    """The language model's loss on answers, with safety tokens in the prompts that have an image.
+
+    Args:
+        backbone: the frozen model, with LoRA layers or without.
+        safety: its safety tokens get gradients.
+        images: one RGB image per row, or None.
+        prompts: one per row.
+        answers: one per row.
+        hints: one per row, put before the prompt; an empty one leaves it as it is. None: no hints.
+        passed: the tower's pass over the images that are not None; None: the tower is run here.
+        gradient_checkpointing: run the LLM's layers again in the backward pass, to save memory.
+
+    Returns:
+        (B,) float32, mean cross-entropy of each answer's tokens, in nats.
+
+    Raises:
+        ValueError: a prompt and its answer are longer than the LLM's context.
+        BackboneError: the LLM's layers cannot be checkpointed.
+    """
+    given = [image for image in images if image is not None]
+    if given and passed is None:
+        passed = backbone.tower(backbone.tower.preprocess(given))
+    chats = [make_chat(p, int(i is not None)) for p, i in zip(prompts, images, strict=True)]
+    if hints is not None:
+        chats = [with_hint(chat, hint) if hint else chat for chat, hint in zip(chats, hints, strict=True)]
+    tokens = safety.tokens.prompt
+    inputs = encode(backbone, chats, given, safety_tokens=len(tokens), answers=answers, passed=passed)
+    recomputed = checkpointed_layers(backbone.decoder_layers) if gradient_checkpointing else nullcontext()
+    with recomputed, injected(backbone, inputs, tokens=tokens, passed=passed):
+        logits = backbone.model(**backbone.on_device(inputs.tensors), use_cache=False).logits
+    assert inputs.labels is not None  # answers were given
+    return answer_losses(logits, inputs.labels)

@@ -14,24 +14,16 @@ from PIL import Image
 from torch import nn
 
 from safevlm import binding, checkpoint
-from safevlm.backbone import (
-    Backbone,
-    HubOptions,
-    TowerPass,
-    answer_texts,
-    encode,
-    language_linears,
-    load_backbone,
-)
+from safevlm.backbone import Backbone, HubOptions, TowerPass, language_linears, load_backbone
 from safevlm.config import SafetyConfig
 from safevlm.model_card import model_card
 from safevlm.modules import SafetyModules
-from safevlm.policy import Decision, Policy
+from safevlm.policy import Policy
 from safevlm.scorer import RiskScorer
-from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
+from safevlm.types import Chat, ImageLike, RiskAssessment, SafeReply
 
-from .losses import SafetyOutput, safety_output
-from .request import Images, Request, open_requests
+from .losses import SafetyOutput, training_output
+from .request import Images, answer_requests, assess_requests, images_of, open_requests
 from .streaming import stream_reply
 from .switch import Switch
 
@@ -44,7 +36,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
     """
 
     def __init__(
-        self, backbone: Backbone, config: SafetyConfig, *, safety: SafetyModules, policy: Policy | None = None
+        self,
+        backbone: Backbone,
+        config: SafetyConfig,
+        *,
+        safety: SafetyModules,
+        policy: Policy | None = None,
+        name: str = "",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -52,7 +50,12 @@ class SafeVLM(nn.Module, ModelHubMixin):
         self.config = config
         self.safety = safety.eval()
         self.scorer = RiskScorer(
-            backbone.tower, self.safety, config=config, policy=policy, prompt_table=backbone.prompt_table
+            backbone.tower,
+            self.safety,
+            config=config,
+            policy=policy,
+            prompt_table=backbone.prompt_table,
+            name=name,
         )
         self._enabled = Switch(backbone.tower, around=partial(checkpoint.lora_disabled, backbone.model))
         self._tokens_enabled = Switch(backbone.tower)
@@ -108,9 +111,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         modules = binding.load_modules(
             folder, config, **binding.module_device_and_dtype(backbone.tower, safety_dtype)
         )
-        guard = cls(backbone, config, safety=modules, policy=policy)
-        guard.scorer.name, guard.scorer.hub = str(name), hub.without_revision
-        return guard
+        return cls(backbone, config, safety=modules, policy=policy, name=str(name))
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -211,25 +212,19 @@ class SafeVLM(nn.Module, ModelHubMixin):
         generation_kwargs: Mapping[str, Any],
     ) -> list[SafeReply]:
         requests = open_requests(images, prompts)
-        read = [image.image for request in requests for image in request.images]
         passed: TowerPass | None = None
         if self._enabled:
-            tower = self.backbone.tower
-            passed = tower(tower.preprocess(read)) if read else None
-            self._assess_requests(requests, passed, policy)
+            if opened := [image.image for image in images_of(requests)]:
+                passed = self.backbone.tower(self.backbone.tower.preprocess(opened))
+            assess_requests(requests, self.scorer, passed=passed, policy=policy)
         elif bad := next((request.unreadable for request in requests if request.unreadable), ""):
             raise ValueError(f"the plain backbone cannot answer: {bad}")
-        running = [request for request in requests if request.decision.action is not Action.REFUSE]
-        texts = iter(self._answer(running, passed, generation_kwargs) if running else [])
-        return [
-            SafeReply(
-                text=policy.refusal if request.decision.action is Action.REFUSE else next(texts),
-                assessment=request.assessment,
-                action=request.decision.action,
-                hint=request.decision.hint,
+        if running := [request for request in requests if not request.refused]:
+            tokens = self.safety.tokens.prompt if self._enabled and self._tokens_enabled else None
+            answer_requests(
+                running, self.backbone, tokens=tokens, passed=passed, generation_kwargs=generation_kwargs
             )
-            for request in requests
-        ]
+        return [request.reply(policy.refusal) for request in requests]
 
     def stream(
         self,
@@ -252,45 +247,19 @@ class SafeVLM(nn.Module, ModelHubMixin):
         images: Sequence[Image.Image | None],
         prompts: Sequence[str],
         answers: Sequence[str],
-        **options: Any,
+        *,
+        hints: Sequence[str] | None = None,
+        head_prompts: Sequence[str] | None = None,
+        gradient_checkpointing: bool = False,
     ) -> SafetyOutput:
-        """One training step's losses and logits; the arguments of `safevlm.guard.losses.safety_output`."""
-        return safety_output(self, images, prompts, answers, **options)
-
-    def _assess_requests(self, requests: list[Request], passed: TowerPass | None, policy: Policy) -> None:
-        """Fill in assessment and decision of every request that has images."""
-        images = [(image, request.text) for request in requests for image in request.images]
-        if passed is not None:
-            views = self.scorer.project(passed.views)
-            alone = self.scorer.assess_views(views, policy=policy)
-            together = self.scorer.assess_views(views, [text for _, text in images], policy=policy)
-            for (image, _), *pair in zip(images, alone, together, strict=True):
-                image.assessment = policy.riskiest(pair)
-        for request in requests:
-            if request.unreadable:
-                request.assessment = policy.assess(Risk(None, reason=request.unreadable))
-                request.decision = Decision(Action.REFUSE)
-            elif request.images:
-                found = [image.assessment for image in request.images if image.assessment is not None]
-                request.assessment = policy.riskiest(found)
-                request.decision = policy.decide(request.assessment)
-
-    def _answer(
-        self, requests: list[Request], passed: TowerPass | None, generation_kwargs: Mapping[str, Any]
-    ) -> list[str]:
-        """Run the LLM once over these requests, on the vision features of their images."""
-        backbone = self.backbone
-        chats = [request.hinted_chat for request in requests]
-        images = [image for request in requests for image in request.images]
-        rows = [image.row for image in images]
-        count = self.config.num_tokens if self._enabled and self._tokens_enabled else 0
-        inputs = encode(
-            backbone, chats, [image.image for image in images], safety_tokens=count, passed=passed, rows=rows
+        """One training step's losses and logits; the arguments of `training_output`."""
+        return training_output(
+            self.backbone,
+            self.safety,
+            images,
+            prompts,
+            answers,
+            hints=hints,
+            head_prompts=head_prompts,
+            gradient_checkpointing=gradient_checkpointing,
         )
-        counts = [len(request.images) for request in requests]
-        tokens = self.safety.tokens.prompt
-        with backbone.injected(inputs, tokens=tokens, passed=passed, images=rows, counts=counts):
-            made = self.language_model.generate(**backbone.on_device(inputs.tensors), **generation_kwargs)
-        repeats = made.shape[0] // len(requests)
-        answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
-        return [text.strip() for text in answer_texts(backbone, answers, generation_kwargs)]

@@ -1,48 +1,57 @@
-"""One prompt of a batch on its way through the guard, with its images."""
+"""A batch of prompts on its way through the guard: opened, assessed, answered."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from PIL import Image
+from torch import Tensor
 
-from safevlm.backbone import last_user_text, make_chat, with_hint
-from safevlm.policy import Decision
-from safevlm.scorer import open_image
-from safevlm.types import Action, Chat, ImageLike, RiskAssessment
+from safevlm.backbone import (
+    Backbone,
+    TowerPass,
+    answer_texts,
+    encode,
+    injected,
+    last_user_text,
+    make_chat,
+    with_hint,
+)
+from safevlm.policy import Decision, Policy
+from safevlm.scorer import RiskScorer, open_image
+from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 
 Images: TypeAlias = "Sequence[ImageLike | Sequence[ImageLike] | None] | None"
 """Per prompt: no image, one, or several; None when no prompt has any."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class RequestImage:
-    """An image that could be read.
+    """An image of a request.
 
     Args:
         image: RGB.
-        row: its place in the batch's tower pass.
-        assessment: alone and together with its prompt, the riskier of the two; None until it is assessed.
+        number: which image of the batch's tower pass it is, from 0.
     """
 
     image: Image.Image
-    row: int
-    assessment: RiskAssessment | None = None
+    number: int
 
 
 @dataclass
 class Request:
-    """What is asked, and what was decided.
+    """What is asked, what was decided, and what the LLM answered.
 
     Args:
         chat: the conversation, one image part per image.
-        images: those that could be read.
+        images: its images that could be read, in order.
         unreadable: why an image could not be read; empty where all could.
         assessment: of the riskiest image; None for text alone.
         decision: what the policy does.
+        answer: the LLM's; empty for a request that is refused.
     """
 
     chat: list[dict[str, Any]]
@@ -50,23 +59,38 @@ class Request:
     unreadable: str = ""
     assessment: RiskAssessment | None = None
     decision: Decision = field(default_factory=lambda: Decision(Action.ALLOW))
+    answer: str = ""
 
     @property
-    def text(self) -> str:
-        """What the user asked last."""
-        return last_user_text(self.chat)
+    def refused(self) -> bool:
+        """Whether the LLM is not asked."""
+        return self.decision.action is Action.REFUSE
 
     @property
     def hinted_chat(self) -> list[dict[str, Any]]:
-        """The conversation as the LLM gets it, with the policy's hint where there is one."""
+        """The conversation that the LLM reads: with the policy's hint where there is one."""
         return with_hint(self.chat, self.decision.hint) if self.decision.hint else self.chat
+
+    def reply(self, refusal: str) -> SafeReply:
+        """The reply to the user; `refusal` is the text of one that is refused."""
+        return SafeReply(
+            text=refusal if self.refused else self.answer,
+            assessment=self.assessment,
+            action=self.decision.action,
+            hint=self.decision.hint,
+        )
+
+
+def images_of(requests: Sequence[Request]) -> list[RequestImage]:
+    """The images of these requests, in order."""
+    return [image for request in requests for image in request.images]
 
 
 def open_requests(images: Images, prompts: Sequence[str | Chat]) -> list[Request]:
-    """Check the counts and read the images; their rows number them through the batch.
+    """Check the counts and read the images.
 
     Returns:
-        One request per prompt.
+        One request per prompt, in order. Images are numbered from 0, those that could not be read left out.
 
     Raises:
         ValueError: no prompts, counts that do not fit, or a prompt with neither text nor image.
@@ -78,22 +102,80 @@ def open_requests(images: Images, prompts: Sequence[str | Chat]) -> list[Request
             f"generate got {len(images)} image entries and {len(prompts)} prompts; "
             "give one entry per prompt (None where there is no image)"
         )
-    requests: list[Request] = []
-    rows = 0
+    requests, count = list[Request](), 0
     for number, prompt in enumerate(prompts):
         given = _image_list(None if images is None else images[number])
         request = Request(make_chat(prompt, len(given)))
-        if not given and not request.text.strip():
+        if not given and not last_user_text(request.chat).strip():
             raise ValueError(f"prompt {number} is empty and has no image; write a prompt or give an image")
         for source in given:
             image = open_image(source)
             if isinstance(image, str):
                 request.unreadable = image
             else:
-                request.images.append(RequestImage(image, rows))
-                rows += 1
+                request.images.append(RequestImage(image, count))
+                count += 1
         requests.append(request)
     return requests
+
+
+def assess_requests(
+    requests: Sequence[Request], scorer: RiskScorer, *, passed: TowerPass | None, policy: Policy
+) -> None:
+    """Fill in assessment and decision of every request that has images.
+
+    Each image is assessed alone and together with its prompt; the riskier assessment counts.
+
+    Args:
+        passed: the tower's pass over the requests' images; None where none could be read.
+    """
+    found: list[RiskAssessment] = []
+    if passed is not None:
+        texts = [last_user_text(request.chat) for request in requests for _ in request.images]
+        projected = scorer.project(passed.views)
+        alone, together = (
+            scorer.assess_output(scorer.score(projected, prompts), policy=policy) for prompts in (None, texts)
+        )
+        found = [policy.riskiest(list(pair)) for pair in zip(alone, together, strict=True)]
+    for request in requests:
+        if request.unreadable:
+            request.assessment = policy.assess(Risk(None, reason=request.unreadable))
+            request.decision = Decision(Action.REFUSE)
+        elif request.images:
+            request.assessment = policy.riskiest([found[image.number] for image in request.images])
+            request.decision = policy.decide(request.assessment)
+
+
+def answer_requests(
+    requests: Sequence[Request],
+    backbone: Backbone,
+    *,
+    tokens: Tensor | None,
+    passed: TowerPass | None,
+    generation_kwargs: Mapping[str, Any],
+) -> None:
+    """Run the LLM once over these requests and fill in their answers.
+
+    Args:
+        tokens: (count, dim) safety tokens to put before each image; None: none.
+        passed: the tower's pass over the batch's images; None: the backbone runs the tower itself.
+    """
+    images = images_of(requests)
+    inputs = encode(
+        backbone,
+        [request.hinted_chat for request in requests],
+        [image.image for image in images],
+        safety_tokens=0 if tokens is None else len(tokens),
+        passed=passed,
+        rows=[image.number for image in images],
+    )
+    with injected(backbone, inputs, tokens=tokens, passed=passed):
+        made = backbone.model.generate(**backbone.on_device(inputs.tensors), **generation_kwargs)
+    repeats = made.shape[0] // len(requests)
+    answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]
+    texts = answer_texts(backbone, answers, generation_kwargs)
+    for request, text in zip(requests, texts, strict=True):
+        request.answer = text.strip()
 
 
 def _image_list(entry: ImageLike | Sequence[ImageLike] | None) -> list[ImageLike]:

@@ -12,10 +12,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
+from safevlm.data.placeholders import count_placeholders, has_other_media, without_placeholders
 from safevlm.taxonomy import Taxonomy
 
-from .images import holds_image, names_image, single
-from .placeholders import count_placeholders, has_other_media, without_placeholders
+from .images import first_of, holds_image, names_image, single
+from .layout import Layout
 from .raw import AUTHORS, LABELS, BadRowError, RawRow, is_empty, whole_number
 from .turns import Exchange, read_exchange
 
@@ -26,7 +27,7 @@ AUTHORS_LEVELS = 4
 COLUMNS = ("image", "prompt", "response", *LABELS, "split")
 """The documented table."""
 TURNS = ("conversations", "conversation", "messages")
-PICTURES = (
+IMAGE_COLUMNS = (
     "image_path", "image_paths", "image_file", "image_name", "image_url", "image_bytes", "img", "img_path",
     "picture", "photo",
     "file_name", "filename", "filepath", "file_path", "path", "file",
@@ -55,7 +56,7 @@ SIMILAR = {
 """Documented column -> last words of similar column names, which are named in the log and not read."""
 
 _CLOSE = 0.86
-"""Share of letters from which on a name is a misspelling (`difflib`'s ratio): risk_lvl has 0.875."""
+"""Fraction of letters from which on a name is a misspelling (`difflib`'s ratio): risk_lvl has 0.875."""
 
 
 def plain_name(name: str) -> str:
@@ -75,12 +76,12 @@ _PLAIN = {plain_name(name): name for name in KNOWN}
 
 def is_wanted(name: str) -> bool:
     """Whether `table_row` looks at a column of this name."""
-    return name in KNOWN or name in PICTURES or _meant(name) is not None or bool(_similar_to(name))
+    return name in KNOWN or name in IMAGE_COLUMNS or _meant(name) is not None or bool(_similar_to(name))
 
 
-def table_row(row: RawRow, taxonomy: Taxonomy) -> RawRow:
+def table_row(row: RawRow, taxonomy: Taxonomy, layout: Layout) -> RawRow:
     """The row in the documented columns, or with the error that makes it a bad one."""
-    values = row.values
+    values = layout.documented(row.values)
     try:
         _refuse_misspellings(values)
         exchanges = {
@@ -89,12 +90,16 @@ def table_row(row: RawRow, taxonomy: Taxonomy) -> RawRow:
         found = {"split": values.get("split")}
         for column in ("prompt", "response"):
             found[column] = _text(column, values.get(column), exchanges)
-        found["image"] = _image(values, exchanges)
+        found["image"] = _image(values, exchanges, first=layout.first_image)
         found |= _labels(values, taxonomy)
     except BadRowError as error:
         return replace(row, values={}, error=error)
+    extra = layout.kept({**row.values, "risk_category": found["risk_category"]})
     left_out = tuple(dict.fromkeys(what for exchange in exchanges.values() for what in exchange.left_out))
-    return replace(row, values=found, left_out=left_out, unread=_unread(values, found))
+    unread = _unread(values, found)
+    if "risk_category" in layout.extra:
+        found["risk_category"] = None
+    return replace(row, values=found, left_out=left_out, unread=unread, extra=extra)
 
 
 def checked_names(row: RawRow) -> RawRow:
@@ -122,7 +127,7 @@ def _meant(name: str) -> str | None:
     """The known column that a name is another spelling of, if any."""
     plain = plain_name(name)
     close = get_close_matches(plain, list(_PLAIN), n=1, cutoff=_CLOSE)
-    if name in KNOWN or name in PICTURES or not close:
+    if name in KNOWN or name in IMAGE_COLUMNS or not close:
         return None
     meant = _PLAIN[close[0]]
     return None if plain != close[0] and meant in (*TURNS, "images") else meant
@@ -163,15 +168,17 @@ def _text(column: str, own: Any, exchanges: dict[str, Exchange]) -> Any:
     return given[0][1] if given else None
 
 
-def _image(values: dict[str, Any], exchanges: dict[str, Exchange]) -> Any:
-    """The one image that the row names; placeholders stand for it and are no more than it."""
+def _image(values: dict[str, Any], exchanges: dict[str, Exchange], *, first: bool) -> Any:
+    """The one image that the row names, or the first one; placeholders stand for it and are no more than it."""
     named = [values[name] for name in ("image", "images") if not is_empty(values.get(name))]
     named += [image for turns in exchanges.values() for image in turns.images]
     extra = [name for name in values if re.fullmatch(r"(?i)(image|img)[ _-]?[0-9]+", name)]
     named += [values[name] for name in extra if not is_empty(values[name])]
     if not named:
-        named = [values[name] for name in PICTURES if not is_empty(values.get(name))]
+        named = [values[name] for name in IMAGE_COLUMNS if not is_empty(values.get(name))]
         named = [value for value in named if names_image(value)] or named[:1]
+    if first:
+        named = [first_of(named)]
     images: list[Any] = []
     for value in map(single, named):
         if value not in images and not is_empty(value):
@@ -181,13 +188,13 @@ def _image(values: dict[str, Any], exchanges: dict[str, Exchange]) -> Any:
     shown = [turns.placeholders for turns in exchanges.values()]
     if isinstance(values.get("prompt"), str):
         shown.append(count_placeholders(values["prompt"]))
-    if max(shown, default=0) > len(images):
+    if max(shown, default=0) > len(images) and not first:
         raise BadRowError(
             "image", f"names {len(images)} images, the prompt shows {max(shown)}; they must agree"
         )
     if not images:
         for name, value in values.items():
-            if name in (*KNOWN, *PICTURES) or is_empty(value):
+            if name in (*KNOWN, *IMAGE_COLUMNS) or is_empty(value):
                 continue
             if holds_image(value) or _SAYS_WHICH.fullmatch(name):
                 raise BadRowError(name, "names an image, and `image` is empty; rename the column `image`")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 import logging
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safevlm.data.boundary import parser_errors
+from safevlm.data.json_stream import Element, elements, first_values, parse
+from safevlm.data.utf8 import as_utf8
 from safevlm.errors import DataError, MissingExtraError
 from safevlm.taxonomy import Taxonomy
 
 from .class_folders import read_class_folders
 from .columns import checked_names, is_wanted, table_row
+from .layout import Layout
 from .marks import COLUMNS as MARKS
 from .marks import is_mark
 from .raw import SPLITS, BadRowError, RawRow
@@ -25,51 +29,47 @@ LOGGER = logging.getLogger(__name__)
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d+-of-\d+\.parquet", re.IGNORECASE)
 """How the datasets library names its files: by their split."""
 
-_OTHER_ENCODINGS = (
-    (b"\x1f\x8b", "gzip; unpack it"),
-    (b"BZh", "bzip2; unpack it"),
-    (b"\xfd7zXZ", "xz; unpack it"),
-    (b"\x28\xb5\x2f\xfd", "zstd; unpack it"),
-    (b"PK\x03\x04", "a zip file; unpack it"),
-    (b"PAR1", "Parquet; name it .parquet"),
-)
-_WIDE = (b"\xff\xfe", b"\xfe\xff")
-"""Byte order marks of UTF-16 and, little-endian, UTF-32."""
+_PARQUET = b"PAR1"
+"""First bytes of a Parquet file."""
 
 
-def read_rows(path: Path, taxonomy: Taxonomy) -> Iterator[RawRow]:
+def read_rows(path: Path, taxonomy: Taxonomy, layout: Layout) -> Iterator[RawRow]:
     """The rows of a Parquet, JSONL or JSON file, of a folder of Parquet files, or of folders of classes.
+
+    JSON and JSONL may be compressed with gzip, bzip2 or xz, and be UTF-8, UTF-16 or UTF-32.
 
     Raises:
         DataError: no such path, another kind of file, or a file that is broken as a whole.
-        MissingExtraError: Parquet without pyarrow.
+        MissingExtraError: the file is Parquet, and pyarrow is not installed.
     """
-    if path.is_dir() and not any(path.glob("*.parquet")):
-        yield from read_class_folders(path, taxonomy)
-        return
-    for row in _shards(path) if path.is_dir() else _file(path):
-        marked = row.error is not None or is_mark(row.values)
-        yield checked_names(row) if marked else table_row(row, taxonomy)
+    for row in _rows(path, taxonomy, layout):
+        as_it_is = row.error is not None or is_mark(row.values)
+        yield checked_names(row) if as_it_is else table_row(row, taxonomy, layout)
 
 
-def _file(path: Path) -> Iterator[RawRow]:
-    readers: dict[str, Callable[[Path], Iterator[RawRow]]] = {
-        ".parquet": _parquet,
-        ".jsonl": _json_lines,
-        ".json": _json_list,
-    }
-    if not path.is_file():
+def _rows(path: Path, taxonomy: Taxonomy, layout: Layout) -> Iterator[RawRow]:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        yield from (
+            _shards(path, layout) if any(path.glob("*.parquet")) else read_class_folders(path, taxonomy)
+        )
+    elif not path.is_file():
         raise DataError(
             f"{path}: no such table; give a .parquet, .jsonl or .json file, or a folder of classes"
         )
-    if path.suffix.lower() not in readers:
+    elif suffix == ".parquet":
+        yield from _parquet(path, layout)
+    elif suffix == ".jsonl":
+        yield from _json_lines(path)
+    elif suffix == ".json":
+        yield from _json_list(path)
+    else:
         raise DataError(
-            f"{path}: tables end in {', '.join(readers)}; convert it, or give a folder of classes"
+            f"{path}: tables end in .parquet, .jsonl, .json; convert it, or give a folder of classes"
         )
-    yield from readers[path.suffix.lower()](path)
 
 
-def _shards(folder: Path) -> Iterator[RawRow]:
+def _shards(folder: Path, layout: Layout) -> Iterator[RawRow]:
     """The rows of a folder's Parquet files; a name such as test-00000-of-00001.parquet tells a split, too."""
     shards = sorted(folder.glob("*.parquet"))
     others = sum(not entry.name.startswith(".") for entry in folder.iterdir()) - len(shards)
@@ -79,13 +79,13 @@ def _shards(folder: Path) -> Iterator[RawRow]:
         )
     for shard in shards:
         named = _SHARD.fullmatch(shard.name)
-        for row in _parquet(shard):
+        for row in _parquet(shard, layout):
             if named and not row.values.get("split") and row.error is None:
                 row = replace(row, values={**row.values, "split": named[1]})
             yield row
 
 
-def _parquet(path: Path) -> Iterator[RawRow]:
+def _parquet(path: Path, layout: Layout) -> Iterator[RawRow]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -98,23 +98,23 @@ def _parquet(path: Path) -> Iterator[RawRow]:
     with parser_errors(broken):
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            wanted = {name for name in names if is_wanted(name) or name in MARKS}
+            wanted = {name for name in names if is_wanted(name) or name in MARKS or name in layout.own}
             others = {field.name for field in file.schema_arrow if _may_be_misplaced(field.type)} - wanted
             if twice := sorted(name for name in wanted if names.count(name) > 1):
                 raise DataError(f"{path}: has several columns {', '.join(twice)}; give each its own name")
             number = 0
             for batch in file.iter_batches(batch_size=256, columns=sorted(wanted | others)):
-                for place in range(batch.num_rows):
+                for index in range(batch.num_rows):
                     number += 1
-                    yield _parquet_row(path, number, batch, place, others)
+                    yield _parquet_row(path, number, batch, index, others)
 
 
-def _parquet_row(path: Path, number: int, batch: Any, place: int, others: set[str]) -> RawRow:
-    """`others`: columns that are looked at for images and labels in the wrong place; what they hold may be broken."""
+def _parquet_row(path: Path, number: int, batch: Any, index: int, others: set[str]) -> RawRow:
+    """`others`: columns that are looked at for images and labels that belong elsewhere; what they hold may be broken."""
     values: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            values[name] = column[place].as_py()
+            values[name] = column[index].as_py()
         except (UnicodeDecodeError, ValueError, OverflowError) as error:  # text that is no UTF-8, odd dates
             if name in others:
                 continue
@@ -123,7 +123,7 @@ def _parquet_row(path: Path, number: int, batch: Any, place: int, others: set[st
 
 
 def _may_be_misplaced(kind: Any) -> bool:
-    """Whether a Parquet column of a type can hold images or labels in the wrong place, which makes a row bad."""
+    """Whether a Parquet column of a type can hold images or labels that belong into another column, which makes a row bad."""
     from pyarrow import types
 
     if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind):
@@ -133,61 +133,50 @@ def _may_be_misplaced(kind: Any) -> bool:
 
 
 def _json_lines(path: Path) -> Iterator[RawRow]:
-    with path.open("rb") as lines:
-        _refuse_other_encodings(path, lines.read(8), wide=True)
-        lines.seek(0)
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield _json_row(path, number, _parsed(line))
-                except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError, too
-                    yield RawRow(path, number, {}, BadRowError("(line)", f"is not JSON ({error})"))
+    """A row per line; a line that cannot be read is a bad row, and costs no other."""
+    try:
+        with _opened(path) as file:
+            for number, line in enumerate(as_utf8(file), 1):
+                if line.strip():
+                    try:
+                        yield _json_row(path, number, parse(line.removeprefix(codecs.BOM_UTF8).decode()))
+                    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError, too
+                        yield RawRow(path, number, {}, BadRowError("(line)", f"is not JSON ({error})"))
+    except DataError as error:  # of the whole file, which its name is missing from
+        raise DataError(f"{path}: {error}") from error
 
 
 def _json_list(path: Path) -> Iterator[RawRow]:
-    data = path.read_bytes()
-    _refuse_other_encodings(path, data[:8], wide=False)
     try:
-        values = _parsed(data)
-    except (ValueError, RecursionError) as error:
+        with _opened(path) as file:
+            first, several = first_values(file)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if first == "{" and not several:
+        raise DataError(f"{path}: holds no list of rows but an object; write [{{...}}, ...]")
+    try:
+        with _opened(path) as file:
+            for number, element in enumerate(elements(file), 1):
+                yield _json_row(path, number, element)
+    except DataError as error:
         raise DataError(f"{path}: is not JSON ({error}); for one object per line, name it .jsonl") from error
-    if not isinstance(values, list):
-        raise DataError(f"{path}: holds no list of rows but a {type(values).__name__}; write [{{...}}, ...]")
-    for number, value in enumerate(values, 1):
-        yield _json_row(path, number, value)
 
 
-def _refuse_other_encodings(path: Path, head: bytes, *, wide: bool) -> None:
-    """`wide`: whether lines are split at bytes, so that UTF-16 and UTF-32 cannot be read."""
-    for magic, what in _OTHER_ENCODINGS:
-        if head.startswith(magic):
-            raise DataError(f"{path}: is {what}")
-    if wide and (head.startswith(_WIDE) or b"\0" in head):
-        raise DataError(f"{path}: is UTF-16 or UTF-32; write it as UTF-8")
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if file.read(len(_PARQUET)) == _PARQUET:
+            raise DataError("is Parquet; name it .parquet")
+        file.seek(0)
+        yield file
 
 
-@dataclass(frozen=True)
-class _Repeated:
-    """An object that has a key twice, of which json would silently keep one value."""
-
-    key: str
-
-
-def _parsed(data: bytes) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                return _Repeated(key)
-            found[key] = value
-        return found
-
-    return json.loads(data, object_pairs_hook=once)
-
-
-def _json_row(path: Path, number: int, value: Any) -> RawRow:
-    if isinstance(value, _Repeated):
-        return RawRow(path, number, {}, BadRowError(value.key, "stands in the row twice; keep one of them"))
-    if not isinstance(value, dict):
-        return RawRow(path, number, {}, BadRowError("(row)", f"is a {type(value).__name__}, not an object"))
-    return RawRow(path, number, value)
+def _json_row(path: Path, number: int, element: Element) -> RawRow:
+    value, error = element.value, None
+    if element.repeated is not None:
+        error = BadRowError(element.repeated, "stands in the row twice; keep one of them")
+    elif element.error:
+        error = BadRowError("(row)", f"{element.error}; correct it")
+    elif not isinstance(value, dict):
+        error = BadRowError("(row)", f"is a {type(value).__name__}, not an object")
+    return RawRow(path, number, {} if error else value, error)

@@ -7,16 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safevlm.data.image_root import shown
+from safevlm.data.folder import is_picture
 from safevlm.data.inline import from_base64, from_data_url, is_base64, is_data_url, unwrapped
 from safevlm.errors import ImageError
+from safevlm.printable import shortened
 
 from .raw import BadRowError, is_empty
 
 FIELDS = ("bytes", "path", "url", "image_url", "base64", "data", "source")
 """Where a dict has its image: Hugging Face's `{bytes, path}`, and the parts of chat messages."""
-
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SHORTEST = 64
@@ -50,7 +49,7 @@ def read_value(value: Any, *, file: Path, folder: Path) -> bytes | Path | None:
     if _URL.match(value):
         raise BadRowError(
             "image",
-            f"{shown(value)!r} is a URL, and training fetches none; download the image, and name its file",
+            f"{shortened(value)!r} is a URL, and training fetches none; download the image, and name its file",
         )
     return _inside(file.parent / value, value, folder)
 
@@ -71,6 +70,13 @@ def single(value: Any) -> Any:
     return single(known)
 
 
+def first_of(value: Any) -> Any:
+    """The first value in lists of lists that is not empty; None without."""
+    if not isinstance(value, list | tuple):
+        return value
+    return next((found for part in value if not is_empty(found := first_of(part))), None)
+
+
 def names_image(value: Any) -> bool:
     """Whether a value, in whatever column, is an image or the name of one."""
     if isinstance(value, list | tuple):
@@ -81,10 +87,8 @@ def names_image(value: Any) -> bool:
         return len(value) > _SHORTEST
     if not isinstance(value, str):
         return False
-    path = value.partition("?")[0].strip().lower()
-    return (
-        value.startswith("data:image/") or is_base64(value) or (path.endswith(SUFFIXES) and "\n" not in path)
-    )
+    path = value.partition("?")[0].strip()
+    return value.startswith("data:image/") or is_base64(value) or (is_picture(path) and "\n" not in path)
 
 
 def holds_image(value: Any) -> bool:
@@ -100,10 +104,10 @@ def _inside(path: Path, name: str, folder: Path) -> Path:
     try:
         path = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of symlinks, a NUL
-        raise BadRowError("image", f"{shown(name)!r} is no path ({error}); correct it") from error
+        raise BadRowError("image", f"{shortened(name)!r} is no path ({error}); correct it") from error
     if not path.is_relative_to(folder):
         raise BadRowError(
-            "image", f"{shown(name)!r} leads out of the table's folder {folder}; move it inside"
+            "image", f"{shortened(name)!r} leads out of the table's folder {folder}; move it inside"
         )
     return path
 

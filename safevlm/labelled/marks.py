@@ -1,6 +1,6 @@
 """Marks that a person made on a scan's report -> rows with their images.
 
-A line of the exported file names its image by source, shard and place in the shard, and tells by the
+A line of the exported file names its image by source, shard and index in the shard, and tells by the
 sha256 of the image's bytes whether it is still the one that was marked. Sources on this machine alone
 are opened: a file of marks comes from elsewhere, and may name any URL.
 """
@@ -41,7 +41,7 @@ def with_marked_images(rows: Iterable[RawRow]) -> Iterator[RawRow]:
         if row.error is not None or not is_mark(row.values):
             yield row
             continue
-        row = replace(row, values=_in_one_form(row.values))
+        row = replace(row, values=_normalised(row.values))
         if (error := _problem(row.values)) is not None:
             yield replace(row, error=error)
         elif _labelled(row.values):
@@ -56,16 +56,16 @@ def with_marked_images(rows: Iterable[RawRow]) -> Iterator[RawRow]:
 
 
 def is_mark(values: dict[str, Any]) -> bool:
-    """Whether a row is a mark, complete or not: it says right, wrong or unsure of a place in a shard."""
+    """Whether a row is a mark, complete or not: it says right, wrong or unsure of an image in a shard."""
     return values.get("mark") is not None and (values.get("shard") is not None or set(values) >= COLUMNS)
 
 
-def _in_one_form(values: dict[str, Any]) -> dict[str, Any]:
-    """Places and hashes as a scan writes them: 3.0 and "3", which other programs make of a 3, are 3."""
+def _normalised(values: dict[str, Any]) -> dict[str, Any]:
+    """Indices and hashes as a scan writes them: 3.0 and "3", which other programs make of a 3, are 3."""
     found = {**dict.fromkeys(COLUMNS), **values}
-    place = whole_number(found["index"])
-    if place is not None:
-        found["index"] = place
+    index = whole_number(found["index"])
+    if index is not None:
+        found["index"] = index
     for column, form in (("sha256", str.lower), ("mark", str.lower)):
         if isinstance(found[column], str):
             found[column] = form(found[column].strip())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class RawRow:
         error: why the row could not be read at all.
         left_out: what of the row is not used, "a system turn" for example; counted over the table.
         unread: (documented column, column that may have been meant by it), where the documented one is empty.
+        extra: the values, as text, of the columns in `Layout.extra` that are not empty.
     """
 
     file: Path
@@ -48,6 +49,7 @@ class RawRow:
     error: BadRowError | None = None
     left_out: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
+    extra: dict[str, str] = field(default_factory=dict)
 
 
 def is_empty(value: Any) -> bool:

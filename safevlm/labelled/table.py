@@ -5,7 +5,7 @@
 | image | a path, base64, or in Parquet bytes or `{bytes, path}` (Hugging Face). Empty: text alone |
 | prompt, response | text; may be missing where only the head is trained |
 | risk_level, risk_category | a name of the taxonomy; empty: a label that the loss leaves out |
-| split | train, tune (or validation, val, dev), test (left out); empty: drawn by the image's hash |
+| split | train, tune (or validation, val, dev), test (left out); empty: chosen by the image's hash |
 
 Paths are relative to the table's folder and stay inside it. Conversations (LLaVA's `conversations`, chat
 `messages`), the authors' numbers (`safe_type` 0-6, `safe_level` 0-3), folders of classes
@@ -14,38 +14,32 @@ Paths are relative to the table's folder and stay inside it. Conversations (LLaV
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from PIL import Image
 
 from safevlm.data import read_image
-from safevlm.errors import DataError, ImageError
+from safevlm.errors import DataError
 from safevlm.taxonomy import Taxonomy
 from safevlm.types import IGNORED
 
 from .columns import label_name
 from .formats import read_rows
+from .image_keys import Distribute, image_keys
 from .images import read_value
+from .layout import Layout
 from .marks import with_marked_images
 from .raw import SPLITS, BadRowError, RawRow
 from .tally import Tally
 
 LOGGER = logging.getLogger(__name__)
 
-Decoded: TypeAlias = "list[tuple[str, str]]"
-"""Per image the hash of its bytes and why it cannot be read, one of them empty."""
-Share: TypeAlias = "Callable[[Sequence[bytes | Path], Callable[[Sequence[bytes | Path]], Decoded]], Decoded]"
-"""Applies a function to all images, in order, and may split the work among processes."""
-
 SHOWN = 20
 """Bad rows that an error message lists; the log has them all."""
-DECODERS = 4
 
 
 @dataclass(frozen=True)
@@ -53,12 +47,14 @@ class LabelledRow:
     """One checked example.
 
     Args:
-        image: encoded bytes, or the path of a file that was decoded once; None for text alone.
-        key: sha256 of the encoded bytes, 64 hex digits; empty without an image. Of the bytes and not
-            of the pixels, so that a cached feature is found without decoding the picture.
+        image: encoded bytes, or the path of a file; None for text alone.
+        key: sha256 of the encoded bytes, 64 hex digits; empty without an image. It is of the bytes and not
+            of the pixels, so that cached features are found without decoding the image.
+        prompt, response: text; may be empty.
         level, category: numbers in the taxonomy's order, or -100.
         split: train, tune or test; empty where the table does not say.
         where: file and row, for messages.
+        extra: the values, as text, of the columns in `Layout.extra` that are not empty.
     """
 
     image: bytes | Path | None
@@ -69,18 +65,30 @@ class LabelledRow:
     category: int
     split: str
     where: str
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def open(self) -> Image.Image | None:
-        """The RGB picture; raises ImageError where the file was changed since it was checked."""
+        """The image in RGB, None without one.
+
+        Raises:
+            ImageError: the file was changed since it was checked.
+        """
         return None if self.image is None else read_image(self.image)
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a recipe cannot do without: an image, or prompt and response, in every row."""
+    """What every row must have.
+
+    Args:
+        image: an image.
+        text: a prompt and a response.
+        decoded: images that can be decoded; False: their bytes are hashed alone.
+    """
 
     image: bool = True
     text: bool = False
+    decoded: bool = True
 
 
 def read_table(
@@ -88,43 +96,40 @@ def read_table(
     taxonomy: Taxonomy,
     *,
     needs: Needs | None = None,
+    layout: Layout | None = None,
     skip_bad: bool = False,
-    share: Share | None = None,
+    distribute: Distribute | None = None,
 ) -> list[LabelledRow]:
     """Read and check every row of a table.
 
     Args:
         path: a .parquet, .jsonl or .json file, a folder of Parquet files, or folders of classes.
         taxonomy: the names that labels may have.
-        needs: what every row must have; an image when None.
+        needs: what every row must have; None: an image that can be decoded.
+        layout: column names of a table that was not written for training; None: the documented ones.
         skip_bad: log and drop bad rows instead of raising.
-        share: splits the decoding of images among processes that read this table together; None: this one
-            decodes all.
+        distribute: splits the decoding of images among processes that read this table together; None: this
+            process decodes all of them.
+
+    Returns:
+        The good rows, in the order of the table.
 
     Raises:
         DataError: bad rows (file, row, column and reason of each), no row at all, or none that is good.
+        MissingExtraError: the table is Parquet, and pyarrow is not installed.
     """
-    path = Path(path)
-    check = _Checker(path if path.is_dir() else path.parent, taxonomy, needs or Needs())
-    rows: list[LabelledRow] = []
-    bad: list[str] = []
+    path, needs, layout = Path(path), needs or Needs(), layout or Layout()
+    check = _Checker(path if path.is_dir() else path.parent, taxonomy, needs, layout)
     tally = Tally()
-    found = [check(raw) for raw in with_marked_images(tally.count(read_rows(path, taxonomy)))]
-    for checked in _with_keys(found, share or _all_here):
-        if isinstance(checked, LabelledRow):
-            rows.append(checked)
-        else:
-            bad.append(checked)
-            LOGGER.warning("bad row: %s", checked)
-    tally.tell(path)
+    raw = with_marked_images(tally.count(read_rows(path, taxonomy, layout)))
+    checked = _with_keys([check(row) for row in raw], needs, distribute)
+    rows = [row for row in checked if isinstance(row, LabelledRow)]
+    bad = [reason for reason in checked if isinstance(reason, str)]
+    for reason in bad:
+        LOGGER.warning("bad row: %s", reason)
+    tally.log(path)
     if bad and not (skip_bad and rows):
-        shown = "\n  ".join(bad[:SHOWN]) + (
-            f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        )
-        remedy = (
-            "every row is bad" if skip_bad else "mend them, or drop them with skip_bad (--data.skip_bad true)"
-        )
-        raise DataError(f"{path}: {len(bad)} bad of {len(bad) + len(rows)} rows; {remedy}:\n  {shown}")
+        raise DataError(_refusal(path, bad, len(checked), skip_bad=skip_bad))
     if not rows:
         raise DataError(f"{path}: has no rows; a table needs at least one")
     if bad:
@@ -132,11 +137,19 @@ def read_table(
     return rows
 
 
+def _refusal(path: Path, bad: Sequence[str], count: int, *, skip_bad: bool) -> str:
+    listed = "\n  ".join(bad[:SHOWN]) + (f"\n  ... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
+    remedy = "correct them, or drop them with skip_bad (in training: --data.skip_bad true)"
+    return (
+        f"{path}: {len(bad)} bad of {count} rows; {'every row is bad' if skip_bad else remedy}:\n  {listed}"
+    )
+
+
 class _Checker:
     """A raw row -> a checked one, or a line that names file, row, column and reason."""
 
-    def __init__(self, folder: Path, taxonomy: Taxonomy, needs: Needs) -> None:
-        self.folder, self.taxonomy, self.needs = folder.resolve(), taxonomy, needs
+    def __init__(self, folder: Path, taxonomy: Taxonomy, needs: Needs, layout: Layout) -> None:
+        self.folder, self.taxonomy, self.needs, self.layout = folder.resolve(), taxonomy, needs, layout
 
     def __call__(self, raw: RawRow) -> LabelledRow | str:
         where = f"{raw.file}: row {raw.number}"
@@ -145,7 +158,8 @@ class _Checker:
                 raise raw.error
             return self._row(raw, where)
         except BadRowError as error:
-            return f"{where}, column {error.column}: {error.reason}"
+            column = self.layout.level if error.column == "risk_level" else error.column
+            return f"{where}, column {column}: {error.reason}"
 
     def _row(self, raw: RawRow, where: str) -> LabelledRow:
         values = raw.values
@@ -160,7 +174,8 @@ class _Checker:
         if split and split not in SPLITS:
             raise BadRowError("split", f"is {split!r}; known are {', '.join(SPLITS)}")
         image = self._image(raw)
-        return LabelledRow(image, "", prompt, response, level, category, SPLITS.get(split, ""), where)
+        split = SPLITS.get(split, "")
+        return LabelledRow(image, "", prompt, response, level, category, split, where, raw.extra)
 
     def _text(self, values: dict[str, Any], column: str) -> str:
         value = values.get(column)
@@ -190,33 +205,17 @@ class _Checker:
         return image
 
 
-def _with_keys(checked: Sequence[LabelledRow | str], share: Share) -> list[LabelledRow | str]:
-    """The rows with the hashes of their images, each of which is decoded once, by one of the processes."""
+def _with_keys(
+    checked: Sequence[LabelledRow | str], needs: Needs, distribute: Distribute | None
+) -> list[LabelledRow | str]:
+    """The rows with the hashes of their images; a row whose image cannot be read becomes its reason."""
     images = [row.image for row in checked if isinstance(row, LabelledRow) and row.image is not None]
-    found = iter(share(images, _decode_all))
+    keys = iter(image_keys(images, decoded=needs.decoded, distribute=distribute))
 
     def with_key(row: LabelledRow | str) -> LabelledRow | str:
         if isinstance(row, str) or row.image is None:
             return row
-        key, error = next(found)
+        key, error = next(keys)
         return f"{row.where}, column image: {error}" if error else replace(row, key=key)
 
     return [with_key(row) for row in checked]
-
-
-def _all_here(images: Sequence[bytes | Path], decode: Callable[[Sequence[bytes | Path]], Decoded]) -> Decoded:
-    return decode(images)
-
-
-def _decode_all(images: Sequence[bytes | Path]) -> Decoded:
-    """Decode in threads; decoding releases the GIL."""
-    with ThreadPoolExecutor(DECODERS) as pool:
-        return list(pool.map(_decode, images))
-
-
-def _decode(image: bytes | Path) -> tuple[str, str]:
-    try:
-        read_image(image)
-        return hashlib.sha256(image if isinstance(image, bytes) else image.read_bytes()).hexdigest(), ""
-    except (ImageError, OSError) as error:
-        return "", str(error)

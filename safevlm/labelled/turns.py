@@ -9,17 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .images import holds_image
-from .placeholders import count_placeholders, has_other_media, without_placeholders
-from .raw import AUTHORS, LABELS, BadRowError, is_empty
+from safevlm.data.placeholders import count_placeholders, has_other_media, without_placeholders
+from safevlm.data.text import ANSWERING, ASKING, SYSTEM
 
-ASKING = ("human", "user")
-ANSWERING = ("gpt", "assistant", "bot", "model", "chatgpt", "chatbot", "ai")
-SYSTEM = ("system", "developer")
+from .images import FIELDS, holds_image
+from .raw import AUTHORS, LABELS, BadRowError, is_empty
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image", "image_path")
-IMAGE_FIELDS = ("image", "image_path", "bytes", "path", "url", "image_url", "base64", "data", "source")
+IMAGE_FIELDS = ("image", "image_path", *FIELDS)
 
 OF_A_TURN = ("image", "images")
 """Where a message has its images beside its content."""

@@ -251,12 +251,12 @@ def test_replay_refuses_other_images(backbone):
     inputs = backbone.tower.preprocess([picture(), picture(1)])
     passed, pixels = backbone.tower(inputs), inputs.tensors["pixel_values"]
     patches = passed.views.groups[0].features
-    with backbone.tower.replay(passed, [1, 0]):
+    with backbone.tower.replay(passed, [[1], [0]]):
         beams = backbone.tower.module(pixels.repeat_interleave(2, dim=0))
         with pytest.raises(BackboneError, match="asked for 1 rows of vision features, its images have 2"):
             backbone.tower.module(pixels[:1])
     assert torch.equal(beams.hidden_states[-2][:, 1:], patches[[1, 1, 0, 0]])
-    with backbone.tower.replay(passed, [1]):
+    with backbone.tower.replay(passed, [[1]]):
         replayed = backbone.tower.module(pixels[1:])
     assert torch.equal(replayed.hidden_states[-2][:, 1:], patches[1:])
     assert torch.equal(backbone.tower(inputs).views.groups[0].features, patches)

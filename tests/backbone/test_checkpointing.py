@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safevlm.training.joint import inject_lora, unfreeze_lora
-from safevlm.training.options import Lora
+from safevlm.training.lora import Lora, inject_lora, unfreeze_lora
 
 from safevlm import SafeVLM
 from safevlm.backbone import checkpointed_layers
 from safevlm.backbone.checkpointing import SWITCHES
 from safevlm.errors import BackboneError
-from safevlm.guard import answer_losses
+from safevlm.guard import lm_losses
 from tests.families import family_backbone
 from tests.tiny import picture, tiny_config
 
@@ -39,7 +38,7 @@ def step(guard, **options):
     torch.manual_seed(3)
     guard.zero_grad()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = answer_losses(guard, IMAGES, PROMPTS, ANSWERS, **options)
+        losses = lm_losses(guard.backbone, guard.safety, IMAGES, PROMPTS, ANSWERS, **options)
     losses.sum().backward()
     gradients = {name: p.grad.clone() for name, p in guard.named_parameters() if p.grad is not None}
     return losses.detach(), gradients, sum(kept)
@@ -79,7 +78,7 @@ def test_losses_and_gradients_are_the_same_and_less_is_kept(guard):
 
 def test_layers_run_in_eval_mode_and_are_left_so_after_an_error(guard):
     seen = []
-    layers = list(guard.language_model.get_decoder().layers)
+    layers = guard.backbone.decoder_layers
     before = modes(guard.language_model)
 
     def look(part, args, kwargs):
@@ -102,13 +101,9 @@ def test_a_model_that_checkpoints_already_goes_on_so(guard):
     assert modes(model) == before
 
 
-def test_a_model_without_such_layers_is_refused():
-    class Plain(torch.nn.Module):
-        def get_decoder(self):
-            return torch.nn.Linear(1, 1)
-
+def test_layers_of_another_kind_are_refused():
     with (
         pytest.raises(BackboneError, match="train without gradient_checkpointing"),
-        checkpointed_layers(Plain()),
+        checkpointed_layers([torch.nn.Linear(1, 1)]),
     ):
         pass

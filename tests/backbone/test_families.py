@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig
 
 from safevlm import RiskScorer, SafeVLM
-from safevlm.backbone import encode, family_of, make_chat
+from safevlm.backbone import encode, family_of, injected, make_chat
 from safevlm.errors import BackboneError
 from safevlm.types import Action
 from tests.families import GREEDY, IMAGES, PROMPTS, family_backbone, plain_inputs
@@ -60,7 +60,7 @@ def test_replayed_vision_features_are_those_of_the_backbones_own_pass(guard):
     tower = guard.backbone.tower
     with torch.no_grad():
         plain = guard.language_model(**tensors).logits
-        with tower.replay(tower(tower.preprocess(flat)), [0, 1]):
+        with tower.replay(tower(tower.preprocess(flat)), [[0], [1]]):
             replayed = guard.language_model(**tensors).logits
     torch.testing.assert_close(replayed, plain, rtol=1e-4, atol=1e-4)
 
@@ -98,10 +98,7 @@ def test_tokens_change_the_answer_and_text_alone_passes(guard):
     out = guard(inputs[0], ["Hi"], ["Yes"])
     assert torch.isfinite(out.lm_losses).all()
     marked = encode(guard.backbone, [make_chat("Hi", 1)], inputs[0], safety_tokens=3)
-    with (
-        torch.no_grad(),
-        guard.backbone.injected(marked, tokens=guard.safety.tokens.prompt, passed=None, images=[], counts=[]),
-    ):
+    with torch.no_grad(), injected(guard.backbone, marked, tokens=guard.safety.tokens.prompt, passed=None):
         steered = guard.language_model(**marked.tensors).logits[0, -1]
     assert not torch.allclose(plain, steered)
     reply = guard.generate([None], ["Hello"], **GREEDY)[0]
@@ -173,6 +170,7 @@ def test_scores_and_heatmaps_in_the_images_frame(guard):
         assert one.heatmap.min() >= 0
 
 
+@pytest.mark.training
 def test_training_lowers_the_loss_and_reload_gives_equal_scores(guard, tmp_path):
     image, other = picture(1, (20, 24)), picture(2, (40, 18))
     fresh = SafeVLM.attach(guard.backbone, tiny_config())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GenerationMixin
 
-from safevlm.backbone import encode, make_chat
+from safevlm.backbone import encode, injected, make_chat
 from tests.families import IMAGES, PROMPTS, family_backbone, plain_inputs
 
 BEAMS = {"max_new_tokens": 5, "do_sample": False, "num_beams": 2}
@@ -61,12 +61,7 @@ def test_beams_see_what_one_row_sees(guard):
     tower = guard.backbone.tower
     passed = tower(tower.preprocess(images))
     inputs = encode(guard.backbone, chats, images, safety_tokens=3)
-    with (
-        torch.no_grad(),
-        guard.backbone.injected(
-            inputs, tokens=guard.safety.tokens.prompt, passed=passed, images=range(len(images)), counts=counts
-        ),
-    ):
+    with torch.no_grad(), injected(guard.backbone, inputs, tokens=guard.safety.tokens.prompt, passed=passed):
         plain = guard.language_model(**inputs.tensors).logits[:, -1]
         made = guard.language_model.generate(
             **inputs.tensors, max_new_tokens=1, num_beams=3, output_logits=True, return_dict_in_generate=True

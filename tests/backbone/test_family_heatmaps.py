@@ -60,7 +60,7 @@ def seen(backbone: Backbone, size: tuple[int, int], corner: tuple[int, int]) -> 
     tower = backbone.tower
     grey = tower(tower.preprocess([Image.new("RGB", size, (90, 90, 90))])).views
     views = tower(tower.preprocess([planted(size, corner)])).views
-    return view_output(Difference(grey), views, like=torch.zeros(1), pool_grid=None)
+    return view_output(Difference(grey), views, pool_grid=None)
 
 
 def peak(heatmap: np.ndarray) -> tuple[float, float]:
@@ -117,7 +117,7 @@ def test_cropped_edges_stay_cold_and_the_rest_lies_where_it_was():
     image, grey = (Image.new("RGB", (96, 32), (90, 90, 90)) for _ in range(2))
     image.paste((255, 255, 255), (32, 0, 40, 32))  # the left quarter of the middle third
     views = [tower(tower.preprocess([picture])).views for picture in (image, grey)]
-    output = view_output(Difference(views[1]), views[0], like=torch.zeros(1), pool_grid=None)
+    output = view_output(Difference(views[1]), views[0], pool_grid=None)
     assert output.views.boxes == (pytest.approx((1 / 3, 0, 2 / 3, 1)),)
     (heatmap,) = output.heatmaps()
     assert heatmap.shape == (4, 12)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from safevlm.backbone import Views, encode, make_chat
+from safevlm.backbone import Views, encode, injected, make_chat
 from tests.families import IMAGES, PROMPTS
 
 COUNTS = [len(entry) if isinstance(entry, list) else 1 for entry in IMAGES]
@@ -25,9 +25,7 @@ def first_layer(tower):
 def logits(guard, passed, images):
     chats = [make_chat(prompt, count) for prompt, count in zip(PROMPTS, COUNTS, strict=True)]
     inputs = encode(guard.backbone, chats, images, safety_tokens=3, answers=["Yes", "No", ""], passed=passed)
-    with guard.backbone.injected(
-        inputs, tokens=guard.safety.tokens.prompt, passed=passed, images=range(len(images)), counts=COUNTS
-    ):
+    with injected(guard.backbone, inputs, tokens=guard.safety.tokens.prompt, passed=passed):
         return guard.language_model(**guard.backbone.on_device(inputs.tensors)).logits
 
 

@@ -13,11 +13,12 @@ from safevlm.training.cli import command
 
 from safevlm import Policy, RiskScorer, SafeVLM
 from safevlm.backbone import FAMILIES
-from safevlm.guard import answer_losses
+from safevlm.guard import lm_losses
 from tests.families import family_backbone
 from tests.tiny import picture
 from tests.training.builders import flags, png, rows, write_parquet
 
+pytestmark = pytest.mark.training
 SHAPES = [(16, 16), (40, 18), (20, 24), (16, 50)]
 """Width and height: one tile, several in a row or a column, one of a size of its own."""
 OPTIONS = {
@@ -88,9 +89,9 @@ def test_cached_features_give_the_answer_losses_of_the_towers_own_pass(stages):
     images = [row.open() for row in rows]
     prompts, answers = [row.prompt for row in rows], [row.response for row in rows]
     cached = head.tower.unpack(head.features.read([row.key for row in rows]))
+    given = (head.guard.backbone, head.safety, images, prompts, answers)
     with torch.no_grad():
-        expected = answer_losses(head.guard, images, prompts, answers)
-        found = answer_losses(head.guard, images, prompts, answers, passed=cached)
+        expected, found = lm_losses(*given), lm_losses(*given, passed=cached)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -38,6 +38,7 @@ def scores(scorer, images=PICTURES, prompts=None):
     return [assessment.score for assessment in scorer.assess(images, prompts)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_a_scorer_needs_the_memory_of_tower_and_modules_alone(tmp_path):
     """LLaVA-1.5-7B's layout, 14 GB in shards of which the LLM's part are holes, and modules of the paper's size."""
@@ -245,6 +246,7 @@ def test_a_tower_that_is_quantized_already_is_refused(folders, quantization, tmp
         RiskScorer.from_pretrained(folders / "adapter", backbone=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_compiled_scorer_gives_equal_scores(folders, tmp_path):
     """With a backend that runs the traced graphs as they are: the default's C++ compiler takes half a minute."""
     scorer = RiskScorer.from_pretrained(folders / "adapter")
@@ -268,6 +270,7 @@ def test_a_compiled_scorer_gives_equal_scores(folders, tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_guard_with_a_compiled_scorer_still_runs_the_tower_once(folders):
     guard = SafeVLM.from_pretrained(folders / "adapter")
     greedy = GenerationConfig(max_new_tokens=4, do_sample=False, eos_token_id=2, pad_token_id=0)

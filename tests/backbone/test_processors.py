@@ -12,7 +12,7 @@ import torch
 from safevlm import SafeVLM
 from safevlm.backbone import load_backbone, wrap_backbone
 from safevlm.errors import BackboneError
-from safevlm.guard import answer_losses
+from safevlm.guard import lm_losses
 from tests.families import family_backbone, family_parts
 from tests.tiny import picture, tiny_config, tiny_llava, tiny_processor
 
@@ -58,7 +58,7 @@ def outcome(folder: Path) -> tuple[list[str], torch.Tensor]:
     """Answers, and the losses of a training row."""
     torch.manual_seed(0)
     guard = SafeVLM.attach(load_backbone(folder), tiny_config())
-    losses = answer_losses(guard, IMAGES, PROMPTS, ["a", "two"])
+    losses = lm_losses(guard.backbone, guard.safety, IMAGES, PROMPTS, ["a", "two"])
     with guard.disabled():
         replies = guard.generate(IMAGES, PROMPTS, max_new_tokens=5, do_sample=False)
     return [reply.text for reply in replies], losses

@@ -31,6 +31,7 @@ from safevlm.bench.results import Cell
 from safevlm.bench.targets import TARGETS, Target, target_of
 from safevlm.cli import main
 
+pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 SECONDS = 0.02  # three rounds are run however little it is
 VARIANTS = {"score": 3, "pipeline": 2, "generate": 3, "head": 2, "guard": 2, "scan": 9}
@@ -263,7 +264,7 @@ def test_rows_are_named_and_unknown_ones_refused():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"shape": "vit-g"}, "vit-b-32"), ({"seconds": 0}, "some time"), ({"device": "meta"}, "cuda and cpu")],
+    [({"shape": "vit-g"}, "vit-b-32"), ({"seconds": 0}, "positive"), ({"device": "meta"}, "cuda and cpu")],
 )
 def test_a_setup_that_makes_no_sense_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
@@ -292,7 +293,7 @@ def test_the_command_prints_json_and_writes_the_table(capsys, tmp_path):
     [
         (["colour"], "score,pipeline,generate,head,guard,scan"),
         (["--shape", "vit-g"], "vit-l-14-336"),
-        (["--shape", "tiny", "--out", "no/where.md"], "no folder"),
+        (["--shape", "tiny", "--out", "no/where.md"], "does not exist"),
     ],
 )
 def test_wrong_flags_are_one_line(capsys, tmp_path, monkeypatch, flags, message):

@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def items_of(source: Source) -> list[Item]:
     return [item for shard in source.shards() for item in source.read(shard)]
 
 
+@cache
 def bad_images() -> list[tuple[str, bytes, str]]:
     """Name, bytes, and what the error says; empty where the picture is read."""
     plain = Image.open(io.BytesIO(picture_bytes(1)))

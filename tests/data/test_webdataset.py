@@ -273,6 +273,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, items)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PACKERS)
 def test_a_packed_bomb_takes_no_memory(tmp_path: Path, kind: str) -> None:
     """A picture, a member of 160 MB that is no picture, a picture: in 10 kB of bzip2 they would be one piece."""

@@ -15,7 +15,8 @@ from PIL import Image
 from safevlm import Taxonomy
 from safevlm.cli import main
 from safevlm.errors import DataError
-from safevlm.evals.scan import Label, findings, read_labels, to_markdown
+from safevlm.evals.scan import Labels, findings, read_labels, to_markdown
+from safevlm.labelled import LabelledRow
 
 TAXONOMY = Taxonomy.preset("safevlm")
 RISKY = TAXONOMY.risky_categories[0]
@@ -25,6 +26,10 @@ LABELS = [
     ("safe", "none", "dog"),
     ("caution", RISKY, "fire"),
 ]
+
+
+NOWHERE = {"0" * 64: LabelledRow(None, "0" * 64, "", "", 0, -100, "", "")}
+"""The label of an image that is in no scan."""
 
 
 def picture(seed: int) -> bytes:
@@ -61,7 +66,7 @@ def made(tmp_path):
 
 def test_the_counts_are_those_of_the_rows(made):
     folder, rows, labels = made
-    found = findings(folder / "scan", TAXONOMY, read_labels(folder / "labels.parquet"))
+    found = findings(folder / "scan", read_labels(folder / "labels.parquet", TAXONOMY))
     flagged = [row["verdict"] == "unsafe" for row in rows]
     risky = [level != "safe" for level, _, _ in labels]
     assert (found.images, found.undecided, found.errors, found.labelled) == (41, 1, 1, 40)
@@ -82,7 +87,7 @@ def test_the_counts_are_those_of_the_rows(made):
 
 def test_without_labels_only_shares_are_told(made):
     folder, _rows, _ = made
-    found = findings(folder / "scan", TAXONOMY)
+    found = findings(folder / "scan")
     assert found.precision is None
     assert found.labelled == 0
     assert "| precision | – |" in to_markdown({"scan": found})
@@ -91,46 +96,100 @@ def test_without_labels_only_shares_are_told(made):
 def test_labels_that_fit_nothing_or_each_other(made, tmp_path):
     folder, _, _ = made
     with pytest.raises(DataError, match="no image of the scan has a label"):
-        findings(folder / "scan", TAXONOMY, {"0" * 64: Label("safe", "none", "cup")})
+        findings(folder / "scan", Labels(NOWHERE))
     with pytest.raises(DataError, match="no rows of a scan"):
-        findings(tmp_path / "nothing", TAXONOMY)
+        findings(tmp_path / "nothing")
     levels = {"image": [picture(0)] * 2, "risk_category": ["none"] * 2, "label": ["a"] * 2}
     pq.write_table(pa.table({**levels, "risk_level": ["safe", "refuse"]}), tmp_path / "twice.parquet")
-    with pytest.raises(DataError, match="row 1 is labelled refuse"):
-        read_labels(tmp_path / "twice.parquet")
+    with pytest.raises(
+        DataError, match="row 2 is labelled refuse, none, the same image in .*row 1 safe, none"
+    ):
+        read_labels(tmp_path / "twice.parquet", TAXONOMY)
     blank = {"image": [picture(0), None, None], "risk_category": ["none"] * 3, "label": ["a"] * 3}
     pq.write_table(pa.table({**blank, "risk_level": ["safe", "safe", "refuse"]}), tmp_path / "blank.parquet")
-    assert set(read_labels(tmp_path / "blank.parquet")) == {hashlib.sha256(picture(0)).hexdigest()}
+    assert set(read_labels(tmp_path / "blank.parquet", TAXONOMY).rows) == {
+        hashlib.sha256(picture(0)).hexdigest()
+    }
     with pytest.raises(DataError, match="nonsense"):
-        read_labels(folder / "labels.parquet", level="nonsense")
+        read_labels(folder / "labels.parquet", TAXONOMY, level="nonsense")
 
 
 def test_labels_and_images_that_do_not_meet_are_told(made, tmp_path, caplog):
     folder, _, _ = made
-    labels = read_labels(folder / "labels.parquet") | {"0" * 64: Label("safe", "none", "cup")}
-    found = findings(folder / "scan", TAXONOMY, labels)
+    labels = Labels(read_labels(folder / "labels.parquet", TAXONOMY).rows | NOWHERE)
+    found = findings(folder / "scan", labels)
     assert (found.labelled, found.unmatched) == (40, 1)
     assert "| labels of no scanned image | 1 |" in to_markdown({"scan": found})
     columns = {"risk_level": ["safe", "refuse"], "risk_category": ["none", RISKY], "label": ["a", "b"]}
     pq.write_table(pa.table({"image": [picture(0), None], **columns}), tmp_path / "blank.parquet")
-    assert len(read_labels(tmp_path / "blank.parquet")) == 1
-    assert "1 rows have no image that can be read" in caplog.text
+    assert len(read_labels(tmp_path / "blank.parquet", TAXONOMY).rows) == 1
+    assert "1 rows have no image or no level" in caplog.text
 
 
 def test_labels_stay_with_their_rows_where_images_are_lists(tmp_path):
     columns = {"risk_level": ["safe", "refuse"], "risk_category": ["none", RISKY], "label": ["a", "b"]}
     lists = [[picture(0), picture(1)], [picture(2)]]
     pq.write_table(pa.table({"image": lists, **columns}), tmp_path / "lists.parquet")
-    found = read_labels(tmp_path / "lists.parquet")
-    assert {key: label.level for key, label in found.items()} == {
+    found = read_labels(tmp_path / "lists.parquet", TAXONOMY).rows
+    assert {key: TAXONOMY.levels[row.level] for key, row in found.items()} == {
         hashlib.sha256(picture(0)).hexdigest(): "safe",
         hashlib.sha256(picture(2)).hexdigest(): "refuse",
     }
-    pq.write_table(pa.table({"image": [lists[0], []], **columns}), tmp_path / "empty.parquet")
-    with pytest.raises(
-        DataError, match="2 rows, 1 of them with images"
-    ):  # not the first row's label for its second
-        read_labels(tmp_path / "empty.parquet")
+    pq.write_table(pa.table({"image": [[], lists[0]], **columns}), tmp_path / "empty.parquet")
+    found = read_labels(tmp_path / "empty.parquet", TAXONOMY).rows
+    assert {key: TAXONOMY.levels[row.level] for key, row in found.items()} == {
+        hashlib.sha256(picture(0)).hexdigest(): "refuse"  # not the first row's label
+    }
+
+
+def test_every_form_of_a_table_gives_the_same_counts(made):
+    """Parquet with columns of other names, JSON Lines with files, and folders of classes."""
+    folder, _, labels = made
+    expected = findings(folder / "scan", read_labels(folder / "labels.parquet", TAXONOMY)).to_dict()
+    images = [picture(seed) for seed in range(40)]
+    names = ("severity", "topic", "what")
+    columns = dict(zip(names, zip(*labels, strict=True), strict=True))
+    pq.write_table(pa.table({"image": images, **columns}), folder / "other.parquet")
+    other = read_labels(folder / "other.parquet", TAXONOMY, level="severity", category="topic", kind="what")
+    assert findings(folder / "scan", other).to_dict() == expected
+    lines = []
+    for number, (data, (level, category, kind)) in enumerate(zip(images, labels, strict=True)):
+        place = folder / "classes" / ("clean" if level == "safe" else RISKY) / level / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        row = {
+            "image": str(place.relative_to(folder)),
+            "risk_level": level.upper(),
+            "risk_category": category,
+        }
+        lines.append(json.dumps(row | {"label": kind}) + "\n")
+    (folder / "t.jsonl").write_text("".join(lines))
+    assert findings(folder / "scan", read_labels(folder / "t.jsonl", TAXONOMY)).to_dict() == expected
+    found = findings(folder / "scan", read_labels(folder / "classes", TAXONOMY)).to_dict()
+    assert found == expected | {"kinds": {}}
+
+
+def test_a_bad_label_is_named_with_its_file_row_and_column(tmp_path):
+    columns = {"severity": ["safe", "deadly"], "topic": ["none", "none"], "image": [picture(0), picture(1)]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet: row 2, column severity: is 'deadly', not in taxonomy"):
+        read_labels(tmp_path / "t.parquet", TAXONOMY, level="severity", category="topic")
+    pq.write_table(pa.table(columns | {"severity": ["safe", "refuse"]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="no column 'subject'"):
+        read_labels(tmp_path / "t.parquet", TAXONOMY, level="severity", category="subject")
+
+
+def test_a_damaged_image_keeps_its_label(made):
+    """The scan has a row for it, which counts as missed."""
+    folder, rows, _ = made
+    data = picture(98)[:-20]
+    rows.append({"sha256": hashlib.sha256(data).hexdigest(), "score": None, "category": None})
+    rows[-1] |= {"verdict": "undecided", "status": "error"}
+    pq.write_table(pa.Table.from_pylist(rows), folder / "scan" / "rows" / "part-00000.parquet")
+    labels = {"image": [data], "risk_level": ["refuse"], "risk_category": [RISKY], "label": ["gun"]}
+    pq.write_table(pa.table(labels), folder / "damaged.parquet")
+    found = findings(folder / "scan", read_labels(folder / "damaged.parquet", TAXONOMY))
+    assert (found.labelled, found.recall.value) == (1, 0.0)
 
 
 def test_the_command_prints_the_table_or_json(made, capsys):

@@ -11,6 +11,7 @@ import torch
 
 from safevlm import Policy, SafeVLM, Taxonomy
 from safevlm.backbone import same_weights
+from safevlm.guard import lm_losses
 from safevlm.types import Action, Verdict
 from tests.tiny import picture, tiny_backbone, tiny_config, tiny_guard, tiny_llava
 
@@ -140,7 +141,7 @@ def test_threads_that_answer_and_score_do_not_see_each_other(guard):
         scoring = [pool.submit(score) for _ in range(2)]
         for _ in range(12):
             guard.generate([picture(1)], ["Hi"], policy=allow_all(guard), **GREEDY)
-            guard.answer_losses([picture(1)], ["Hi"], ["Yes"])
+            lm_losses(guard.backbone, guard.safety, [picture(1)], ["Hi"], ["Yes"])
         stop.set()
         [thread.result() for thread in scoring]
     assert set(found) == set(expected)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import hashlib
 import json
+import lzma
+import sys
 
 import numpy as np
 import pytest
 
 from safevlm import Taxonomy
 from safevlm.errors import DataError
-from safevlm.labelled.table import Needs, read_table
+from safevlm.labelled import Layout, Needs, read_table
 from safevlm.types import IGNORED
 from tests.training.builders import png, rows, shade, write_jsonl, write_parquet
 
@@ -125,14 +129,21 @@ def test_broken_files_are_named(folder):
 
 
 NOT_WHOLE = {
-    "a second list": ("t.json", b'[{"image": "0.png"}]\n[{"image": "1.png"}]', "is not JSON .*Extra data"),
+    "a second list": (
+        "t.json",
+        b'[{"image": "0.png"}]\n[{"image": "1.png"}]',
+        "is not JSON .*behind the end",
+    ),
     "lines": ("t.json", b'{"image": "0.png"}\n{"image": "1.png"}\n', "one object per line, name it .jsonl"),
     "text behind": ("t.json", b'[{"image": "0.png"}] and more', "is not JSON"),
     "deep": ("t.json", b"[" * 100_000, "is not JSON"),
-    "gzip": ("t.json", gzip.compress(b'[{"image": "0.png"}]'), "is gzip; unpack it"),
-    "gzip lines": ("t.jsonl", gzip.compress(b'{"image": "0.png"}'), "is gzip; unpack it"),
-    "UTF-16": ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16"), "is UTF-16 or UTF-32"),
-    "UTF-16 unmarked": ("t.jsonl", '{"image": "0.png"}\n'.encode("utf-16-le"), "is UTF-16 or UTF-32"),
+    "zstd": ("t.json", b"\x28\xb5\x2f\xfd....", r"t\.json: is packed with zstd"),
+    "zip": ("t.jsonl", b"PK\3\4....", r"t\.jsonl: is packed with zip"),
+    "cut off": (
+        "t.jsonl",
+        gzip.compress(b'{"image": "0.png"}\n' * 9)[:-9],
+        r"t\.jsonl: cannot be unpacked further",
+    ),
     "Parquet": ("t.jsonl", b"PAR1....", "is Parquet; name it .parquet"),
 }
 
@@ -145,12 +156,74 @@ def test_a_file_that_is_not_read_whole_is_refused(folder, kind):
         read_table(folder / name, TAXONOMY, skip_bad=True)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_json_is_read_in_its_encodings(folder, encoding):
-    (folder / "t.json").write_bytes(json.dumps([row(prompt="Où?")], ensure_ascii=False).encode(encoding))
-    assert read_table(folder / "t.json", TAXONOMY)[0].prompt == "Où?"
-    (folder / "t.jsonl").write_bytes(json.dumps(row()).encode("utf-8-sig"))
-    assert len(read_table(folder / "t.jsonl", TAXONOMY)) == 1
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_json_is_read_in_its_encodings_as_by_a_scan(folder, suffix, encoding, pack):
+    made = [json.dumps(row(prompt=prompt), ensure_ascii=False) for prompt in ("Où?", "\u4f60\u597d?")]
+    text = f"[{', '.join(made)}]" if suffix == "json" else "\n".join(made)
+    (folder / f"t.{suffix}").write_bytes(pack(text.encode(encoding)))
+    found = read_table(folder / f"t.{suffix}", TAXONOMY)
+    assert [row.prompt for row in found] == ["Où?", "\u4f60\u597d?"]
+
+
+def test_a_row_of_a_list_that_is_no_object_or_says_two_things_is_named(folder):
+    rows_ = [
+        json.dumps(row()),
+        "[1]",
+        '{"image": "0.png", "split": "train", "split": "test"}',
+        json.dumps(row()),
+    ]
+    (folder / "t.json").write_text(f"[{', '.join(rows_)}]")
+    with pytest.raises(DataError) as raised:
+        read_table(folder / "t.json", TAXONOMY)
+    assert "row 2, column (row): is a list" in str(raised.value)
+    assert "row 3, column split: stands in the row twice" in str(raised.value)
+    assert len(read_table(folder / "t.json", TAXONOMY, skip_bad=True)) == 2
+
+
+def test_a_file_is_opened_once_for_its_pixels_and_its_hash(folder):
+    path = write_jsonl(folder / "t.jsonl", [row(), row(image="1.png")])
+    opened = []
+    sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
+    found = read_table(path, TAXONOMY)
+    images = [str(name) for name in opened if str(name).endswith(".png")]
+    assert sorted(images) == [str(folder / "0.png"), str(folder / "1.png")]
+    keys = [hashlib.sha256((folder / f"{number}.png").read_bytes()).hexdigest() for number in range(2)]
+    assert [row.key for row in found] == keys
+
+
+def test_columns_of_other_names(folder):
+    values = row(
+        risk_level=None, risk_category="kitchen", severity="Refuse", label="knife", image=["0.png", "1.png"]
+    )
+    path = write_jsonl(folder / "t.jsonl", [values, values | {"severity": "", "risk_category": None}])
+    layout = Layout(level="severity", extra=("risk_category", "label"), first_image=True)
+    found = read_table(path, TAXONOMY, layout=layout)
+    assert [row.level for row in found] == [TAXONOMY.levels.index("refuse"), IGNORED]
+    assert [row.category for row in found] == [IGNORED, IGNORED]
+    assert [row.extra for row in found] == [
+        {"risk_category": "kitchen", "label": "knife"},
+        {"label": "knife"},
+    ]
+    assert [row.image.name for row in found] == ["0.png", "0.png"]
+    write_jsonl(path, [values | {"severity": "deadly"}])
+    with pytest.raises(DataError, match="row 1, column severity: is 'deadly', not in taxonomy"):
+        read_table(path, TAXONOMY, layout=layout)
+    with pytest.raises(DataError, match="row 1, column image: names 2 images"):
+        read_table(path, TAXONOMY)
+
+
+def test_images_that_need_not_be_decoded_are_hashed_alone(folder):
+    (folder / "damaged.png").write_bytes(png(shade(0, 0))[:60])
+    path = write_jsonl(folder / "t.jsonl", [row(image="damaged.png")])
+    with pytest.raises(DataError, match="damaged or truncated"):
+        read_table(path, TAXONOMY)
+    (found,) = read_table(path, TAXONOMY, needs=Needs(decoded=False))
+    assert found.key == hashlib.sha256(png(shade(0, 0))[:60]).hexdigest()
+    write_jsonl(path, [row(image="gone.png")])
+    with pytest.raises(DataError, match="row 1, column image: .*no such file"):
+        read_table(path, TAXONOMY, needs=Needs(decoded=False))
 
 
 def test_indented_records_and_deep_nesting_cost_no_row_silently(folder):

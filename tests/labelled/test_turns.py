@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safevlm.labelled.placeholders import count_placeholders, without_placeholders
+from safevlm.data.placeholders import count_placeholders, without_placeholders
 from safevlm.labelled.raw import BadRowError
 from safevlm.labelled.turns import Exchange, read_exchange
 
@@ -28,6 +28,7 @@ READ = {
     "the authors": turns("USER", "ASSISTANT"),
     "capitals": turns("Human", "GPT"),
     "user, assistant": turns("user", "assistant"),
+    "gpt4": turns("user", "gpt4"),
     "bot": turns("user", "bot"),
     "model": turns("user", "model"),
     "role, content": turns("user", "assistant", "role", "content"),

@@ -18,6 +18,7 @@ from tests.report.browser import ENTER, Triage
 from tests.report.builders import TAXONOMY, report, row
 from tests.training.builders import flags, png, save_backbone, shade
 
+pytestmark = pytest.mark.browser
 SCORES = (0.97, 0.9, 0.8, 0.7, 0.6, 0.55, None, 0.2, 0.1, 0.0)
 Row = dict[str, Any]
 

@@ -15,6 +15,7 @@ from safevlm.report.triage import PAGE_BYTES
 from tests.report.browser import DOWN, ENTER, ESCAPE, LEFT, RIGHT, UP, Triage, start
 from tests.report.builders import TAXONOMY, error, report, row, rows, thumbnail, write_scan
 
+pytestmark = pytest.mark.browser
 Row = dict[str, Any]
 THRESHOLD = 0.4237
 HOSTILE = (

@@ -23,6 +23,8 @@ from safevlm.scan.worker import Scored
 from tests.data.builders import make_source, picture_bytes
 from tests.scan.tiny_checkpoint import rows_of
 
+pytestmark = pytest.mark.ray
+
 
 @dataclass
 class Mortal:

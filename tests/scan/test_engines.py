@@ -57,7 +57,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     return Together({kind: open_source(uri) for kind, uri in uris.items()})
 
 
-@pytest.fixture(scope="module", params=["local", "ray"])
+@pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.ray)])
 def scanned(
     request: pytest.FixtureRequest,
     together: Together,
@@ -198,6 +198,7 @@ def test_a_sample_is_drawn_with_all_its_images(model: Checkpoint, tmp_path: Path
     ]
 
 
+@pytest.mark.ray
 def test_any_exception_of_a_reader_fails_its_shard_alone_on_ray(
     ray_here: None, model: Checkpoint, tmp_path: Path
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.scan.memory import measure
 
+pytestmark = pytest.mark.slow
 SMALL, LARGE = 1200, 6000
 GROWTH = 15  # MB; a scan that kept 4 kB of each image would take 19 more. Real sizes: `python -m tests.scan.memory 10000 200000`
 

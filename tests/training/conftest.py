@@ -11,6 +11,13 @@ import pytest
 from tests.training.builders import flags, rows, save_backbone, write_parquet
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.training)
+
+
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_backbone(tmp_path_factory.mktemp("backbone") / "tiny")

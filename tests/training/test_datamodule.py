@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from safevlm.training.datamodule import SafetyDataModule, _EpochSampler
+from safevlm.training.datamodule import SafetyDataModule
+from safevlm.training.ranks import Ranks
+from safevlm.training.sampler import EpochSampler
 
 from safevlm import Taxonomy
 from safevlm.errors import DataError
@@ -20,7 +22,9 @@ def module(table, **options):
 
 
 def order(made, epoch, **options):
-    sampler = _EpochSampler(made.train_rows, made._order, **({"rank": 0, "world": 1, "seed": 0} | options))
+    sampler = EpochSampler(
+        made.train_rows, made.epoch_order, **({"rank": 0, "world": 1, "seed": 0} | options)
+    )
     sampler.set_epoch(epoch)
     return sampler, list(sampler)
 
@@ -129,3 +133,33 @@ def test_every_process_gets_as_many_rows_as_the_others(tmp_path, count, world):
     seen = sorted(number for share in shares for number in share)
     assert set(seen) == set(range(count))
     assert max(map(seen.count, seen)) - min(map(seen.count, seen)) <= 1  # padded evenly
+
+
+def test_the_data_needs_neither_a_stage_nor_a_trainer(table, clean):
+    """What a stage uses of it: rows, counts, batches and the loaders."""
+    made = module(table, clean=str(clean), clean_fraction=0.5)
+    assert made.batches() == len(made.train_dataloader()) == 32 / 4
+    assert sum(times for _, times in made.rows_per_epoch()) == pytest.approx(32)
+    batches = list(made.train_dataloader())
+    assert [n for batch in batches for n in batch["index"].tolist()] == made.epoch_order(0)
+    assert batches[0]["images"][0].size == (16, 16)
+    made.decode_images = False
+    assert made.example_batch()["images"] == [None] * 4
+    assert made.example_batch()["keys"] == [row.key for row in made.train_rows[:4]]
+
+
+def test_processes_have_a_part_of_the_batches(table):
+    parts = []
+    for rank in range(2):
+        made = SafetyDataModule(str(table), batch_size=4)
+        made.read(TAXONOMY, Needs(), Alone(rank, 2))
+        assert made.batches() == 2
+        parts.append([n for batch in made.train_dataloader() for n in batch["index"].tolist()])
+    assert sorted(parts[0] + parts[1]) == list(range(16))
+
+
+class Alone(Ranks):
+    """One of two processes, which reads every image itself."""
+
+    def distribute(self, items, work):
+        return work(items)

@@ -15,7 +15,7 @@ from safevlm.training.refusals import asked_rows, refusal_metrics, refused
 from safevlm import SafeVLM
 from safevlm.calibration import fit_temperature
 from safevlm.errors import TrainingError
-from safevlm.guard import answer_losses
+from safevlm.guard import lm_losses
 from safevlm.labelled.table import LabelledRow
 from tests.training.builders import flags, rows, write_parquet
 
@@ -114,8 +114,12 @@ def test_tune_loss_is_the_training_loss_on_the_tune_rows(stage, backbone, table,
         logged = next(row for row in csv.DictReader(file) if row["tune/loss"])
     guard, data = SafeVLM.from_pretrained(tmp_path / "out"), made.datamodule.tune_rows
     with torch.no_grad():
-        losses = answer_losses(
-            guard, [row.open() for row in data], [row.prompt for row in data], [row.response for row in data]
+        losses = lm_losses(
+            guard.backbone,
+            guard.safety,
+            [row.open() for row in data],
+            [row.prompt for row in data],
+            [row.response for row in data],
         )
     assert float(logged["tune/lm"]) == pytest.approx(float(losses.mean()), rel=1e-3)
     assert float(logged["tune/loss"]) == pytest.approx(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safevlm.training.loading import load_guard
 from safevlm.training.options import Sizes
-from safevlm.training.recipe import open_guard
 
 from tests.training.builders import SIZES
 
@@ -24,7 +24,7 @@ def mapped(pointer: int) -> str:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_processes_of_a_host_share_the_mapped_weights(backbone):
-    guard = open_guard(str(backbone), None, Sizes(**SIZES), "auto", device=torch.device("cpu"))
+    guard = load_guard(str(backbone), None, Sizes(**SIZES), "auto", device=torch.device("cpu"))
     weights = [p for p in guard.language_model.parameters() if p.untyped_storage().nbytes() > 4096]
     assert weights
     assert {Path(mapped(p.data_ptr())).name for p in weights} == {"model.safetensors"}
@@ -34,6 +34,6 @@ def test_processes_of_a_host_share_the_mapped_weights(backbone):
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_weights_go_to_the_process_own_device_and_modules_are_float32(backbone, dtype):
     device = torch.device("cuda", torch.cuda.device_count() - 1)
-    guard = open_guard(str(backbone), None, Sizes(**SIZES), dtype, device=device)
+    guard = load_guard(str(backbone), None, Sizes(**SIZES), dtype, device=device)
     assert {p.device for p in guard.parameters()} == {device}
     assert {p.dtype for p in guard.safety.parameters()} == {torch.float32}

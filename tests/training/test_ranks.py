@@ -17,8 +17,9 @@ from safevlm.training.ranks import Ranks
 
 from safevlm import Taxonomy
 from safevlm.backbone import VisionTower, load_tower
+from safevlm.data import read_image
 from safevlm.errors import DataError, ImageError
-from safevlm.labelled import table as tables
+from safevlm.labelled import image_keys
 from safevlm.labelled.table import Needs, read_table
 from tests.training.builders import rows, write_parquet
 
@@ -99,7 +100,7 @@ def test_results_are_in_the_order_of_the_items(tmp_path):
         found = in_processes(
             3,
             tmp_path / str(count),
-            lambda ranks, n=count: ranks.share(range(n), lambda own: [x * x for x in own]),
+            lambda ranks, n=count: ranks.distribute(range(n), lambda own: [x * x for x in own]),
         )
         assert found == [[x * x for x in range(count)]] * 3
 
@@ -109,17 +110,21 @@ def test_images_are_decoded_by_one_process_each(tmp_path, counted):
     made[3]["image"]["bytes"] = made[3]["image"]["bytes"][:60]
     made[5]["risk_level"] = "no such level"
     path = write_parquet(tmp_path / "t.parquet", made)
-    decoded = counted(tables, "read_image", lambda *_: 1)
+    decoded = counted(image_keys, "decode", lambda *_: 1)
     alone = read_table(path, TAXONOMY, skip_bad=True)
     decoded()
     first, second = in_processes(
-        2, tmp_path / "p", lambda ranks: read_table(path, TAXONOMY, skip_bad=True, share=ranks.share)
+        2,
+        tmp_path / "p",
+        lambda ranks: read_table(path, TAXONOMY, skip_bad=True, distribute=ranks.distribute),
     )
     assert decoded() == [5, 6]  # eleven rows whose columns are right
     assert first == second == alone
     assert len(alone) == 10
     errors = in_processes(
-        2, tmp_path / "e", lambda ranks: read_table(path, TAXONOMY, needs=Needs(), share=ranks.share)
+        2,
+        tmp_path / "e",
+        lambda ranks: read_table(path, TAXONOMY, needs=Needs(), distribute=ranks.distribute),
     )
     assert [type(error) for error in errors] == [DataError] * 2
     assert "row 4, column image" in str(errors[0]) == str(errors[1])
@@ -170,7 +175,7 @@ def test_nodes_with_folders_of_their_own_fill_each(tmp_path, read, filler, count
     def work(ranks):
         own = filler(tmp_path / f"node{ranks.rank // 2}", ranks)
         own.fill(read)
-        return len(own.cache.missing(read)), own.ranks.beside(own.cache.folder)
+        return len(own.cache.missing(read)), own.ranks.same_folder(own.cache.folder)
 
     assert in_processes(3, tmp_path / "p", work) == [(0, [0, 1]), (0, [0, 1]), (0, [2])]
     assert passed() == [12, 12, 24]
@@ -180,7 +185,7 @@ def test_nodes_with_folders_of_their_own_fill_each(tmp_path, read, filler, count
 def test_a_failure_of_one_process_ends_all(tmp_path, read, filler, table):
     path = tmp_path / "gone.png"
     keys = list(read)
-    read[keys[1]] = SimpleNamespace(key=keys[1], open=lambda: tables.read_image(path))
+    read[keys[1]] = SimpleNamespace(key=keys[1], open=lambda: read_image(path))
     errors = in_processes(2, tmp_path / "p", lambda ranks: filler(tmp_path / "c", ranks).fill(read))
     assert [type(error) for error in errors] == [DataError, ImageError]
     assert all("gone.png" in str(error) for error in errors)

@@ -15,7 +15,8 @@ from safevlm.training.cli import command
 from safevlm.training.datamodule import SafetyDataModule
 from safevlm.training.head import HeadTraining
 from safevlm.training.joint import JointTraining
-from safevlm.training.options import Cache, Lora, Loss, Schedule, Sizes
+from safevlm.training.lora import Lora
+from safevlm.training.options import Cache, Loss, Schedule, Sizes
 from safevlm.training.resume import KEY, STEPS, refuse_changes
 
 from safevlm import Taxonomy

@@ -146,7 +146,7 @@ def test_the_tower_sees_each_image_once_in_all_epochs_and_runs(tokens, head):
 
     made = run("head", head(**{"model.train_tokens": tokens, "trainer.max_epochs": 3}), Count())
     assert sum(seen) == 24
-    assert not made.datamodule.decode  # the LLM gets its features from the cache, too
+    assert not made.datamodule.decode_images  # the LLM gets its features from the cache, too
     run("head", head(**{"model.train_tokens": tokens, "model.overwrite": "true"}), Count())
     assert sum(seen) == 24
 

@@ -7,12 +7,13 @@ from collections import Counter
 import pytest
 import torch
 from safevlm.training.balance import class_weights
-from safevlm.training.datamodule import SafetyDataModule, collate
+from safevlm.training.batch import collate
+from safevlm.training.datamodule import SafetyDataModule
 from safevlm.training.head import HeadTraining
 from safevlm.training.options import Loss, Sizes
 
 from safevlm import Taxonomy
-from safevlm.guard import answer_losses
+from safevlm.guard import lm_losses
 from safevlm.labelled.table import LabelledRow, Needs
 from safevlm.types import IGNORED
 from tests.training.builders import SIZES, rows, write_parquet
@@ -31,7 +32,7 @@ class Alone(HeadTraining):
 
     def answer_losses(self, batch, rows):
         chosen = ([batch[column][row] for row in rows] for column in ("images", "prompts", "responses"))
-        return answer_losses(self.guard, *chosen)
+        return lm_losses(self.guard.backbone, self.guard.safety, *chosen)
 
 
 def recipe(backbone, data, tmp_path, **options):
@@ -64,7 +65,7 @@ def test_every_class_weighs_alike_over_what_an_epoch_draws(fraction, backbone, t
     made = recipe(backbone, data, tmp_path, loss=Loss(class_weights="balanced"), train_tokens=False)
     made.build()
     made.weigh_classes()
-    drawn = [data.rows[number] for number in data._order(0)]
+    drawn = [data.rows[number] for number in data.epoch_order(0)]
     for name in ("level", "category"):
         weights, totals = made.class_weights[name], Counter()
         for found in drawn:
@@ -86,13 +87,15 @@ def test_the_language_loss_of_a_share_is_that_of_all_in_the_mean(backbone, tmp_p
     made = recipe(backbone, data, tmp_path)
     made.build()
     with torch.no_grad():
-        losses = answer_losses(made.guard, batch["images"], batch["prompts"], batch["responses"])
+        losses = lm_losses(
+            made.guard.backbone, made.guard.safety, batch["images"], batch["prompts"], batch["responses"]
+        )
         losses[3] = 0
         assert float(made._lm_loss(batch)) == pytest.approx(float(losses.sum()) / 16, rel=1e-4)
         made.lm_fraction = 0.25
         expected = []
         for made.epoch in range(40):
-            drawn = [n for n, yes in enumerate(made.chosen(batch, "lm", 0.25)) if yes]
+            drawn = [n for n, yes in enumerate(made.random_mask(batch, "lm", 0.25)) if yes]
             expected.append(float(losses[drawn].sum()) / (16 * 0.25))
             if made.epoch < 2:
                 assert float(made._lm_loss(batch)) == pytest.approx(expected[-1], rel=1e-4)

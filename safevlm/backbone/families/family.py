@@ -75,15 +75,22 @@ class Family:
         """The vision tower of a loaded model."""
         return model.get_submodule(self.tower)
 
-    def decoder(self, model: Any) -> nn.Module:
-        """The LLM's decoder of a loaded model, without its output layer; with LoRA layers where it has some."""
-        found: nn.Module = model.get_decoder()
-        return found
+    def decoder_layers(self, model: Any) -> list[nn.Module]:
+        """The layers of the model's text decoder, in the order in which they run.
 
-    def decoder_layers(self, model: Any) -> tuple[nn.Module, ...]:
-        """The decoder's layers, in the order in which they run."""
-        layers: Any = self.decoder(model).layers
-        return tuple(layers)
+        Args:
+            model: a loaded model of the family, with LoRA layers or without.
+
+        Raises:
+            BackboneError: the decoder has no list of layers.
+        """
+        layers = getattr(model.get_decoder(), "layers", None)
+        if not isinstance(layers, nn.ModuleList):
+            raise BackboneError(
+                f"{type(model).__name__}: its text decoder has no list of layers; load the model with a released "
+                "version of transformers, whose class has one"
+            )
+        return list(layers)
 
     def build_tower(self, vision_config: Any) -> nn.Module:
         """A tower of the family's class, from its own part of the config."""

@@ -12,45 +12,60 @@ from torch import Tensor
 
 from safevlm.calibration import calibrate
 from safevlm.config import Calibration
-from safevlm.errors import CheckpointError, TrainingError
+from safevlm.errors import CheckpointError, SafeVLMError, TrainingError
 from safevlm.types import IGNORED
 
 from .export import best_keeper, restore, write_whole
 from .finite import REMEDY, all_finite, not_finite
-from .tuning import stacked
+from .tuning import TuneRow, stacked
 
 if TYPE_CHECKING:
-    from .recipe import Recipe
+    from .base import TrainingStage
 
 LOGGER = logging.getLogger(__name__)
 
 
-def finish(recipe: Recipe, before: list[float]) -> None:
-    """Write the output folder of a run that has ended, on one process.
+def finish(stage: TrainingStage, before: list[float]) -> None:
+    """Write the output folder of a run that has ended; process 0 does, and the others wait for it.
 
     Args:
-        recipe: after its last step.
+        stage: after its last step.
         before: `sums` of what is trained, from before the first step.
 
     Raises:
         TrainingError: weights or logits that are not finite, or no weight that changed; nothing is written.
         CheckpointError: the best weights are asked for, and there are none.
+        OSError: the disk does not take the folder.
     """
-    recipe.eval()
-    recipe.to(recipe.trainer.strategy.root_device)  # the trainer has moved it to the host
-    _refuse_not_finite(recipe, recipe.trained)
-    if before == sums(recipe.trained):
+    failed: Exception | None = None
+    if stage.trainer.is_global_zero:
+        try:
+            _write(stage, before)
+        except (SafeVLMError, OSError) as error:
+            failed = error
+    message = stage.trainer.strategy.broadcast("" if failed is None else str(failed))
+    if failed is not None:
+        raise failed
+    if message:
+        raise TrainingError(f"process 0 wrote no weights: {message}")
+
+
+def _write(stage: TrainingStage, before: list[float]) -> None:
+    stage.eval()
+    stage.to(stage.root_device)  # the trainer has moved it to the host
+    _refuse_not_finite(stage, stage.trained)
+    if before == sums(stage.trained):
         raise TrainingError(
-            f"no weight changed in {recipe.global_step} optimizer steps, so {recipe.output_dir} is not written; raise "
+            f"no weight changed in {stage.global_step} optimizer steps, so {stage.output_dir} is not written; raise "
             "the learning rate (--model.schedule.lr), and use 32-true where 16-mixed skipped every step"
         )
-    _choose(recipe)
+    _load_chosen_weights(stage)
     with torch.no_grad():
-        calibration = _calibration(recipe)
-    recipe.config = recipe.config.with_changes(calibration=calibration)
-    _refuse_not_finite(recipe, {**recipe.safety.state_dict(), **recipe.trained})
-    write_whole(recipe.output_dir, lambda folder: recipe.save_folder(folder, recipe.config))
-    LOGGER.info("wrote %s", recipe.output_dir)
+        calibration = _calibration(stage)
+    stage.config = stage.config.with_changes(calibration=calibration)
+    _refuse_not_finite(stage, {**stage.safety.state_dict(), **stage.trained})
+    write_whole(stage.output_dir, lambda folder: stage.save_folder(folder, stage.config))
+    LOGGER.info("wrote %s", stage.output_dir)
 
 
 def sums(tensors: Mapping[str, Tensor]) -> list[float]:
@@ -59,40 +74,40 @@ def sums(tensors: Mapping[str, Tensor]) -> list[float]:
     return [float(number) for value in values for number in (value.sum(), value.abs().sum())]
 
 
-def _choose(recipe: Recipe) -> None:
-    """Put the best epoch's weights in place, or say why the last ones stay."""
-    best = best_keeper(recipe.trainer)
-    if recipe.export == "last":
+def _load_chosen_weights(stage: TrainingStage) -> None:
+    """Load the best epoch's weights, or log why the last ones stay."""
+    best = best_keeper(stage.trainer)
+    if stage.export == "last":
         LOGGER.info("writing the last weights, as asked for (--export last)")
-    elif best is not None and best.best_model_path and recipe.chooses:
-        restore(best.best_model_path, recipe.trained)
+    elif best is not None and best.best_model_path and stage.can_choose:
+        restore(best.best_model_path, stage.trained)
         score = float("nan") if best.best_model_score is None else float(best.best_model_score)
         LOGGER.info("writing the best weights: %s %.4f, %s", best.monitor, score, best.best_model_path)
-    elif recipe.export == "best":
+    elif stage.export == "best":
         raise CheckpointError(
             "no epoch was measured on the tune rows, so none is the best; write the last weights instead "
             "(--export last --ckpt_path last)"
         )
     else:
         measured = (
-            "no epoch was measured and kept" if recipe.chooses else "no tune row has a label or an answer"
+            "no epoch was measured and kept" if stage.can_choose else "no tune row has a label or an answer"
         )
         LOGGER.warning("writing the last weights: %s, so none is known to be the best", measured)
 
 
-def _calibration(recipe: Recipe) -> Calibration | None:
-    """Fitted on the tune rows with the weights that are written; their logits are looked at in any case."""
-    data = recipe.data
-    tuned: dict[int, tuple[Tensor, ...]] = {}
-    for batch in data.tune_dataloader() if data.tune_rows else data.sample():
-        tuned.update(recipe.tune_rows(batch))
+def _calibration(stage: TrainingStage) -> Calibration | None:
+    """Fitted on the tune rows with the weights that are written; their logits are checked in any case."""
+    data = stage.data
+    tuned: dict[int, TuneRow] = {}
+    for batch in data.tune_dataloader() if data.tune_rows else [data.example_batch()]:
+        tuned.update(stage.tune_rows(batch))
     if not tuned:
         LOGGER.warning("no calibration, so scores are not called calibrated: no tune row has an image")
         return None
     values = stacked(tuned)
     if not all_finite([values["level"], values["category"], values["level_prompt"]]):
         raise TrainingError(
-            f"the trained head's logits are not finite, so {recipe.output_dir} is not written; {REMEDY}"
+            f"the trained head's logits are not finite, so {stage.output_dir} is not written; {REMEDY}"
         )
     if not data.tune_rows:
         LOGGER.warning("no calibration, so scores are not called calibrated: there are no tune rows")
@@ -104,8 +119,8 @@ def _calibration(recipe: Recipe) -> Calibration | None:
     return calibrate(logits, labels, data=f"{Path(data.table).name}, tune split", items=items)
 
 
-def _refuse_not_finite(recipe: Recipe, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_not_finite(stage: TrainingStage, tensors: Mapping[str, Tensor]) -> None:
     if names := not_finite(tensors):
         raise TrainingError(
-            f"not finite at the end of training: {names}; {recipe.output_dir} is not written. {REMEDY}"
+            f"not finite at the end of training: {names}; {stage.output_dir} is not written. {REMEDY}"
         )

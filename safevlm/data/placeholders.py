@@ -1,10 +1,10 @@
-"""Marks in a text that stand for an image, which tables of other tools write into their prompts."""
+"""What stands for an image in a text: placeholders of LLaVA, Qwen, Llama and others, and images written into it."""
 
 from __future__ import annotations
 
 import re
 
-_MARK = (
+_PLACEHOLDER = (
     r"\(?<image>\./</image>\)?"  # MiniCPM-V's
     r"|<image(?:[ _-]?\d+)?>"  # LLaVA's, and numbered ones
     r"|<\|image(?:_?\d+|[_-]?(?:pad|placeholder|token))?\|>"  # Llama's, Phi's, Qwen's
@@ -14,10 +14,13 @@ _MARK = (
 )
 _OPENING = r"<\|vision_start\|>|<\|begin_of_image\|>|<im_start>|<img>|<fake_token_around_image>"
 _CLOSING = r"<\|vision_end\|>|<\|end_of_image\|>|<im_end>|</img>|<fake_token_around_image>|</image>"
-_ONE = re.compile(_MARK, re.IGNORECASE)
-_SPACED = re.compile(rf"[ \t]*(?:{_OPENING})?(?:{_MARK})(?:{_CLOSING})?[ \t]*", re.IGNORECASE)
+_ONE = re.compile(_PLACEHOLDER, re.IGNORECASE)
+_SPACED = re.compile(rf"[ \t]*(?:{_OPENING})?(?:{_PLACEHOLDER})(?:{_CLOSING})?[ \t]*", re.IGNORECASE)
 
-
+TAG = re.compile(r"<\|?image(?:_?\d+)?\|?>", re.IGNORECASE)
+"""A placeholder that shows, in a row without an image, that one belongs to it."""
+IN_WORDS = re.compile(r"[ \t]*(?:<image>|(?:Picture \d+: *)?<img>[^<>]*</img>)[ \t]*\n?")
+"""What a scan leaves out of a row's words: LLaVA's placeholder and Qwen-VL's named images."""
 _OTHER_MEDIA = re.compile(
     r"<\|?(?:video|audio)(?:_pad)?\|?>|<img>[^<]*</img>|<image>(?!\./</image>)[^<]+</image>"
     r"|data:(?:image|video|audio)/[\w.+-]+;base64,",

@@ -1,0 +1,314 @@
+"""The Lightning module that all stages are: set-up, loss, tune metrics, checkpoints, and the folder at the end."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from safevlm import checkpoint
+from safevlm.config import SafetyConfig
+from safevlm.errors import TrainingError
+from safevlm.labelled import Needs
+from safevlm.model_card import model_card
+from safevlm.modules import LossParts, SafetyModules, total_loss
+from safevlm.taxonomy import Taxonomy
+from safevlm.types import IGNORED
+from safevlm.viewing import ViewOutput
+
+from .balance import ClassWeights, balanced_weights
+from .batch import Batch
+from .datamodule import SafetyDataModule
+from .export import Export
+from .finish import finish, sums
+from .finite import REMEDY, FiniteWatch, not_finite
+from .hash_random import hash_seed, hash_uniform
+from .head_loss import head_loss
+from .lean_checkpoint import add_frozen, keep_trained
+from .options import Loss, Schedule, Sizes
+from .preflight import check_batches, check_export, check_monitors, check_output, check_trainer
+from .ranks import Ranks
+from .record import run_record
+from .schedule import make_optimizer, optimizer_steps
+from .tuning import TuneRow, all_metrics, gathered, tune_rows
+
+LOGGER = logging.getLogger(__name__)
+
+
+class TrainingStage(LightningModule):
+    """Base of the stages; the constructor touches neither disk nor network.
+
+    A stage defines `needs`, `build`, `safety`, `scores`, `answer_losses` and `training_step`, and may override
+    `tune_answers`, `own_options`, `check_rows`, `prepare` and `save_folder`. It reads its data by the methods
+    of `SafetyDataModule`, which does not know the stage.
+
+    Args:
+        backbone: name, folder or hub id of the vision-language model; None: the checkpoint's own.
+        checkpoint: folder of safety modules to continue; None: fresh ones.
+        output_dir: folder that the trained modules are written to.
+        overwrite: whether output_dir may hold a checkpoint already.
+        sizes: of fresh modules.
+        schedule: learning rate in AdamW, warm-up and decay.
+        loss: weights of the terms.
+
+    Raises:
+        ValueError: neither a backbone nor a checkpoint is given.
+    """
+
+    default_warmup = 0
+    trains_answers = True
+    """Whether L_LM is part of the loss."""
+    config: SafetyConfig
+
+    def __init__(
+        self,
+        backbone: str | None,
+        checkpoint: str | None,
+        *,
+        output_dir: str,
+        overwrite: bool,
+        sizes: Sizes,
+        schedule: Schedule,
+        loss: Loss,
+    ) -> None:
+        super().__init__()
+        if backbone is None and checkpoint is None:
+            raise ValueError("give a backbone (--model.backbone NAME_OR_FOLDER) or a checkpoint to continue")
+        self.backbone_name, self.start = backbone, checkpoint
+        self.output_dir, self.overwrite = Path(output_dir), overwrite
+        self.sizes, self.schedule, self.loss = sizes, schedule, loss
+        self.class_weights: ClassWeights | None = None
+        self.export: Export | None = None
+        """Which weights are written; None: the best where tune rows can choose, else the last."""
+        self._tuned: dict[int, TuneRow] = {}
+        self._answered: dict[int, Tensor] = {}
+        self._record: dict[str, Any] = {}
+        self._sums_before: list[float] = []
+        self._built = False
+
+    # what a stage defines
+
+    needs: Needs
+    """What every row of the tables must have."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Load the parts; set `config`."""
+
+    @property
+    @abstractmethod
+    def safety(self) -> SafetyModules:
+        """The modules, wherever they are registered."""
+
+    @abstractmethod
+    def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
+        """The head's output for the rows that have an image, once per list of prompts, and which rows these are."""
+
+    @abstractmethod
+    def answer_losses(self, batch: Batch, rows: list[int]) -> Tensor:
+        """L_LM of each of these rows, (len(rows),) in nats per token."""
+
+    def tune_answers(self, batch: Batch) -> list[int]:
+        """The rows of a tune batch that `tune/lm` is measured on; the same in every epoch."""
+        if not self.trains_answers:
+            return []
+        return [row for row, response in enumerate(batch["responses"]) if response.strip()]
+
+    def own_options(self) -> dict[str, Any]:
+        """Options of this stage that a resumed run must have in common with the run it continues."""
+        return {}
+
+    def check_rows(self) -> None:
+        """Refuse or drop rows that do not fit the parts; every row does where none goes through the LLM."""
+
+    def prepare(self) -> None:
+        """Prepare for training, once the parts are built and the rows are read; nothing by default."""
+
+    def save_folder(self, folder: Path, config: SafetyConfig) -> None:
+        """Write the checkpoint; overridden where there is more than the modules."""
+        checkpoint.save(folder, config, self.safety.state_dict(), card=model_card(config))
+
+    # set-up
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The taxonomy of the checkpoint that is continued, or the one that `sizes` names."""
+        if self.start is None:
+            return self.sizes.load_taxonomy()
+        return checkpoint.load_config(checkpoint.fetch(self.start)).taxonomy
+
+    @property
+    def data(self) -> SafetyDataModule:
+        """The trainer's data module.
+
+        Raises:
+            TypeError: the trainer has none, or another kind.
+        """
+        found = getattr(self.trainer, "datamodule", None)
+        if not isinstance(found, SafetyDataModule):
+            raise TypeError("the stages train on a SafetyDataModule; pass one as `datamodule` to trainer.fit")
+        return found
+
+    @property
+    def root_device(self) -> torch.device:
+        """The device of this process."""
+        found: torch.device = self.trainer.strategy.root_device
+        return found
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Stop where something is not finite, whichever way the trainer was made."""
+        return [FiniteWatch()]
+
+    def setup(self, stage: str) -> None:
+        """Check the options, read the data, load the parts, and note what a resumed run must have in common."""
+        if not self.data.train_rows:
+            check_trainer(self.trainer)
+            check_output(self.trainer, self.output_dir, overwrite=self.overwrite, export=self.export)
+            self.data.read(self.taxonomy, self.needs, Ranks.of(self.trainer))
+        check_batches(self.trainer, self.data.batches())
+        if not self._built:
+            self.build()
+            self._built = True
+        self.config = self.config.with_changes(calibration=None)
+        self.check_rows()
+        check_batches(self.trainer, self.data.batches())  # rows may have been dropped
+        self.weigh_classes()
+        check_monitors(self.trainer, tuned=self.can_choose)
+        self.prepare()
+        if not self.trained:
+            raise TrainingError(
+                "no parameter is trained: everything is frozen; unfreeze what the run should train"
+            )
+        check_export(self.export, can_choose=self.can_choose)
+        self._record, self._sums_before = run_record(self), sums(self.trained)
+        LOGGER.info("%d trained parameters", sum(p.numel() for p in self.trained.values()))
+
+    def weigh_classes(self) -> None:
+        """Set the class weights from the rows of an epoch, where the loss is to be balanced."""
+        if self.loss.class_weights == "balanced":
+            self.class_weights = balanced_weights(self.data.rows_per_epoch(), self.config.taxonomy)
+
+    @property
+    def can_choose(self) -> bool:
+        """Whether the tune rows can choose the best epoch: one has a label, or an answer that is trained on."""
+        return any(
+            row.level != IGNORED or row.category != IGNORED or (self.trains_answers and row.response.strip())
+            for row in self.data.tune_rows
+        )
+
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return optimizer_steps(self.trainer, self.data.batches())
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over what is trained; warm-up and cosine decay per optimizer step."""
+        return make_optimizer(
+            [parameter for parameter in self.parameters() if parameter.requires_grad],
+            self.schedule,
+            steps=self.steps(),
+            default_warmup=self.default_warmup,
+        )
+
+    # training
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout by epoch and number of the batch, so that a resumed run equals an uninterrupted one."""
+        torch.manual_seed(
+            hash_seed(self.data.seed, "dropout", self.current_epoch, batch_idx, self.global_rank)
+        )
+
+    def random_mask(self, batch: Batch, purpose: str, probability: float) -> list[bool]:
+        """Per row whether it is selected for a purpose in this epoch; the same in whatever batch it is."""
+        key = (self.data.seed, purpose, self.current_epoch)
+        return [hash_uniform(*key, row) < probability for row in batch["index"].tolist()]
+
+    def head_prompts(self, batch: Batch) -> list[str]:
+        """The prompts that the head reads in this epoch; empty for rows that are scored from the image alone."""
+        mask = self.random_mask(batch, "prompt", self.loss.prompt_probability)
+        return [prompt if read else "" for prompt, read in zip(batch["prompts"], mask, strict=True)]
+
+    def head_loss(self, output: ViewOutput | None, rows: list[int], batch: Batch) -> dict[str, Tensor]:
+        """CE_level and CE_category of a batch; 0 without an output.
+
+        Args:
+            output: of the head, for the rows that have an image.
+            rows: which rows of the batch these are.
+            batch: all rows.
+        """
+        if output is None:
+            zero = torch.zeros((), device=self.device)
+            return {"level": zero, "category": zero}
+        labels = {name: batch[name].to(self.device) for name in ("levels", "categories")}
+        return head_loss(output, labels["levels"], labels["categories"], rows, self.class_weights)
+
+    def finish_step(self, batch: Batch, lm: Tensor, parts: dict[str, Tensor]) -> Tensor:
+        """L_LM + weight * (CE_level + CE_category), logged; every trained parameter takes part (DDP)."""
+        loss = total_loss(lm, LossParts(parts["level"], parts["category"]), weight=self.loss.weight)
+        size = len(batch["levels"])
+        values = {"train/lm": lm, "train/level": parts["level"], "train/category": parts["category"]}
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({name: value.detach() for name, value in values.items()}, batch_size=size)
+        touched = torch.stack([p.reshape(-1)[:1].sum().float() for p in self.parameters() if p.requires_grad])
+        return loss + 0.0 * touched.sum()
+
+    # tuning
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the values of the last validation."""
+        self._tuned, self._answered = {}, {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the head's logits of the image alone, and of image + prompt where there is one, and L_LM."""
+        self._tuned.update(self.tune_rows(batch))
+        if rows := self.tune_answers(batch):
+            losses = self.answer_losses(batch, rows).detach().float().cpu()
+            self._answered.update(zip(batch["index"][rows].tolist(), losses, strict=True))
+
+    def tune_rows(self, batch: Batch) -> dict[int, TuneRow]:
+        """Row number -> the head's logits and the labels, of the rows that have an image."""
+        nothing = [""] * len(batch["prompts"])
+        variants = [nothing, batch["prompts"]] if any(batch["prompts"]) else [nothing]
+        outputs, rows = self.scores(batch, *variants)
+        return tune_rows(batch, outputs[0], outputs[-1], rows) if outputs else {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over all tune rows, each counted once whatever the number of processes."""
+        if self.trainer.sanity_checking:
+            return
+        tuned, answered = gathered(self.trainer, self._tuned), gathered(self.trainer, self._answered)
+        metrics = all_metrics(tuned, answered, weight=self.loss.weight)
+        if names := not_finite(metrics):
+            raise TrainingError(
+                f"not finite after optimizer step {self.global_step}, epoch {self.current_epoch}: {names}; {REMEDY}"
+            )
+        self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
+
+    # checkpoints
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """Name -> parameter of all that this stage trains."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is trained; frozen weights come from where they were loaded."""
+        keep_trained(checkpoint, self.trained, self._record)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare options, rows, names and sizes with those of this run, then add the frozen weights."""
+        add_frozen(checkpoint, self.trained, self._record, self.state_dict())
+
+    # the end
+
+    def on_fit_end(self) -> None:
+        """Choose the weights, calibrate on the tune rows and write the folder; process 0 does, the others wait."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            LOGGER.warning("a trial run (trainer.fast_dev_run): %s is not written", self.output_dir)
+            return
+        finish(self, self._sums_before)

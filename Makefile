@@ -12,7 +12,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# For work in progress, under a minute on two cores; markers are described in pyproject.toml.
+# For work in progress, about a minute on two free cores; markers are described in pyproject.toml.
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ray or browser or kill or training or slow)"
 

@@ -28,6 +28,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 _FLAG = re.compile(r"--[A-Za-z][\w-]*")
+RENAMED = {"--sample": "--sample_fraction", "--max_error_share": "--max_error_rate"}
+"""Earlier names of flags, which are still taken."""
 
 
 def _command(function: Callable[..., int]) -> ArgumentParser:
@@ -60,13 +62,15 @@ def _occurrence(parameter: Parameter, annotation: Any) -> dict[str, Any]:
 
 
 def _underscored(arguments: Sequence[str]) -> list[str]:
-    """Replace hyphens in the names of flags by underscores; values and everything after `--` stay as they are."""
+    """Replace hyphens in the names of flags by underscores, and earlier names by today's; values and everything after `--` stay."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags = [argument.partition("=") for argument in arguments[:end]]
-    underscored = [
-        (f"--{name[2:].replace('-', '_')}" if _FLAG.fullmatch(name) else name) + sep + value
-        for name, sep, value in flags
-    ]
+    underscored = []
+    for argument in arguments[:end]:
+        name, sep, value = argument.partition("=")
+        if _FLAG.fullmatch(name):
+            name = f"--{name[2:].replace('-', '_')}"
+            name = RENAMED.get(name, name)
+        underscored.append(name + sep + value)
     return [*underscored, *arguments[end:]]
 
 

@@ -16,7 +16,7 @@ from safevlm.evals import GuardResponder, OnProgress, Responder, Table, evaluate
 from safevlm.guard import SafeVLM
 from safevlm.policy import Policy
 from safevlm.report import Comparison, Finding, render_page
-from safevlm.scan import Loaded, ScanCounts, ScanSummary, scan
+from safevlm.scan import ScanCounts, ScanSummary, scan
 
 MINI, STAGE1 = "safevlm-mini", "safevlm-mini-stage1"
 IMAGE_SIZE = 256  # px, for people to look at; the model's processor resizes images to 64 px
@@ -56,13 +56,13 @@ def run_demo(
     _render(rendered, images, seed)
     guard = SafeVLM.from_pretrained(MINI)
     source = FolderSource(rendered)
-    summary = scan(source, Loaded(guard.scorer), folder / "scan", on_progress=on_progress, fresh=True)
-    decoded = [decode_item(item) for shard in source.shards() for item in source.read(shard)]
-    samples = [sample for sample in decoded if sample.image is not None]
-    found = guard.assess([sample.image for sample in samples if sample.image is not None], heatmap=True)
+    summary = scan(source, guard.scorer, folder / "scan", on_progress=on_progress, fresh=True)
+    items = [item for shard in source.shards() for item in source.read(shard)]
+    decoded = [decode_item(item) for item in items]
+    found = guard.assess(decoded, heatmap=True)
     comparisons = dict(_compare(guard, kind, seed) for kind in PAIRS)
     page = render_page(
-        [Finding(s.id, s.image, a) for s, a in zip(samples, found, strict=True)],
+        [Finding(item.id, image, a) for item, image, a in zip(items, decoded, found, strict=True)],
         folder / "index.html",
         title="What the guard sees",
         summary={

@@ -53,7 +53,7 @@ class Policy:
         off: categories that are let through (the paper's controllability).
         undecided: action where no risk could be computed; allow is not accepted.
         refusal: the reply that is given without running the LLM.
-        hints: level -> category -> text, in place of the built-in hint.
+        hints: level -> category -> text, used instead of the built-in hint.
 
     Raises:
         ValueError: a name outside the taxonomy, a threshold outside (0, 1], undecided = allow.

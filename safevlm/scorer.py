@@ -136,26 +136,19 @@ class RiskScorer:
         """
         hub = hub or HubOptions()
         folder = checkpoint.fetch(name, **hub.download)
+        hub = hub.without_revision  # the backbone is a second repository
         config = checkpoint.load_config(folder)
         source = (
             backbone if isinstance(backbone, VisionTower) else binding.backbone_location(config, backbone)
         )
         tower = binding.open_tower(
-            source, layer=config.vision_layer, image_processor=None, hub=hub.without_revision, **tower_kwargs
+            source, layer=config.vision_layer, image_processor=None, hub=hub, **tower_kwargs
         )
         binding.check_tower(config, tower, folder)
         safety = binding.load_modules(folder, config, **binding.module_device_and_dtype(tower, safety_dtype))
         # a tower in memory or of timm has no LLM: its embeddings are where the checkpoint says
         location = "" if isinstance(source, VisionTower) or is_timm(source) else str(source)
-        return cls(
-            tower,
-            safety,
-            config=config,
-            policy=policy,
-            name=str(name),
-            location=location,
-            hub=hub.without_revision,
-        )
+        return cls(tower, safety, config=config, policy=policy, name=str(name), location=location, hub=hub)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the modules alone: config, weights, model card; loads again with equal scores.

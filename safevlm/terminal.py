@@ -85,7 +85,7 @@ def show_info(found: Mapping[str, Any]) -> None:
             console.print(Text(f"  {digest[:16]}  {path}"), highlight=False)
 
 
-def converse(guard: SafeVLM, picture: Image.Image, prompt: str | None, *, max_new_tokens: int) -> None:
+def converse(guard: SafeVLM, image: Image.Image, prompt: str | None, *, max_new_tokens: int) -> None:
     """One answer, or a dialogue until an empty line or the end of input."""
     history: list[dict[str, Any]] = []
     once = prompt is not None
@@ -93,10 +93,10 @@ def converse(guard: SafeVLM, picture: Image.Image, prompt: str | None, *, max_ne
         text = prompt if prompt is not None else _ask()
         if not text:
             return
-        image = [] if history else [{"type": "image"}]
-        history.append({"role": "user", "content": [*image, {"type": "text", "text": text}]})
+        image_part = [] if history else [{"type": "image"}]
+        history.append({"role": "user", "content": [*image_part, {"type": "text", "text": text}]})
         pieces = []
-        for piece in guard.stream([picture], history, max_new_tokens=max_new_tokens, do_sample=False):
+        for piece in guard.stream([image], history, max_new_tokens=max_new_tokens, do_sample=False):
             console.print(shown(piece, lines=True), end="")
             pieces.append(piece)
         console.print()
@@ -188,8 +188,8 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
         console.print(f"{summary.shards['failed']} shards broke off, see the summary", style="yellow")
     if summary.stopped:
         console.print(shown(f"stopped: {summary.stopped}"), style="yellow")
-    places = {"rows": out / "rows", "summary": out / "summary.json", "report": report}
-    lines = [f"{name}: {place}" for name, place in places.items() if place is not None]
+    files = {"rows": out / "rows", "summary": out / "summary.json", "report": report}
+    lines = [f"{name}: {path}" for name, path in files.items() if path is not None]
     console.print(shown("   ".join(lines)), style="dim", soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
 ImageLike: TypeAlias = "PILImage.Image | str | Path | bytes"
-"""A picture: an opened PIL image, a path on this machine, or the encoded bytes."""
+"""An image: an opened PIL image, a path on this machine, or the encoded bytes."""
 
 Chat: TypeAlias = "Sequence[Mapping[str, Any]]"
 """A conversation as chat templates take it: `[{"role": "user", "content": [{"type": "image"}, ...]}]`."""
@@ -104,28 +104,3 @@ class SafeReply:
     assessment: RiskAssessment | None
     action: Action
     hint: str = ""
-
-
-@dataclass(frozen=True)
-class DecodedItem:
-    """One image of a dataset on its way to the scorer.
-
-    Args:
-        id: unique within its source (the relative path, the key of a tar member ...).
-        image: the encoded bytes' decoded RGB picture; None where it could not be read.
-        error: why there is no image; empty where there is one.
-        number: which of the sample's images, from 0.
-        text: the caption or conversation that goes with it; empty without one.
-        text_error: why a text that is there could not be read; empty otherwise.
-        sha256: hash of the encoded bytes, 64 hex digits; empty where there are none.
-        phash: perceptual hash of the upright picture, 16 hex digits; empty without a picture.
-    """
-
-    id: str
-    image: PILImage.Image | None
-    error: str = ""
-    number: int = 0
-    text: str = ""
-    text_error: str = ""
-    sha256: str = ""
-    phash: str = ""

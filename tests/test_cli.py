@@ -44,6 +44,18 @@ def test_info_json(capsys):
     assert found["versions"]["torch"]
 
 
+@pytest.mark.parametrize(
+    ("earlier", "name"), [("--sample", "--sample-fraction"), ("--max-error-share", "--max-error-rate")]
+)
+def test_scan_takes_the_earlier_names_of_its_flags(capsys, images, tmp_path, earlier, name):
+    for flags in ([earlier, "0.5"], [f"{earlier.replace('-', '_').replace('__', '--')}=0.5"], [name, "0.5"]):
+        code, out = run(capsys, "scan", images, "--out", tmp_path / "out", *flags)
+        assert code == 0, out.err
+        assert "deprecated" not in out.err
+    settings = json.loads((tmp_path / "out/summary.json").read_text())["settings"]
+    assert settings["sample"] == ("0.5" if name == "--sample-fraction" else "all")
+
+
 def test_assess_json_and_table_agree(capsys, images):
     code, out = run(capsys, "assess", images / "risky.png", images / "ordinary.png", "--json")
     rows = [json.loads(line) for line in out.out.splitlines()]

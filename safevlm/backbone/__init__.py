@@ -21,9 +21,10 @@ from .load_backbone import (
     wrap_backbone,
 )
 from .load_timm import is_timm
-from .load_tower import load_tower, wrap_tower
+from .load_tower import load_preprocessor, load_tower, wrap_tower
 from .placeholders import fill_placeholders
 from .placement import safety_dtype
+from .preprocessor import Preprocessor
 from .prompt_table import PromptTable
 from .prompts import Inputs, encode
 from .tower import VisionTower
@@ -41,6 +42,7 @@ __all__ = [
     "HubOptions",
     "Inputs",
     "Layer",
+    "Preprocessor",
     "PromptLengths",
     "PromptTable",
     "TowerInputs",
@@ -59,6 +61,7 @@ __all__ = [
     "last_user_text",
     "load_backbone",
     "load_model_type",
+    "load_preprocessor",
     "load_prompt_table",
     "load_tower",
     "make_chat",

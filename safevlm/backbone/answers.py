@@ -11,7 +11,7 @@ from .load_backbone import Backbone
 
 
 def answer_ids(backbone: Backbone, chat: Sequence[Mapping[str, Any]], answer: str) -> list[int]:
-    """Tokens of an answer in its place, up to the one that ends generation.
+    """Tokens of an answer behind its prompt, up to the one that ends generation.
 
     Prompt and answer are tokenized together, as the template writes the conversation, and cut where the
     prompt's own tokens end. Where the two would share a token at the border, the prompt keeps the tokens that it
@@ -41,7 +41,7 @@ def answer_texts(backbone: Backbone, answers: Tensor, generation_kwargs: Mapping
     ends = backbone.end_ids if given is None else (given if isinstance(given, (list, tuple)) else (given,))
     rows = []
     for row in answers.tolist():
-        end = next((place for place, number in enumerate(row) if number in ends), len(row))
+        end = next((position for position, number in enumerate(row) if number in ends), len(row))
         rows.append(row[: end + 1])
     texts: list[str] = backbone.tokenizer.batch_decode(rows, skip_special_tokens=True)
     return texts
@@ -67,14 +67,14 @@ def _continued(tokenizer: Any, before: str, after: str) -> list[int]:
 
 
 def _anchors(before: str) -> str:
-    """Characters to put in place of `before`, of the kind of its last one, for one that does not merge with the answer."""
+    """Characters to try instead of `before`, those of its last one's kind first: one that does not merge with the answer."""
     words, others = "ae0xZ", "\n:.)>"
     return words + others if before[-1:].isalnum() else others + words
 
 
 def _ended(ids: list[int], ends: Sequence[int], eos: int) -> list[int]:
     """Up to the first token that ends generation; one is added where the template writes none."""
-    for place, number in enumerate(ids):
+    for position, number in enumerate(ids):
         if number in ends:
-            return ids[: place + 1]
+            return ids[: position + 1]
     return [*ids, eos if eos in ends else ends[0]]

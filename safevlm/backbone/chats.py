@@ -31,10 +31,10 @@ def make_chat(prompt: str | Sequence[Mapping[str, Any]], images: int) -> list[di
     chat = [_message(number, message) for number, message in enumerate(prompt)]
     if not any(message["role"] == "user" for message in chat):
         raise ValueError("the chat has no user message; the answer needs one to reply to")
-    places = image_parts(chat)
-    if places != images:
+    parts = image_parts(chat)
+    if parts != images:
         raise ValueError(
-            f'the chat has {places} {{"type": "image"}} parts and {images} images came with it; '
+            f'the chat has {parts} {{"type": "image"}} parts and {images} images came with it; '
             "give one image per part"
         )
     return chat

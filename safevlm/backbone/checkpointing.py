@@ -45,7 +45,7 @@ def checkpointed_layers(layers: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _checkpoint(call: Callable[..., Any], *args: Any) -> Any:
-    """What transformers calls in place of a layer's forward, which it binds to the layer as a `partial`."""
+    """What transformers calls instead of a layer's forward, which it binds to the layer as a `partial`."""
     return checkpoint(_in_eval_mode, call, *args, use_reentrant=False)
 
 

@@ -11,7 +11,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def freeze(module: ModuleT) -> ModuleT:
-    """Freeze a module in place and return it.
+    """Freeze a module (not a copy of it) and return it.
 
     No parameter takes gradients, and `train(True)` on the module, on one of its parts or on a
     parent leaves every part in eval mode. Parts that are added later (LoRA layers) are not frozen.

@@ -22,7 +22,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def well_formed(text: str) -> str:
-    """The text with the replacement character in place of lone surrogates, which no tokenizer takes."""
+    """The text with the replacement character instead of lone surrogates, which no tokenizer takes."""
     return _SURROGATES.sub("\ufffd", text)
 
 
@@ -157,10 +157,10 @@ def _made_by_slow(
     ]
 
 
-def _cut(text: str, owners: Sequence[int], places: Sequence[int]) -> tuple[str, list[int]]:
-    """A space at each of the places; a user's text on either side owns it."""
+def _cut(text: str, owners: Sequence[int], positions: Sequence[int]) -> tuple[str, list[int]]:
+    """A space at each of the positions; a user's text on either side owns it."""
     pieces, kept = [], list[int]()
-    for start, end in pairwise([0, *places, len(text)]):
+    for start, end in pairwise([0, *positions, len(text)]):
         pieces.append(text[start:end])
         kept += owners[start:end]
         if end < len(text):

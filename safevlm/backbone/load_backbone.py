@@ -91,7 +91,7 @@ class Backbone:
 
     @property
     def prompt_table(self) -> PromptTable:
-        """What the safety head reads prompts with; it shares the LLM's embeddings."""
+        """The tokenizer and the input embeddings, with which the safety head reads prompts; weights are shared."""
         return PromptTable(self.tokenizer, self.input_embeddings.weight)
 
     def on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ class Backbone:
 
     @property
     def context_length(self) -> int:
-        """Most positions that the LLM was made for."""
+        """The LLM's maximum number of positions."""
         return int(self.model.config.get_text_config().max_position_embeddings)
 
 
@@ -131,7 +131,7 @@ def load_backbone(
             vision tower out, on whose features scores rest.
 
     Raises:
-        BackboneError: not found, no network, or an unknown family.
+        BackboneError: the name is not found, the hub cannot be reached, or the family is unknown.
     """
     hub = hub or HubOptions()
     family = _known_family(name, hub)
@@ -150,11 +150,11 @@ def load_backbone(
 def wrap_backbone(model: Any, processor: Any, *, name: str | None = None) -> Backbone:
     """A backbone from a model that is already in memory.
 
-    The model is frozen in place, and what its processor, tokenizer or generation config lack is filled in from
-    its config.
+    The model itself is frozen, and what its processor, tokenizer or generation config lack is filled in from its
+    config.
 
     Raises:
-        BackboneError: an unknown family, or a processor that does not fit or is not complete.
+        BackboneError: the family is unknown, or the processor does not fit the model or lacks a part.
     """
     family = family_of(model.config)
     name = name or str(model.config._name_or_path or "")
@@ -165,7 +165,11 @@ def wrap_backbone(model: Any, processor: Any, *, name: str | None = None) -> Bac
 
 
 def load_prompt_table(name: str | Path, *, hub: HubOptions | None = None) -> PromptTable:
-    """The tokenizer and the input embeddings, and nothing else of the LLM."""
+    """Load the tokenizer and the input embeddings, and nothing else of the LLM.
+
+    Raises:
+        BackboneError: the name is not found, is of an unknown family, or its files have no input embeddings.
+    """
     hub = hub or HubOptions()
     family = _known_family(name, hub)
     files = weight_map(name, hub)
@@ -194,13 +198,13 @@ class _StopWhen(StoppingCriteria):
 
 
 def stop_when(event: Event) -> StoppingCriteria:
-    """Ends a generation at the first token after `event` is set."""
+    """A stopping criterion that ends the generation at the first token after `event` is set."""
     return _StopWhen(event)
 
 
-def load_model_type(name: str | Path, *, hub: HubOptions | None = None) -> str:
+def load_model_type(name: str | Path) -> str:
     """`config.model_type` of a backbone; raises BackboneError where it is not found or of no known family."""
-    config = load_config(name, hub or HubOptions())
+    config = load_config(name, HubOptions())
     family_of(config)
     return str(config.model_type)
 

@@ -16,12 +16,13 @@ from transformers import CLIPImageProcessor
 
 from safevlm.errors import BackboneError
 
-from .families import TOWERS
+from .families import TOWERS, Family
 from .families.timm import TimmConfig, TimmTower, timm_config
 from .families.timm_grid import TIMM_GRID, TimmGridTower, check_grid
 from .freeze import freeze
 from .hub import HubOptions, explain
 from .layer import Layer, choose_layer, layers_read
+from .preprocessor import Preprocessor
 from .tower import VisionTower
 from .tower_files import check_complete, read_tensors, weight_map
 
@@ -42,8 +43,8 @@ def load_timm_tower(
     own = name.removeprefix(TIMM)
     local = Path(own).is_dir()
     model = _create(own, local=local)
-    place = own if local else (model.pretrained_cfg.get("hf_hub_id") or "")
-    if not place:
+    location = own if local else (model.pretrained_cfg.get("hf_hub_id") or "")
+    if not location:
         raise BackboneError(
             f"timm has no weights of {own!r} on the hub; name some with their tag, such as {own}.<tag>: "
             f"{', '.join(timm.list_pretrained(own.split('.')[0] + '*')) or 'it has none'}"
@@ -51,13 +52,24 @@ def load_timm_tower(
     tower = _tower(model, timm_image_processor(model), layer=layer, pruned=True)
     wanted = tower.module.state_dict()
     with explain(name):
-        files = weight_map(place, hub)
+        files = weight_map(location, hub)
     sources = {key: key.removeprefix("model.") for key in wanted if key.removeprefix("model.") in files}
     check_complete(name, wanted, sources)
     tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=dtype)
     tower.module.load_state_dict(tensors, strict=True, assign=True)
     tower.module.to(device)
     return tower
+
+
+def load_timm_preprocessor(name: str) -> Preprocessor:
+    """The preprocessing of what `load_timm_tower` loads; no weights are read."""
+    own = name.removeprefix(TIMM)
+    model = _create(own, local=Path(own).is_dir())
+    return Preprocessor(_family(model), timm_image_processor(model))
+
+
+def _family(model: Any) -> Family:
+    return TOWERS["timm"] if isinstance(model, VisionTransformer) else TIMM_GRID
 
 
 def wrap_timm_tower(module: nn.Module, image_processor: Any = None, *, layer: Layer = "auto") -> VisionTower:
@@ -109,7 +121,7 @@ def timm_image_processor(model: Any) -> Any:
         raise BackboneError(
             f"timm's data config asks for {height} x {width} px, interpolation {data['interpolation']!r} and "
             f"crop_mode {data['crop_mode']!r}; known are {', '.join(RESAMPLING)}, 'squash', and 'center' of "
-            "square pictures: give image_processor=..."
+            "square images: give image_processor=..."
         )
     scaled = [math.floor(edge / data["crop_pct"]) for edge in (height, width)]
     return CLIPImageProcessor(
@@ -130,8 +142,9 @@ def _prune(model: Any, layer: int | None, config: TimmConfig) -> Any:
 
 def _tower(model: Any, image_processor: Any, *, layer: Layer, pruned: bool) -> VisionTower:
     """A timm model as a tower; `pruned`: without what nothing reads."""
-    if not isinstance(model, VisionTransformer):
-        family, module = TIMM_GRID, TimmGridTower(model)
+    family = _family(model)
+    if family is TIMM_GRID:
+        module = TimmGridTower(model)
         read = choose_layer(family, module.config, layer)
         return VisionTower(
             freeze(module),

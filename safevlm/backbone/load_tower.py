@@ -18,8 +18,9 @@ from .families import Family, tower_family_of
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .layer import Layer, choose_layer, layers_read
-from .load_timm import is_timm, load_timm_tower, wrap_timm_tower
+from .load_timm import is_timm, load_timm_preprocessor, load_timm_tower, wrap_timm_tower
 from .placement import one_device, tower_dtype
+from .preprocessor import Preprocessor
 from .processors import load_processor
 from .tower import VisionTower
 from .tower_files import check_complete, read_tensors, weight_map
@@ -39,13 +40,14 @@ def load_tower(
     Args:
         name: hub id or folder of a vision-language model, of a CLIP or SigLIP model or its vision half;
             or `timm:` and a name or folder of timm.
-        layer: in place of the family's own choice.
+        layer: the hidden state to read; "auto": the family's own choice.
         dtype: None: the files' own, and float32 on a CPU; `"auto"`: the files' own.
         device_map: one device, as in transformers: `"cuda:0"`, `0`, `{"": 0}`; None: the CPU.
         attn_implementation: as in transformers; of timm `"sdpa"` or `"eager"`.
 
     Raises:
-        BackboneError: not found, an unknown family, or tensors of the tower are missing.
+        BackboneError: the name is not found, is of an unknown family, or tensors of the tower are missing.
+        ValueError: `device_map` splits the tower over several devices, or `dtype` is unknown.
     """
     hub = hub or HubOptions()
     device = one_device(device_map)
@@ -56,32 +58,70 @@ def load_tower(
     config = load_config(name, hub)
     family = tower_family_of(config)
     read = choose_layer(family, config, layer)
-    with init_empty_weights(include_buffers=False):
-        module = family.build_tower(_up_to_layer(family.vision_config(config), read))
-    files = weight_map(name, hub)
-    sources = _sources(files, family, module)
-    wanted = module.state_dict()
-    check_complete(name, wanted, sources)
-    tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=kept_dtype)
-    module.load_state_dict(tensors, strict=True, assign=True)
-    module.to(device)
-    if family.alone:
-        with explain(name):
-            processor = AutoImageProcessor.from_pretrained(name, **vars(hub))
-    else:
-        processor = load_processor(name, hub)
-        family.complete(processor, config)
+    module = _load_module(name, config, family, read, dtype=kept_dtype, device=device, hub=hub)
+    processor = _load_image_processor(name, config, family, hub)
     found = tower_of(freeze(module), config, family, processor, layer=read)
     return _with_attention(found, attn_implementation)
 
 
+def load_preprocessor(name: str | Path, *, hub: HubOptions | None = None) -> Preprocessor:
+    """Load what makes a tower's inputs of images, in float32; no weights are read.
+
+    Args:
+        name: as in `load_tower`.
+
+    Raises:
+        BackboneError: the files are not found, the family is unknown, or the image processor is missing.
+    """
+    hub = hub or HubOptions()
+    if is_timm(name):
+        return load_timm_preprocessor(str(name))
+    config = load_config(name, hub)
+    family = tower_family_of(config)
+    return Preprocessor(family, _load_image_processor(name, config, family, hub))
+
+
+def _load_image_processor(name: str | Path, config: Any, family: Family, hub: HubOptions) -> Any:
+    if family.alone:
+        with explain(name):
+            return AutoImageProcessor.from_pretrained(name, **vars(hub))
+    processor = load_processor(name, hub)
+    family.complete(processor, config)
+    return processor.image_processor
+
+
+def _load_module(
+    name: str | Path,
+    config: Any,
+    family: Family,
+    layer: int | None,
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    hub: HubOptions,
+) -> nn.Module:
+    """The tower's module up to the layer that is read, on the device; `dtype` None: the files' own."""
+    with init_empty_weights(include_buffers=False):
+        module = family.build_tower(_up_to_layer(family.vision_config(config), layer))
+    files = weight_map(name, hub)
+    sources = _sources(files, family, module)
+    wanted = module.state_dict()
+    check_complete(name, wanted, sources)
+    tensors = read_tensors(name, files, sources, wanted=wanted, device=device, dtype=dtype)
+    module.load_state_dict(tensors, strict=True, assign=True)
+    return module.to(device)
+
+
 def wrap_tower(module: nn.Module, image_processor: Any = None, *, layer: Layer = "auto") -> VisionTower:
-    """A tower that is already in memory. Freezes it in place.
+    """Wrap a tower that is in memory; the module itself is frozen.
 
     Args:
         module: a CLIP or SigLIP vision model, a whole model that has one, or a timm `VisionTransformer`.
         image_processor: the Hugging Face one that belongs to it; for timm None: as its own data config says.
-        layer: in place of the family's own choice.
+        layer: the hidden state to read; "auto": the family's own choice.
+
+    Raises:
+        BackboneError: the module is of an unknown kind, its image processor is missing, or it does not have the layer.
     """
     if not hasattr(module, "config"):
         return wrap_timm_tower(module, image_processor, layer=layer)

@@ -23,7 +23,7 @@ def placeholder_token(tokenizer: Any) -> str:
         if token is not None:
             return str(token)
     raise BackboneError(
-        "the tokenizer has neither a pad, an eos nor an unk token to hold the place of safety tokens; "
+        "the tokenizer has neither a pad, an eos nor an unk token to stand for safety tokens; "
         "set `tokenizer.pad_token`"
     )
 

@@ -26,8 +26,8 @@ def one_device(device_map: Any) -> torch.device:
 
 def on_cpu(device_map: Any) -> bool:
     """Whether all of a model goes to the CPU, however the `device_map` says so; None does."""
-    places = set(device_map.values()) if isinstance(device_map, Mapping) else {device_map}
-    return all(place is None or str(place) == "cpu" for place in places)
+    devices = set(device_map.values()) if isinstance(device_map, Mapping) else {device_map}
+    return all(device is None or str(device) == "cpu" for device in devices)
 
 
 def safety_dtype(

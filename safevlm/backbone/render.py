@@ -86,8 +86,8 @@ class Renderer:
         if owners is None:
             self._check_unchanged(chat, plain, ask=ask)
             return Rendered(plain, None)
-        text, places = literal(plain, owners, self.processor.tokenizer, specials=self.specials)
-        last = [place for place, owner in enumerate(places) if owner == len(given) - 1]
+        text, kept = literal(plain, owners, self.processor.tokenizer, specials=self.specials)
+        last = [position for position, owner in enumerate(kept) if owner == len(given) - 1]
         return Rendered(text, (last[0], last[-1] + 1) if last else None)
 
     def literal(self, text: str) -> str:
@@ -107,22 +107,22 @@ class Renderer:
     ) -> list[int] | None:
         """The number of the text that each character of the prompt is from, -1 for the template's own.
 
-        Found by rendering again with a mark around each text. The marks stand inside its outer white space,
+        Found by rendering again with a delimiter around each text. The delimiters stand inside its outer white space,
         which templates strip.
 
         Returns:
-            One number per character; None if the template changes the texts, so that the marks do not fit.
+            One number per character; None if the template changes the texts, so that the delimiters do not fit.
 
         Raises:
             ValueError: the template leaves a text out.
         """
-        marks = _marks({*plain, *chain.from_iterable(given)}, len(given) + 1)
-        close, opens = marks[0], {mark: number for number, mark in enumerate(marks[1:])}
-        marked = self._apply(
-            _with_texts(chat, [_marked(t, m, close) for t, m in zip(given, opens, strict=True)]), ask=ask
+        delimiters = _delimiters({*plain, *chain.from_iterable(given)}, len(given) + 1)
+        close, opens = delimiters[0], {opening: number for number, opening in enumerate(delimiters[1:])}
+        delimited = self._apply(
+            _with_texts(chat, [_delimited(t, m, close) for t, m in zip(given, opens, strict=True)]), ask=ask
         )
         kept, owners, owner, seen = [], list[int](), -1, set()
-        for character in marked:
+        for character in delimited:
             if character in opens and owner < 0:
                 owner = opens[character]
                 seen.add(owner)
@@ -192,13 +192,13 @@ def _with_texts(chat: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list
     ]
 
 
-def _marks(used: set[str], count: int) -> list[str]:
+def _delimiters(used: set[str], count: int) -> list[str]:
     """Private-use characters that are not in use."""
     free = (chr(code) for code in chain(range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE)))
-    return list(islice((mark for mark in free if mark not in used), count))
+    return list(islice((character for character in free if character not in used), count))
 
 
-def _marked(text: str, opening: str, closing: str) -> str:
+def _delimited(text: str, opening: str, closing: str) -> str:
     core = text.strip()
     if not core:
         return text

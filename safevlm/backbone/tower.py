@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from safevlm.errors import BackboneError
 
-from .default_dtype import float32_by_default
 from .families import Family, TowerInputs
 from .fingerprint import fingerprint
 from .fold_norms import fold_batch_norms
 from .layer import layers_read
+from .preprocessor import Preprocessor
 from .tower_lock import TowerLock, lock_of
 from .tower_pass import ReplayedForward, TowerPass
 from .views import Grid, Views
@@ -140,14 +140,11 @@ class VisionTower:
 
     def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
         """RGB images -> the tower's inputs, in its dtype and on the CPU; any thread may call it."""
-        with float32_by_default():
-            inputs = self.family.prepare(images, self.image_processor)
-        pinned = self.device.type == "cuda"  # so that the copy to the device does not wait
-        tensors = {
-            name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-            for name, tensor in inputs.tensors.items()
-        }
-        return replace(inputs, tensors={n: t.pin_memory() if pinned else t for n, t in tensors.items()})
+        inputs = Preprocessor(self.family, self.image_processor, self.dtype).preprocess(images)
+        if self.device.type != "cuda":
+            return inputs
+        # pinned, so that the copy to the device does not wait
+        return replace(inputs, tensors={name: t.pin_memory() for name, t in inputs.tensors.items()})
 
     def on_device(self, inputs: TowerInputs) -> TowerInputs:
         """The inputs where the tower is; the copy may still be under way, later work on the device waits for it."""

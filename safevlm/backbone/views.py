@@ -1,4 +1,4 @@
-"""Views: what a tower saw of each image. A picture of the whole, or tiles and an overview."""
+"""Views: the crops of each image that a tower sees, which are one of the whole image, or tiles and an overview."""
 
 from __future__ import annotations
 

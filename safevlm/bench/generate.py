@@ -15,10 +15,10 @@ from safevlm.errors import SafeVLMError
 from safevlm.guard import SafeVLM
 from safevlm.types import Action
 
+from .images import make_images
 from .measure import Timing, measure
 from .memory import fitting, weight_bytes
 from .names import BARE_BACKBONE, DECODING, EIGHT, FIRST_TOKEN, SIXTY_FOUR
-from .pictures import pictures
 from .results import Cell, Result
 from .setup import MINI, Setup, attach
 
@@ -87,7 +87,7 @@ def _measured(
 ) -> list[Result]:
     """Results of both cells of one batch size, from answers of one token and of more."""
     batch, more = first.batch or 1, setup.amounts.more_tokens
-    images, prompts = pictures(batch), [PROMPT] * batch
+    images, prompts = make_images(batch), [PROMPT] * batch
 
     def bare(tokens: int) -> None:
         generate_bare(backbone.model, backbone.processor, images, prompts, **_exactly(tokens))

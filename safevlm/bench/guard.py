@@ -6,10 +6,10 @@ from safevlm.backbone.bare import generate_bare
 from safevlm.backbone.shapes import onevision_bytes, random_onevision
 
 from .generate import PROMPT
+from .images import make_images
 from .measure import MIN_ROUNDS, WARM_UPS, measure
 from .memory import available_memory, weight_bytes
 from .names import GENERATIVE, OURS, VERDICTS
-from .pictures import pictures
 from .results import Result
 from .setup import Setup
 
@@ -39,7 +39,7 @@ def guard(setup: Setup) -> list[Result]:
         setup.guard_sizes, processor=processor, device=setup.device, dtype=setup.dtype
     )
     safe = setup.guard()
-    images = pictures(count)
+    images = make_images(count)
 
     def generative() -> None:
         generate_bare(

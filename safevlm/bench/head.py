@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 
 from safevlm.errors import MissingExtraError
 
+from .images import write_jpegs
 from .machine import cores
 from .measure import interleave
 from .names import CACHED, COMPUTED, HEAD_TRAINING
-from .pictures import write_jpegs
 from .results import Result
 from .setup import Setup
 

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from safevlm.scan import Loaded, ScanOptions
+from safevlm.scan import ScanOptions
 
+from .images import write_jpegs
 from .machine import cores
 from .measure import measure
 from .names import FROM_FILES, SCORING, TENSORS
-from .pictures import write_jpegs
 from .results import Result
 from .scan import from_tensors, whole
 from .setup import Setup
@@ -21,12 +21,12 @@ def pipeline(setup: Setup) -> list[Result]:
     """Measure both on the same number of images in batches of the same size."""
     images, batch = setup.amounts.pipeline_images, setup.amounts.pipeline_batch
     options = ScanOptions(batch_size=batch, workers=cores())
-    model = Loaded(setup.guard().scorer)
+    scorer = setup.guard().scorer
     with TemporaryDirectory(prefix="safevlm-bench-") as name:
         folder = Path(name)
         files = write_jpegs(folder / "images", images)
         uri, out = f"folder:{folder / 'images'}", folder / "scan"
-        from_files = partial(whole, uri, model, out, options, images=images)
+        from_files = partial(whole, uri, scorer, out, options, images=images)
         timings = measure(
             {TENSORS: from_tensors(setup, images, batch), FROM_FILES: from_files},
             device=setup.device,

@@ -15,14 +15,15 @@ import torch
 from safevlm.backbone.shapes import random_tower
 from safevlm.data import open_source
 from safevlm.errors import SafeVLMError
-from safevlm.scan import Checkpoint, Loaded, Model, ScanOptions
+from safevlm.scan import ScanOptions
 from safevlm.scan import scan as run_scan
+from safevlm.scorer import RiskScorer
 
 from .formats import write_formats, write_tars
+from .images import write_jpegs
 from .machine import cores
 from .measure import MIN_ROUNDS, Timing, measure
 from .names import FINISHED, START_UP, TENSORS, WHOLE_SCAN
-from .pictures import write_jpegs
 from .results import Result
 from .setup import MINI, Setup
 
@@ -40,10 +41,10 @@ def scan(setup: Setup) -> list[Result]:
 def _formats(setup: Setup, folder: Path) -> list[Result]:
     images, batch = setup.amounts.pipeline_images, setup.amounts.pipeline_batch
     files = write_jpegs(folder / "images", images)
-    model, options = Loaded(setup.guard().scorer), ScanOptions(batch_size=batch, workers=cores())
+    scorer, options = setup.guard().scorer, ScanOptions(batch_size=batch, workers=cores())
     calls: dict[str, Callable[[], None]] = {TENSORS: from_tensors(setup, images, batch)}
     for kind, uri in write_formats(folder, files).items():
-        calls[f"scan, {kind}"] = partial(whole, uri, model, folder / "scans" / kind, options, images=images)
+        calls[f"scan, {kind}"] = partial(whole, uri, scorer, folder / "scans" / kind, options, images=images)
     (folder / "scans").mkdir()
     cell = setup.cell(
         "scan",
@@ -70,7 +71,7 @@ def from_tensors(setup: Setup, images: int, batch: int) -> Callable[[], None]:
     return call
 
 
-def whole(uri: str, model: Model, out: Path, options: ScanOptions, *, images: int) -> None:
+def whole(uri: str, model: RiskScorer | str, out: Path, options: ScanOptions, *, images: int) -> None:
     """Run a whole scan. Raises SafeVLMError unless every image was scored."""
     summary = run_scan(open_source(uri), model, out, options, fresh=out.exists())
     if summary.statuses.get("ok", 0) != images:
@@ -85,7 +86,7 @@ def _finished(setup: Setup, folder: Path) -> list[Result]:
     (folder / "tars").mkdir(parents=True)
     files = write_jpegs(folder / "images", shards)
     uri, out = "wds:" + write_tars(folder / "tars", files, per_tar=1), folder / "out"
-    whole(uri, Checkpoint(MINI), out, ScanOptions(workers=cores()), images=shards)
+    whole(uri, MINI, out, ScanOptions(workers=cores()), images=shards)
     command = [sys.executable, "-m", "safevlm.cli", "scan", uri, "--out", str(out)]
     command += ["--workers", str(cores())]
     seconds = []

@@ -11,10 +11,10 @@ from safevlm.backbone.bare import BareTower
 from safevlm.backbone.shapes import random_tower
 from safevlm.guard import SafeVLM
 
+from .images import make_images
 from .measure import measure
 from .memory import fitting, weight_bytes
 from .names import BARE_TOWER, FOLDED, PLAIN, SCORING
-from .pictures import pictures
 from .results import Result
 from .setup import Setup
 
@@ -53,7 +53,7 @@ def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[s
     scorer, modules, side = guard.scorer, guard.safety, setup.sizes.image_size
     precision = next(modules.parameters()).dtype
     pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
-    prepared = scorer.tower.on_device(scorer.tower.preprocess(pictures(batch)))
+    prepared = scorer.tower.on_device(scorer.tower.preprocess(make_images(batch)))
 
     @torch.no_grad()
     def plain() -> object:

@@ -17,7 +17,7 @@ from safevlm.printable import indented, printable
 from .options import MINI, read_policy
 
 if TYPE_CHECKING:
-    from safevlm.scan import ScanSummary
+    from safevlm.scan import Checkpoint, ScanOptions, ScanSummary
 
 
 def scan(
@@ -30,9 +30,9 @@ def scan(
     batch_size: int = 32,
     workers: int = 2,
     limit: int | None = None,
-    sample: float | None = None,
+    sample_fraction: float | None = None,
     with_text: bool = False,
-    max_error_share: float | None = None,
+    max_error_rate: float | None = None,
     resume: bool = False,
     fresh: bool = False,
     engine: str = "local",
@@ -50,9 +50,9 @@ def scan(
         batch_size: number of images per forward pass of the vision tower.
         workers: number of threads that decode images; with --engine ray, number of models.
         limit: scan only the first images, up to this number.
-        sample: scan only this fraction of the images, such as 0.01; every run chooses the same ones.
+        sample_fraction: scan only this fraction of the images, such as 0.01; every run chooses the same ones.
         with_text: score each image together with its caption or conversation.
-        max_error_share: stop once more than this fraction of the rows are errors, such as 0.2.
+        max_error_rate: stop once more than this fraction of the rows are errors, such as 0.2.
         resume: fail unless `out` holds an earlier scan to continue.
         fresh: replace an earlier scan in `out`.
         engine: local, or ray for a cluster.
@@ -62,25 +62,39 @@ def scan(
     Returns exit code 1 if a shard was not read to its end, if errors stopped the scan or if no image
     could be scored, and 130 after an interrupt.
     """
+    from safevlm.scan import Checkpoint, ScanOptions
+
+    options = ScanOptions(
+        batch_size, workers, limit, sample_fraction, with_text, max_error_rate, engine, ray_address
+    )
+    _check_flags(Path(out), resume=resume, fresh=fresh)
+    chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
+    return _scan(source, chosen, Path(out), options, fresh)
+
+
+def _check_flags(folder: Path, *, resume: bool, fresh: bool) -> None:
+    """Raise ValueError where `--resume` does not fit the folder or the other flag."""
+    from safevlm.scan import LEDGER
+
+    if resume and fresh:
+        raise ValueError("--resume continues a scan, --fresh replaces it; give only one of them")
+    if resume and not (folder / LEDGER).exists():
+        raise ValueError(f"--resume: {folder} holds no scan; check the folder, or omit the flag")
+
+
+def _scan(source: str, model: Checkpoint, folder: Path, options: ScanOptions, fresh: bool) -> int:
+    """Scan with a progress bar, write the report, show the summary; returns the exit code."""
     from safevlm import terminal
     from safevlm.data import open_source
-    from safevlm.scan import LEDGER, Checkpoint, ScanOptions
     from safevlm.scan import scan as run_scan
     from safevlm.scan.boundary import contained
 
-    options = ScanOptions(batch_size, workers, limit, sample, with_text, max_error_share, engine, ray_address)
-    if resume and fresh:
-        raise ValueError("--resume continues a scan, --fresh replaces it; give only one of them")
-    if resume and not (Path(out) / LEDGER).exists():
-        raise ValueError(f"--resume: {out} holds no scan; check the folder, or omit the flag")
-    chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
-    folder = Path(out)
     try:
         with _terminable():
             with contained(source):
                 opened = open_source(source)
             with terminal.scan_progress() as advance:
-                summary = run_scan(opened, chosen, folder, options, fresh=fresh, on_progress=advance)
+                summary = run_scan(opened, model, folder, options, fresh=fresh, on_progress=advance)
                 report = _report(folder, summary)
     except KeyboardInterrupt:
         print(f"interrupted; finished shards are kept. {_go_on(folder, fresh)}", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Bytes -> samples: one file per format."""
+"""Sources of images: folders, tars, Parquet, JSON and the Hugging Face Hub, one file per format."""
 
 from safevlm.data.folder import FolderSource
 from safevlm.data.image import image_size, prepared_pixels, read_image
-from safevlm.data.item import decode_item
+from safevlm.data.item import decode_item, perceptual_hash
 from safevlm.data.open import open_source
 from safevlm.data.source import Item, Shard, ShardError, Source
 
@@ -15,6 +15,7 @@ __all__ = [
     "decode_item",
     "image_size",
     "open_source",
+    "perceptual_hash",
     "prepared_pixels",
     "read_image",
 ]

@@ -1,4 +1,4 @@
-"""Arrow tables, as Parquet files and the datasets library give them -> items."""
+"""Reads items from Arrow tables, which Parquet files and the datasets library give."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from safevlm.errors import DataError
 from safevlm.printable import shortened
 
 ROWS_PER_BATCH = 16
-"""Rows that are in memory at a time; a row may be a large picture."""
+"""Rows that are in memory at a time; a row may be a large image."""
 
 
 MAX_NESTING = 16
-"""Types within a column's type; conversations take six. Deeper ones are neither words nor pictures."""
+"""Types within a column's type; conversations take six. Deeper ones are neither words nor images."""
 
 
 def columns_of(schema: Any, choice: Choice, name: str) -> Columns:
-    """Which column of a schema is what. Raises ShardError where that cannot be told."""
+    """Decide which columns of a schema hold images, text and ids. Raises ShardError if that is ambiguous."""
     fields = [_field(field) for field in schema]
     try:
         return choice.columns(fields, name)
@@ -38,25 +38,25 @@ def items_of(
     row: int,
     passed_over: Counter[str] | None = None,
 ) -> Iterator[Item]:
-    """The pictures of tables or record batches; rows without an id are called `name:row`, counted on from `row`.
+    """The images of tables or record batches; rows without an id are called `name:row`, counted on from `row`.
 
-    Rows with an empty list of pictures are counted in `passed_over`, and what may be pictures in other places.
+    Rows with an empty list of images are counted in `passed_over`, as are values of other columns that may be images.
     """
     for table in tables:
         for record in _records(table.select(columns.names), columns.image):
             where = f"{name}:{row}"
             id, text = columns.id_of(record, where), columns.text_of(record)
             text_error = unread_words(record, (columns.text,)) if columns.text else ""
-            pictures = columns.pictures_of(record, root, where)
+            images = columns.images_of(record, root, where)
             if passed_over is not None:
-                passed_over.update([*columns.unread(record), *[TEXT_ONLY] * (not pictures)])
-            for number, (data, error) in enumerate(pictures):
+                passed_over.update([*columns.unread(record), *[TEXT_ONLY] * (not images)])
+            for number, (data, error) in enumerate(images):
                 yield Item(id, number, data, error, text, text_error)
             row += 1
 
 
 def is_list(kind: Any) -> bool:
-    """Whether a type is some kind of list."""
+    """Whether an Arrow type is a list of any kind."""
     import pyarrow.types as t
 
     return bool(
@@ -69,7 +69,7 @@ def is_list(kind: Any) -> bool:
 
 
 def _records(table: Any, image: str) -> list[dict[str, Any]]:
-    """The rows, also where strings are not UTF-8 although Arrow says that they are.
+    """The rows as dictionaries, even if a string column holds bytes that are not UTF-8.
 
     Such bytes are kept as lone surrogates in file names, and written as `\\xNN` in texts and ids.
     """
@@ -97,7 +97,7 @@ def _value(cell: Any, errors: str) -> Any:
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return cell.as_buffer().to_pybytes().decode("utf-8", errors)
     if t.is_struct(kind):
-        return {field.name: _value(cell[place], errors) for place, field in enumerate(kind)}
+        return {field.name: _value(cell[index], errors) for index, field in enumerate(kind)}
     if t.is_map(kind):
         return [(_value(pair[0], errors), _value(pair[1], errors)) for pair in cell.values]
     if is_list(kind):
@@ -119,7 +119,7 @@ def _field(field: Any) -> Field:
 
 
 def _has_bytes(kind: Any, left: int) -> bool:
-    """Whether a type is bytes, or made of some."""
+    """Whether a type is binary or contains a binary type."""
     import pyarrow.types as t
 
     is_bytes = t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
@@ -136,7 +136,7 @@ def _repeats(kind: Any, left: int) -> bool:
 
 
 def _kind(kind: Any) -> str:
-    """What a column of this type may hold, in the words of `Choice.columns`."""
+    """What a column of this type may hold: image, string, number, words or other (see `Field`)."""
     import pyarrow.types as t
 
     kind = getattr(kind, "storage_type", kind)  # an extension type
@@ -146,19 +146,19 @@ def _kind(kind: Any) -> str:
         kind = kind.value_type
     if is_list(kind):
         inner = _kind(kind.value_type)
-        return inner if inner in ("picture", "string") and not is_list(kind.value_type) else "words"
+        return inner if inner in ("image", "string") and not is_list(kind.value_type) else "words"
     if t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind):
-        return "picture"
+        return "image"
     if t.is_struct(kind):
         fields = {field.name: _kind(field.type) for field in kind}
-        return "picture" if fields.get("bytes") in ("picture", "string") else "other"
+        return "image" if fields.get("bytes") in ("image", "string") else "other"
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return "string"
     return "number" if t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind) else "other"
 
 
 def _is_deep(kind: Any, left: int) -> bool:
-    """Whether a type holds types within each other that would have to be gone through more than `left` deep."""
+    """Whether types are nested more than `left` deep in a type."""
     return any(not left or _is_deep(one, left - 1) for one in _inner(kind))
 
 

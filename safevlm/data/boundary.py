@@ -1,4 +1,4 @@
-"""Turns whatever another library's parser raises on hostile bytes into an error of this library."""
+"""Turns whatever another library's parser raises on damaged bytes into an error of this library."""
 
 from __future__ import annotations
 

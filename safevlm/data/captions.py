@@ -1,4 +1,4 @@
-"""Which text of a tar belongs to which image.
+"""Decides which text of a tar belongs to which image.
 
 Texts that lie beside the images of their sample are joined as the tar is read. Where images have no words there,
 the tar is read once more, for its texts alone: the members of a sample need not be neighbours.
@@ -111,18 +111,18 @@ class TextsApart:
 
     def add(self, key: str, has_images: bool, captions: Sequence[Caption]) -> None:
         """Note members of one key that follow one another."""
-        mark = key_mark(key)
-        self._images[mark] += has_images
+        digest = key_digest(key)
+        self._images[digest] += has_images
         if has_images:
             if captions:
-                self._beside.add(mark)
+                self._beside.add(digest)
             return
         for caption in captions:
             self._held += max(_LEAST, len(caption.text))
             if self._held > MAX_APART:
-                self._dropped.add(mark)
+                self._dropped.add(digest)
             else:
-                self._apart[mark].append(caption)
+                self._apart[digest].append(caption)
 
     def find(self, key: str) -> tuple[Sequence[Caption], str]:
         """Look up the captions of images that have none beside them.
@@ -131,23 +131,23 @@ class TextsApart:
             The captions, and an empty text; or no captions and the reason why it is unknown which belong to the
             images. Both are empty if the tar has none.
         """
-        mark = key_mark(key)
-        places = self._images[mark]
-        if places > 1 and (mark in self._beside or mark in self._apart or mark in self._dropped):
+        digest = key_digest(key)
+        runs = self._images[digest]
+        if runs > 1 and (digest in self._beside or digest in self._apart or digest in self._dropped):
             return (), (
-                f"the tar has images of its sample in {places} places and texts apart from them, so it is unknown "
+                f"the tar has images of its sample in {runs} places and texts apart from them, so it is unknown "
                 "which belong together; write a sample's members one after another"
             )
-        if mark in self._dropped:
+        if digest in self._dropped:
             return (), (
                 f"its text lies apart from it in the tar, behind {MAX_APART >> 20} MiB of such texts; "
                 "write a sample's members one after another"
             )
-        if mark not in self._apart and self.broken:
+        if digest not in self._apart and self.broken:
             return (), f"the tar breaks off, maybe before its text ({self.broken})"
-        return self._apart.get(mark, ()), ""
+        return self._apart.get(digest, ()), ""
 
 
-def key_mark(key: str) -> bytes:
+def key_digest(key: str) -> bytes:
     """16 bytes that stand for a key, so that long keys are not held."""
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()

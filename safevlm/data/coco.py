@@ -31,23 +31,23 @@ class CocoSource(RowSource):
         return {key: value for key, value in vars(self).items() if key != "_all"}
 
     def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
-        """See `RowSource.rows`; a place is the number of a picture."""
+        """See `RowSource.rows`; a position is the number of an image."""
         with _kept():
-            for number, key, name, error, text in self._all.pictures(start):
+            for number, key, name, error, text in self._all.images(start):
                 id = f"{self.name}:{number}" if key is None else clean(key)
                 yield (
                     SourceRow(id, () if error else (name,), clean(text), error and f"{id}: {error}"),
                     number + 1,
                 )
 
-    def beside(self) -> Counter[str]:
-        """See `RowSource.beside`."""
+    def passed_over(self) -> Counter[str]:
+        """See `RowSource.passed_over`."""
         with _kept():
             return self._all.passed_over
 
     @cached_property
     def _all(self) -> _Catalogue:
-        """Every picture's id, name, error and captions."""
+        """Every image's id, name, error and captions."""
         catalogue, keys = _Catalogue(), set()
         with storage.open_binary(self.url) as file:
             for element in elements(file):
@@ -65,14 +65,14 @@ class CocoSource(RowSource):
         if "images" not in keys:
             found = ", ".join(sorted(key for key in keys if key)) or "none"
             raise DataError(
-                f"has no pictures in a list 'images' (lists with rows: {found}); COCO's JSON has one. If this is "
+                f"has no images in a list 'images' (lists with rows: {found}); COCO's JSON has one. If this is "
                 "one object of JSON Lines, write jsonl:"
             )
         return catalogue
 
 
 class _Catalogue:
-    """Pictures and captions, joined by a temporary database that goes to the disk where it is large.
+    """Images and captions, joined in a temporary SQLite database, which goes to the disk if it is large.
 
     Captions may stand anywhere in the file, so that they have to be kept until all of it is read.
     """
@@ -88,11 +88,12 @@ class _Catalogue:
         self._database.execute("CREATE TABLE captions (number INTEGER PRIMARY KEY, key BLOB, text BLOB)")
 
     def add_image(self, key: str | None, name: str, error: str) -> None:
+        """Add an image under the next number."""
         values = (_packed(key), name.encode("utf-8", "surrogatepass"), error)
         self._database.execute("INSERT INTO images (key, name, error) VALUES (?, ?, ?)", values)
 
     def add_caption(self, key: str | None, text: str, reason: str) -> None:
-        """A caption, or why an annotation is passed over; one without a caption is neither."""
+        """Add a caption, or count the reason why an annotation is passed over. An annotation without a caption does nothing."""
         if reason:
             self.passed_over[reason] += 1
         elif text:
@@ -100,7 +101,7 @@ class _Catalogue:
             self._database.execute("INSERT INTO captions (key, text) VALUES (?, ?)", values)
 
     def index(self) -> None:
-        """Make captions findable, once all of them are there, and count those that no image has."""
+        """Index captions by image id after the last one was added, and count those that match no image."""
         self._database.execute("CREATE INDEX by_key ON captions (key, number)")
         self._database.execute("CREATE INDEX by_id ON images (key)")
         query = (
@@ -110,15 +111,15 @@ class _Catalogue:
         if count:
             self.passed_over["captions that match no image"] = count
 
-    def pictures(self, start: int) -> Iterator[tuple[int, str | None, str, str, str]]:
-        """Number, key, name, error and captions of every picture from one on, in the file's order."""
+    def images(self, start: int) -> Iterator[tuple[int, str | None, str, str, str]]:
+        """Number, key, name, error and captions of every image from number `start` on, in the file's order."""
         query = "SELECT number - 1, key, name, error FROM images WHERE number > ? ORDER BY number"
         for number, key, name, error in self._database.execute(query, (start,)):
             told = None if key is None else _text(key)
             yield number, told, _text(name), error, self._captions(key)
 
     def _captions(self, key: bytes | None) -> str:
-        """A picture's captions, one per line; no more of them than a text may have characters."""
+        """An image's captions, one per line; reading stops when `MAX_TEXT` characters are certain to be reached."""
         lines: list[str] = []
         length = 0
         query = "SELECT text FROM captions WHERE key = ? ORDER BY number"

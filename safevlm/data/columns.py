@@ -1,4 +1,4 @@
-"""A table's columns -> which holds pictures, words and ids; ambiguity is refused with the choices."""
+"""Decides which columns of a table hold images, text and ids; refuses an ambiguous table and names the choices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot
 from safevlm.data.inline import unwrapped
-from safevlm.data.mentions import mentions
+from safevlm.data.row_images import find_images
 from safevlm.data.text import FIELDS, clean, plain
 from safevlm.errors import DataError, ImageError
 from safevlm.printable import shortened
@@ -20,7 +20,7 @@ from safevlm.printable import shortened
 IDS = ("id", "key", "__key__", "image_id", "uid")
 PATHS = ("image", "images", "image_path", "image_paths", "path", "file_name", "filename", "file", "filepath")
 REASONS = ("status", "error_message")
-"""Where img2dataset tells why there is no picture."""
+"""Where img2dataset tells why there is no image."""
 
 
 OTHER_COLUMNS = "values of other columns that may hold images"
@@ -37,7 +37,7 @@ class Field:
 
     Args:
         name: several columns may have one.
-        kind: picture, string, number, words (lists, turns) or other; a list of pictures or strings as what it
+        kind: image, string, number, words (lists, turns) or other; a list of images or strings as what it
             is a list of.
         type: its type, for messages.
         repeats: whether a struct in it has several fields of one name.
@@ -53,14 +53,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column is what.
+    """Which column holds what.
 
     Args:
-        image: pictures: bytes, a path, `{bytes, path}`, or a list of them.
+        image: images: bytes, a path, `{bytes, path}`, or a list of them.
         text: captions or conversations; None without.
         id: ids; None where rows are known by their number.
-        reasons: columns that tell why a row has no picture.
-        others: columns that are not read and may hold pictures, too.
+        reasons: columns that tell why a row has no image.
+        others: columns that are not read and may hold images, too.
     """
 
     image: str
@@ -79,13 +79,13 @@ class Columns:
         return plain(row.get(self.text)) if self.text else ""
 
     def unread(self, row: Mapping[str, Any]) -> list[str]:
-        """Why things in the row that may be images are not read, once for each."""
+        """The reason why something in the row that may be an image is not read, once for each such thing."""
         reasons = [OTHER_COLUMNS] * len(self.others)
         told = row.get(self.text) if self.text else None
         if isinstance(told, list):
             value = row.get(self.image)
             names = [_path(one) or "read" for one in (value if isinstance(value, list) else [value])]
-            found = mentions({"images": names, "messages": told})
+            found = find_images({"images": names, "messages": told})
             reasons += [IN_MESSAGES] * bool(found.errors or set(found.names) - set(names))
         return reasons
 
@@ -93,18 +93,16 @@ class Columns:
         """The row's id; `otherwise` where it has none."""
         return identifier(row.get(self.id)) or otherwise if self.id else otherwise
 
-    def pictures_of(
-        self, row: Mapping[str, Any], root: ImageRoot, name: str
-    ) -> list[tuple[bytes | None, str]]:
-        """The row's pictures, each as its bytes or the reason that there are none.
+    def images_of(self, row: Mapping[str, Any], root: ImageRoot, name: str) -> list[tuple[bytes | None, str]]:
+        """The row's images, each as its bytes or the reason that there are none.
 
-        An empty list has no pictures; no value at all is one picture with an error.
+        An empty list has no images; no value at all is one image with an error.
         """
         value = row.get(self.image)
         values = value if isinstance(value, list) else [value]
-        return [self._picture(value, row, root, name) for value in values]
+        return [self._image(value, row, root, name) for value in values]
 
-    def _picture(
+    def _image(
         self, value: Any, row: Mapping[str, Any], root: ImageRoot, name: str
     ) -> tuple[bytes | None, str]:
         data = value.get("bytes") if isinstance(value, Mapping) else value
@@ -137,7 +135,7 @@ def identifier(value: Any) -> str | None:
 
 
 def _path(value: Any) -> str:
-    """The file that a picture's value names; empty without one."""
+    """The file that an image's value names; empty without one."""
     path = value.get("path") if isinstance(value, Mapping) else value
     return path if isinstance(path, str) else ""
 
@@ -150,22 +148,22 @@ def _small(data: bytes, root: ImageRoot, name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user said of the columns; None where they are to be recognised."""
+    """The columns that the user named; None for those that are to be recognised."""
 
     image: str | None = None
     text: str | None = None
     id: str | None = None
 
     def columns(self, fields: Sequence[Field], where: str) -> Columns:
-        """Decide.
+        """Decide which columns hold images, text and ids.
 
         Args:
             fields: the columns, in order.
             where: the file, for messages.
 
         Raises:
-            DataError: a column that is not there, has a wrong type or a name that others have, too, no
-                pictures, or several columns of them.
+            DataError: if a named column is missing, of a wrong type or not the only one of its name, or if no
+                column or several columns hold images.
         """
         self._check_names(fields, where)
         kinds, types = {field.name: field.kind for field in fields}, {f.name: f.type for f in fields}
@@ -173,13 +171,13 @@ class Choice:
         for option, name in (("image", self.image), ("text", self.text), ("id", self.id)):
             if name is not None and name not in kinds:
                 raise DataError(f"{where}: no column {name!r} for {option}; it has {has}")
-        image = self.image or _only_picture(kinds, where, has)
+        image = self.image or _only_image(kinds, where, has)
         _check(
             image,
             kinds,
             types,
-            ("picture", "string"),
-            f"{where}: pictures are bytes, paths or {{bytes, path}}",
+            ("image", "string"),
+            f"{where}: images are bytes, paths or {{bytes, path}}",
         )
         text = self.text or _first(FIELDS, kinds, ("string", "words"), but=image)
         if text:
@@ -198,7 +196,7 @@ class Choice:
         return columns
 
     def _check_names(self, fields: Sequence[Field], where: str) -> None:
-        """Refuse names that several columns have, where one of them is or may be asked for."""
+        """Raise DataError if several columns share a name that the user gave or that would be recognised."""
         asked = [name for name in (self.image, self.text, self.id) if name]
         asked += () if self.image else PATHS
         asked += () if self.text else FIELDS
@@ -206,18 +204,16 @@ class Choice:
         asked += REASONS
         counts = Counter(field.name for field in fields)
         for field in fields:
-            if counts[field.name] > 1 and (
-                field.name in asked or (field.kind == "picture" and not self.image)
-            ):
+            if counts[field.name] > 1 and (field.name in asked or (field.kind == "image" and not self.image)):
                 raise DataError(
                     f"{where}: {counts[field.name]} columns are called {shortened(field.name)}; rename all but one"
                 )
 
 
 def _others(fields: Iterable[Field], columns: Columns) -> tuple[str, ...]:
-    """Columns beside the recognised one that may hold pictures; where it has bytes, paths are of the same ones."""
+    """Other columns that may hold images. If the image column has bytes, path columns name the same images."""
     kinds = {field.name: field.kind for field in fields}
-    known = {*columns.names, *(PATHS if kinds[columns.image] == "picture" else ())}
+    known = {*columns.names, *(PATHS if kinds[columns.image] == "image" else ())}
     return tuple(
         field.name
         for field in fields
@@ -236,14 +232,14 @@ def _check(
         raise DataError(f"{what}; column {name!r} is {types[name]}; choose another")
 
 
-def _only_picture(kinds: Mapping[str, str], where: str, has: str) -> str:
-    found = [name for name, kind in kinds.items() if kind == "picture"]
+def _only_image(kinds: Mapping[str, str], where: str, has: str) -> str:
+    found = [name for name, kind in kinds.items() if kind == "image"]
     found = found or [name for name, kind in kinds.items() if kind == "string" and name in PATHS]
     if len(found) > 1:
         choices = " or ".join(f"?image={shortened(name)}" for name in found)
-        raise DataError(f"{where}: several columns hold pictures; add {choices} to the source")
+        raise DataError(f"{where}: several columns hold images; add {choices} to the source")
     if not found:
-        raise DataError(f"{where}: no column holds pictures; it has {has}; say which with ?image=NAME")
+        raise DataError(f"{where}: no column holds images; it has {has}; say which with ?image=NAME")
     return found[0]
 
 

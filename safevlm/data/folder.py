@@ -1,4 +1,4 @@
-"""A folder of pictures, on this machine or behind a URL."""
+"""A folder of images, on this machine or behind a URL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHER = (
     *("ppm", "pgm", "pbm", "pnm", "ico", "tga", "psd", "svg"),
 )
 SUFFIXES = frozenset(f".{name}" for name in (*_READ, *_OTHER))
-"""What pictures are called, of formats that are not read, too: such a file is an error, not passed over."""
+"""Suffixes of image files. Formats that are not read are among them: such a file is an error, not passed over."""
 
 OTHER_FILES = "files whose names are not those of images"
 OTHER_IMAGES = "files that hold an image but are not named like one"
@@ -38,7 +38,7 @@ _WORDS = (".txt", ".json")
 
 @dataclass(frozen=True)
 class _Listing:
-    """Pictures and unreachable places, sorted by id.
+    """Images, and folders that cannot be listed, sorted by id.
 
     Args:
         names: relative to the folder, as the file system spells them.
@@ -54,15 +54,14 @@ class _Listing:
 
 
 class FolderSource:
-    """Every picture below a folder, sorted by its path relative to the folder.
+    """Every image below a folder, sorted by its path relative to the folder.
 
-    Files count by their names (`SUFFIXES`, in any case), but for macOS's side files; others are counted as passed
-    over with the first shard. What cannot be opened is an item with an
-    error, never left out: also a symlink that leaves the folder (it is not followed) and a subfolder
-    that cannot be listed. A symlink to a folder inside the same folder is passed over, since its files
-    have paths of their own.
+    A file is an image if its name ends in one of `SUFFIXES`, in upper or lower case, and it is no side file of macOS.
+    Other files are counted as passed over with the first shard. What cannot be opened is an item with an error;
+    so are a symlink that leaves the folder, which is not followed, and a subfolder that cannot be listed. A symlink
+    to a folder inside the same folder is passed over, since its files have paths of their own.
 
-    The names are listed once, when they are asked for first; a copy in another process lists again.
+    The folder is listed once, on first use; a copy in another process lists it again.
 
     Args:
         root: the folder, or a URL that fsspec reads.
@@ -82,17 +81,17 @@ class FolderSource:
         """Runs of the sorted listing: `files-00000000`, `files-00001024` ...
 
         Raises:
-            DataError: no such folder, not a folder, no pictures in it, two files with one id, or storage
-            that fails for now.
+            DataError: if there is no such folder, it holds no images, two files have the same id, or the storage
+                fails for now.
         """
         starts = range(0, len(self._listing.names), self.files_per_shard)
         return [self._shard(start) for start in starts]
 
     def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
-        """The run's pictures; one that cannot be read is an item with an error.
+        """The run's images; one that cannot be read is an item with an error.
 
         Raises:
-            ShardError: files were added or removed since the shard was planned, or the storage fails.
+            ShardError: if files were added or removed since the shard was planned, or the storage fails.
         """
         names = self._run(int(shard.name.rpartition("-")[2]))
         if shard.signature.partition("-")[0] != storage.digest(names):
@@ -103,8 +102,8 @@ class FolderSource:
             yield self._item(name)
 
     def _reason(self, name: str) -> str:
-        """Why a file is passed over, told by its first bytes where it lies on this machine."""
-        if is_picture(name):
+        """Why a file is passed over; a local file is opened to see whether it holds an image."""
+        if is_image_name(name):
             return SIDE_FILES
         if storage.is_remote(self.root) or name.lower().endswith(_WORDS):
             return OTHER_FILES
@@ -135,7 +134,7 @@ class FolderSource:
         if not listing.names:
             known = ", ".join(_READ)
             raise DataError(
-                f"{self.root}: holds no pictures; files ending in {known} are looked for, at any depth"
+                f"{self.root}: holds no images; files ending in {known} are looked for, at any depth"
             )
         for one, other in zip(listing.names, listing.names[1:], strict=False):
             if _id(one) == _id(other):
@@ -151,7 +150,7 @@ class FolderSource:
             raise DataError(
                 f"{self.root}: cannot be listed ({storage.reason(error)}); check the URL and your rights"
             ) from error
-        stamps = {name: stamp for name, stamp in found.items() if is_picture(name)}
+        stamps = {name: stamp for name, stamp in found.items() if is_image_name(name)}
         return _Listing(list(stamps), {}, [name for name in found if name not in stamps], stamps)
 
     def _local(self) -> _Listing:
@@ -168,13 +167,15 @@ class FolderSource:
         return listing
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file counts as a picture by its name."""
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends like that of an image (`SUFFIXES`)."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
-    """Names of files and of places that cannot be listed, in no order, with their errors; None: passed over."""
+    """Names of files and of folders that cannot be listed, in no order.
+
+    Each comes with its error: empty for a file to read, None for one that is passed over."""
     inside = os.path.realpath(root)
     folders = [""]
     while folders:
@@ -195,7 +196,7 @@ def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
             elif is_folder:
                 folders.append(name)
             else:
-                counts = is_picture(name) and not _is_side_file(item)
+                counts = is_image_name(name) and not _is_side_file(item)
                 yield name, "" if counts else None
 
 
@@ -204,7 +205,7 @@ def _is_side_file(item: os.DirEntry[str]) -> bool:
 
 
 def _head(path: str) -> bytes:
-    """The first 16 bytes; none where they cannot be had."""
+    """The first 16 bytes; empty if the file cannot be read."""
     try:
         with open_regular(path) as file:
             return file.read(16)
@@ -213,10 +214,10 @@ def _head(path: str) -> bytes:
 
 
 def _symlink(name: str, path: str, inside: str) -> Iterator[tuple[str, str | None]]:
-    """The entry of a symlink, if it has one."""
+    """The entry of `_walk` for a symlink, if it has one."""
     target = os.path.realpath(path)
     is_folder = os.path.isdir(target)
-    if not (is_folder or is_picture(name)):
+    if not (is_folder or is_image_name(name)):
         yield name, None
     elif not Path(target).is_relative_to(inside):
         error = f"{_id(name)}: is a symlink that leaves the folder and was not followed; copy what it names"

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face Hub, streamed, or one in a folder as the datasets library writes it."""
+"""Data sets of the Hugging Face Hub, streamed, and local folders that the datasets library reads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from safevlm.data import storage
 from safevlm.data.arrow import ROWS_PER_BATCH, columns_of, items_of
 from safevlm.data.boundary import parser_errors
-from safevlm.data.card import check_card
 from safevlm.data.columns import Choice, Columns
-from safevlm.data.folder import is_picture
+from safevlm.data.dataset_card import check_card
+from safevlm.data.folder import is_image_name
 from safevlm.data.image_root import ImageRoot
-from safevlm.data.inside import check_real, check_relative
-from safevlm.data.saved import SavedSplit, checked, is_saved, saved_splits
+from safevlm.data.safe_path import check_real, check_relative
+from safevlm.data.save_to_disk import SavedSplit, checked, is_saved, saved_splits
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.errors import DataError, MissingExtraError
 from safevlm.printable import shortened
@@ -34,15 +34,15 @@ _ABOUT = frozenset({"README.md", "LICENSE", "dataset_infos.json", "dataset_info.
 
 
 class HubSource:
-    """Pictures of a data set that the datasets library reads; nothing is downloaded beyond what is read.
+    """Images of a data set that the datasets library reads; nothing is downloaded beyond what is read.
 
     The revision is looked up once and pinned, so a push in the middle of a scan changes nothing.
-    Code that a data set brings along is never run. A folder is read inside itself: what its files name
-    elsewhere, by a URL, a path or a symlink, is refused before it is looked at.
+    Code that a data set brings along is never run. Of a local folder only its own files are read: a URL, path or
+    symlink that leads elsewhere is refused before it is opened.
 
     Args:
         name: `org/name` on the hub, or a folder: of data files, or written by `save_to_disk`.
-        config, split, revision: which part of it; a choice that is open is refused with what there is.
+        config, split, revision: which part of it; if one is left out and there are several, the error lists them.
         image, text, id: the columns; those left out are recognised.
     """
 
@@ -73,15 +73,15 @@ class HubSource:
         """The data set's own shards, `train-00003-of-00012`.
 
         Raises:
-            DataError: no such data set, configuration, split or column, one of them to be chosen,
-                no network, or no rows.
+            DataError: if the data set, configuration, split or column does not exist or has to be chosen, there is
+                no network, or there are no rows.
         """
         columns, count = self._columns, self._dataset.num_shards
         signature = storage.digest([self._version, str(self.config), *columns.names])
         return [Shard(f"{self._split}-{n:05d}-of-{count:05d}", signature) for n in range(count)]
 
     def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
-        """The shard's pictures. Raises ShardError where it breaks off."""
+        """The shard's images. Raises ShardError if it breaks off."""
         number, count = (int(part) for part in shard.name.rsplit("-", 3)[1::2])
         if count != self._dataset.num_shards:
             raise ShardError(f"{self.name}: has other shards than when the scan began; start it again")
@@ -97,7 +97,7 @@ class HubSource:
             yield from items_of(tables, self._columns, root, shard.name, 0, passed_over)
 
     def _unread(self) -> Counter[str]:
-        """What lies in the folder and gives no rows: reason -> how many files."""
+        """Files of the folder that give no rows: reason -> how many."""
         if isinstance(self._dataset, SavedSplit):
             return Counter()
         read, images = self._dataset.files, self._dataset.images
@@ -109,7 +109,7 @@ class HubSource:
             if os.path.basename(path) not in _ABOUT and not os.path.basename(path).startswith(".")
         } - read
         if not images:  # what rows name is not known here
-            others = {path for path in others if not is_picture(path)}
+            others = {path for path in others if not is_image_name(path)}
         named = set(self._dataset.paths(self._columns.image)) if images and images < read else images
         counts = {FILES_UNREAD: len(others), IMAGES_UNREAD: len(images - named)}
         return Counter({reason: count for reason, count in counts.items() if count})
@@ -122,7 +122,7 @@ class HubSource:
 
     @cached_property
     def _version(self) -> str:
-        """Of a folder, what its files are; of the hub, the commit that the revision names."""
+        """Of a local folder, a digest of its files' names and stamps; of the hub, the commit of the revision."""
         if self.local:
             names = sorted(storage.files_below(self.name))
             inside = ImageRoot(self.name)  # a symlink out of the folder is not read
@@ -138,7 +138,7 @@ class HubSource:
 
     @cached_property
     def _dataset(self) -> SavedSplit | _Streamed:
-        """One split."""
+        """The split that is read."""
         if self.local and is_saved(self.name):
             with parser_errors(self._unavailable):
                 found = saved_splits(self.name)
@@ -156,11 +156,11 @@ class HubSource:
             chosen = self._chosen(splits)
             files = {name: set(map(str, paths)) for name, paths in (builder.config.data_files or {}).items()}
             own = files.get(str(chosen.split), set()) if _kind(builder) == "imagefolder" else set()
-            images = frozenset(path for path in own if is_picture(path))
+            images = frozenset(path for path in own if is_image_name(path))
             return _Streamed(chosen, frozenset[str]().union(*files.values()), images)
 
     def _builder(self) -> Any:
-        """The library's reader, once it is known that it stays inside the data set."""
+        """The library's reader; raises DataError if it would read files outside the data set."""
         try:
             import datasets
         except ImportError as error:
@@ -172,7 +172,7 @@ class HubSource:
         return builder
 
     def _check(self, builder: Any, paths: list[str]) -> None:
-        """Raise DataError for files that are not the data set's own, or that their format leads elsewhere."""
+        """Raise DataError for files outside the data set, and for formats that may lead outside it."""
         if not self.local:
             for path in paths:
                 if not path.startswith("hf://"):
@@ -186,7 +186,7 @@ class HubSource:
             check_relative(
                 os.path.relpath(path, os.path.realpath(self.name)), self.name
             )  # as the library resolves it
-            if not is_picture(path):  # the library gives images by their paths, which ImageRoot reads
+            if not is_image_name(path):  # the library gives images by their paths, which ImageRoot reads
                 check_real(self.name, path, self.name)
             if path.lower().endswith(".zip"):
                 raise DataError(
@@ -224,7 +224,7 @@ def _kind(builder: Any) -> str:
 
 @dataclass(frozen=True)
 class _Streamed:
-    """A split as the library streams it; `SavedSplit` is its like.
+    """A split that the datasets library streams, with the attributes of `SavedSplit`.
 
     Args:
         dataset: the library's.
@@ -255,12 +255,12 @@ class _Streamed:
         yield from self._arrow(self.dataset.shard(self.num_shards, number, contiguous=True), rows)
 
     def paths(self, column: str) -> Iterator[str]:
-        """What the rows of a folder of images name."""
+        """The paths that the rows of an image folder name."""
         for table in self._arrow(self.dataset, 1024):
             for value in table.column(column).to_pylist():
                 if isinstance(value, dict) and value.get("path"):
                     yield value["path"]
 
     def _arrow(self, dataset: Any, rows: int) -> Iterator[Any]:
-        # As Arrow tables, the pictures stay encoded.
+        # As Arrow tables, the images stay encoded.
         yield from dataset.with_format("arrow").iter(batch_size=rows)

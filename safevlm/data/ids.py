@@ -1,4 +1,4 @@
-"""Ids as data sets write them: 1, "1" and 1.0 are one id."""
+"""Compares ids as data sets write them: 1, "1" and 1.0 are the same id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoded bytes -> RGB picture, or an `ImageError` that says why not.
+"""Encoded bytes -> RGB image, or an `ImageError` that says why not.
 
 What made this file awkward: a scan meets every kind of broken or hostile file.
 
@@ -7,7 +7,7 @@ What made this file awkward: a scan meets every kind of broken or hostile file.
 - The plugin classes are called directly, because `PIL.Image.open` applies a limit that is global
   to the process and warns through a global filter; here the limit is an argument.
 - Size comes from the header and is checked before a pixel is decoded.
-- Metadata are cut out first (`essence_of`), since Pillow refuses images for large or damaged ones.
+- Metadata are cut out first (`strip_metadata`), since Pillow refuses images for large or damaged ones.
 - Only regular files are opened, and without blocking, so a FIFO or a device cannot hang a scan.
 
 Colours are taken as they are coded: embedded ICC profiles are not applied. Of an animation only the
@@ -38,7 +38,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from safevlm.data.essence import TooMuchWork, essence_of
+from safevlm.data.metadata import TooMuchWork, strip_metadata
 from safevlm.errors import ImageError
 from safevlm.types import ImageLike
 
@@ -49,7 +49,7 @@ MAX_PIXELS = 89_478_485
 
 MAX_RATIO = 50
 """Long side over short side. Processors scale the short side to theirs before they crop: at 336 px and this
-ratio a picture becomes 336 * 336 * 50 = 5.6 million pixels, 68 MB in float32; 1 x 200 would be 22.6 million."""
+ratio an image becomes 336 * 336 * 50 = 5.6 million pixels, 68 MB in float32; 1 x 200 would be 22.6 million."""
 
 MAX_SIDE = 448
 """The largest short side that is counted on; towers have 224, 336, 384 or 448."""
@@ -58,7 +58,7 @@ MAX_ENCODED = 1 << 30
 """The largest file that is decoded, 1 GiB: it is held, once more where metadata are cut out."""
 
 _STRIP = 1 << 20
-"""Pixels of a wide grey picture that are scaled at a time: 8 MiB in float64."""
+"""Pixels of a wide grey image that are scaled at a time: 8 MiB in float64."""
 
 FORMATS = "JPEG, PNG, GIF, WebP, BMP, TIFF"
 
@@ -79,7 +79,7 @@ _Opener = Callable[[IO[bytes]], ImageFile.ImageFile]
 
 
 def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture as 8-bit RGB, upright, without metadata.
+    """Read an image as 8-bit RGB, upright, without metadata.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit and 32-bit grey is scaled
     to 8 bits (see `_grey`); of an animation the first frame is taken. The source is not changed.
@@ -93,10 +93,9 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
         A new image of mode RGB with an empty `info`.
 
     Raises:
-        ImageError: no such file, not a regular file, empty, not an image, another format, damaged
-            or truncated, no pixels, more than `max_pixels`, or thinner
-            than 1 to `MAX_RATIO`. The message starts with the file.
-        TypeError: `source` is none of the three kinds.
+        ImageError: if there is no such regular file, or it is empty, not an image, of another format, damaged or
+            truncated, without pixels, larger than `max_pixels`, or thinner than 1 to `MAX_RATIO`.
+        TypeError: if `source` is none of the three kinds.
     """
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or "the PIL image")
@@ -110,18 +109,18 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
             return decode(file, str(source), max_pixels=max_pixels)
     raise TypeError(
         f"an image is a PIL image, a path or encoded bytes; got {type(source).__name__}; "
-        "turn arrays into pictures with PIL.Image.fromarray"
+        "turn arrays into images with PIL.Image.fromarray"
     )
 
 
 def image_size(source: bytes | str | Path) -> tuple[int, int]:
-    """(width, height) of the upright image that `read_image` gives, without decoding its pixels as a rule.
+    """(width, height) in pixels of the upright image that `read_image` gives, in most formats without decoding it.
 
     Args:
         source: a path, or the encoded bytes.
 
     Raises:
-        ImageError: no such file, not an image, or a damaged header. The message starts with the file.
+        ImageError: if there is no such file, it is not an image, or its header is damaged.
     """
     if isinstance(source, bytes):
         data, name = source, f"bytes ({len(source)})"
@@ -129,7 +128,7 @@ def image_size(source: bytes | str | Path) -> tuple[int, int]:
         with open_regular(source) as file:
             data, name = file.read(MAX_ENCODED), str(source)
     opener = _opener(data[:16], name)
-    with _explained(name), opener(io.BytesIO(essence_of(data))) as image:
+    with _explained(name), opener(io.BytesIO(strip_metadata(data))) as image:
         width, height = image.size
         if _orientation(image) not in _SIDEWAYS:
             return width, height
@@ -139,7 +138,7 @@ def image_size(source: bytes | str | Path) -> tuple[int, int]:
 
 
 def prepared_pixels(width: int, height: int) -> int:
-    """The pixels that a picture may have in memory: its own, or those of its scaling to `MAX_SIDE` if more."""
+    """The most pixels that an image has in memory: its own, or those after scaling its short side to `MAX_SIDE`."""
     short, long = sorted((width, height))
     return max(width * height, MAX_SIDE * MAX_SIDE * long // max(short, 1))
 
@@ -150,13 +149,13 @@ def decode(file: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.
     if file.seek(0, os.SEEK_END) > MAX_ENCODED:
         raise ImageError(name, f"has more than {MAX_ENCODED:,} bytes, the limit", "shrink it")
     file.seek(0)
-    with _explained(name), opener(io.BytesIO(essence_of(file.read(MAX_ENCODED)))) as image:
+    with _explained(name), opener(io.BytesIO(strip_metadata(file.read(MAX_ENCODED)))) as image:
         _check_size(image, name, max_pixels)
         return _upright_rgb(image)
 
 
 def holds_image(head: bytes) -> bool:
-    """Whether a file that begins with these 16 bytes is an image of a format that is read."""
+    """Whether these first 16 bytes of a file are those of an image format that is read."""
     try:
         _opener(head, "the file")
     except ImageError:
@@ -166,7 +165,7 @@ def holds_image(head: bytes) -> bool:
 
 @contextmanager
 def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a regular file for reading; raises ImageError for everything else, without blocking."""
+    """Open a regular file for reading. Raises ImageError for everything else, without blocking on a pipe or device."""
     name = str(path)
     try:
         _check_regular(os.stat(path).st_mode, name)
@@ -245,7 +244,7 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
             "cut it up",
         )
     pixels = width * height
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile may be larger than the picture
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile may be larger than the image
         pixels = max(pixels, _number(image, _TILE_WIDTH) * _number(image, _TILE_LENGTH))
     if pixels > max_pixels:
         raise ImageError(
@@ -298,7 +297,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
     16-bit modes span 0..65535. Mode I (int32) and F (float32) do not say what white is: it is the
     smallest of 1 (F only), 255, 65535 that no value exceeds; where there are larger or negative
-    values, the picture's own minimum and maximum become black and white. NaN counts as black.
+    values, the image's own minimum and maximum become black and white. NaN counts as black.
     """
     ends = [(strip.min(), strip.max()) for _, _, strip in _strips(image)]
     low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))

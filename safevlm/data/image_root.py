@@ -1,7 +1,7 @@
-"""A folder of pictures that data names: the one way from a name in the data to bytes.
+"""Reads the images that data names, from one folder. Every name in data is read through this class.
 
-Names in JSON, Parquet and symlinks are hostile. What they reach is inside the folder or it is an error;
-URLs are not fetched.
+Names in JSON, Parquet and symlinks are not trusted: a name that leaves the folder is an error, and URLs are not
+fetched.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from safevlm.errors import ImageError
 from safevlm.printable import shortened
 
 MAX_BYTES = 1 << 28
-"""The largest encoded picture that is read, 256 MiB: what is read has to fit into memory several times."""
+"""The largest encoded image that is read, 256 MiB: what is read has to fit into memory several times."""
 
 PAUSES = (0.1, 0.4)
-"""Seconds before a picture that storage failed to give is asked for again."""
+"""Seconds before each further attempt to read an image from storage that failed."""
 
 MAX_PATH = 4096
 """Bytes of a path, Linux's PATH_MAX."""
@@ -39,7 +39,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class ImageRoot:
-    """A folder whose pictures are read by names that stand in the data, so nothing outside it is.
+    """A folder whose images are read by the names that data gives them. Nothing outside it is read.
 
     Args:
         url: the folder, local or remote.
@@ -50,17 +50,17 @@ class ImageRoot:
     max_bytes: int = MAX_BYTES
 
     def read(self, name: str) -> bytes:
-        """The bytes of a picture.
+        """Read the encoded bytes of an image.
 
         Args:
             name: relative to the folder, or an image written out as `data:image/...;base64,...` or as bare
                 base64. A file whose name could be base64, too, is read as a file.
 
         Raises:
-            ImageError: another URL, a path or symlink that leaves the folder, no such file, not a
-                regular file, longer than a path may be, damaged base64, larger than `max_bytes`.
-            ShardError: the storage failed (EIO, a timeout, 503) as often as it was asked, which says
-                nothing about the picture.
+            ImageError: if the name is another URL, a path or symlink that leaves the folder, longer than a path
+                may be, damaged base64, or no regular file, or if the image is larger than `max_bytes`.
+            ShardError: if the storage failed (EIO, a timeout, 503) in every attempt, which says nothing about
+                the image.
         """
         if is_data_url(name):
             return self._small(from_data_url(name), name)
@@ -72,7 +72,7 @@ class ImageRoot:
             return self._small(from_base64(name), name)
 
     def _read_again(self, name: str) -> bytes:
-        """A file, asked for until the storage gives it or has failed too often."""
+        """Read a file, with another attempt after each of `PAUSES` if the storage fails."""
         for pause in PAUSES:
             try:
                 return self._read(name)
@@ -102,13 +102,13 @@ class ImageRoot:
         return data
 
     def stamp(self, name: str) -> str:
-        """Changes when a local image that `read` would give does.
+        """A fingerprint that changes when the local image does that `read` would give.
 
         Empty for what is not read (outside the folder, no regular file) and for a remote image, which would
         cost a request.
 
         Raises:
-            UnreachableError: the storage fails, so that nobody knows.
+            UnreachableError: if the storage fails, so that the file's state is unknown.
         """
         if storage.is_remote(self.url) or is_data_url(name):
             return ""
@@ -127,7 +127,7 @@ class ImageRoot:
 
     @contextmanager
     def _open(self, path: str) -> Iterator[BinaryIO]:
-        """What `_inside` gave, opened."""
+        """Open a path that `_inside` returned."""
         if storage.is_remote(self.url):
             file_system, root = storage.resolved(self.url)
             with file_system.open(storage.join(root, path), "rb") as file:
@@ -137,7 +137,7 @@ class ImageRoot:
                 yield file
 
     def _inside(self, name: str) -> str:
-        """The path to open; of a remote root relative to it."""
+        """The path to open, relative to the root if that is remote; raises ImageError if it leaves the root."""
         if not name or "\0" in name:
             raise ImageError(shortened(name), "is no file name", "correct it in the data")
         raw = name.encode("utf-8", "surrogatepass")
@@ -163,7 +163,7 @@ class ImageRoot:
 
 
 def _limited(file: BinaryIO, limit: int) -> bytes:
-    """At most `limit` bytes, in growing pieces: a file that is asked for them at once reserves them."""
+    """Read at most `limit` bytes in growing pieces, since one read of `limit` bytes would allocate them all."""
     pieces, size = [], 1 << 16
     while limit and (piece := file.read(min(size, limit))):
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""Images that are written out in the data: data URLs and bare base64."""
+"""Images that are embedded in the data as data URLs or bare base64."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def is_base64(text: str) -> bool:
 
 
 def from_data_url(url: str) -> bytes:
-    """The bytes of a data URL.
+    """Decode a data URL to the image's bytes.
 
     Raises:
-        ImageError: it is not base64, or damaged.
+        ImageError: if the data URL is not base64, or the base64 is damaged.
     """
     head, _, body = url.strip().partition(",")
     if not head.rstrip().lower().endswith("base64"):
@@ -63,19 +63,19 @@ def from_data_url(url: str) -> bytes:
 
 
 def from_base64(text: str) -> bytes:
-    """The bytes of bare base64: standard or URL-safe, with or without padding, in one line or several.
+    """Decode bare base64, standard or URL-safe, with or without padding, on one line or several.
 
     Raises:
-        ImageError: it is damaged.
+        ImageError: if the base64 is damaged.
     """
     return _decoded(_unquoted(text), shortened(text, 60, quoted=True), "is an image in damaged base64")
 
 
 def unwrapped(data: bytes) -> bytes:
-    """The image that bytes hold as base64 or as a data URL; other bytes as they are.
+    """Decode bytes that are base64 or a data URL; other bytes are returned as they are.
 
     Raises:
-        ImageError: the base64 is damaged.
+        ImageError: if the base64 is damaged.
     """
     start = data[: 4 * _HEAD].decode("latin-1")
     if is_data_url(start):

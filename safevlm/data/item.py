@@ -1,19 +1,17 @@
-"""Item -> DecodedItem: an encoded image decoded, hashed, and never in the way of the next one."""
+"""Item -> RGB image, and the image's perceptual hash."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 
 from PIL import Image
 
 from safevlm.data.image import MAX_PIXELS, decode
 from safevlm.data.source import Item
-from safevlm.errors import ImageError, MissingExtraError
-from safevlm.types import DecodedItem
+from safevlm.errors import DataError, MissingExtraError
 
 
-def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> DecodedItem:
+def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an item's bytes. Safe to call from many threads.
 
     Args:
@@ -21,29 +19,25 @@ def decode_item(item: Item, *, max_pixels: int = MAX_PIXELS) -> DecodedItem:
         max_pixels: the largest width * height that is decoded.
 
     Returns:
-        A sample with the item's id, number, text and text error. An item without bytes, or with bytes that are
-        no picture, gives a sample with an error; where there are bytes there is a `sha256`.
+        The upright image, 8-bit RGB.
 
     Raises:
-        MissingExtraError: imagehash is not installed.
+        ImageError: the bytes are not an image, or one that is damaged or too large; see `read_image`.
+        DataError: the item has no bytes; the message is the item's own error where it has one.
     """
-    image, error, digest, phash = None, item.error, "", ""
-    if item.data is not None:
-        digest = hashlib.sha256(item.data).hexdigest()
-        try:
-            image = decode(io.BytesIO(item.data), item.id, max_pixels=max_pixels)
-            phash = _phash(image)
-        except ImageError as reason:
-            error = str(reason)
-    if image is None and not error:
-        error = f"{item.id}: the source gave no bytes and no reason; check the source"
-    return DecodedItem(item.id, image, error, item.number, item.text, item.text_error, digest, phash)
+    if item.data is None:
+        raise DataError(item.error or f"{item.id}: the source gave no bytes and no reason; check the source")
+    return decode(io.BytesIO(item.data), item.id, max_pixels=max_pixels)
 
 
-def _phash(image: Image.Image) -> str:
-    """The sign of 64 low frequencies, as 16 hex digits: near-duplicates differ in few bits.
+def perceptual_hash(image: Image.Image) -> str:
+    """The signs of 64 low frequencies, as 16 hex digits: near-duplicates differ in few bits.
 
-    Of the picture reduced by a whole factor, to 128 px or more on the short side: a third of the time.
+    The image is first reduced by a whole factor, to 128 px or more on the short side, which takes a third of
+    the time.
+
+    Raises:
+        MissingExtraError: if imagehash is not installed.
     """
     try:
         import imagehash

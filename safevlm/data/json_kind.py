@@ -1,4 +1,4 @@
-"""What a `.json` file holds: LLaVA's list, COCO's object, or JSON Lines."""
+"""Recognises what a `.json` file holds: LLaVA's list, COCO's object, or JSON Lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def json_kind(url: str) -> str:
     the first object is so large that it is not parsed here, it is taken for COCO's, which refuses the rest.
 
     Raises:
-        DataError: neither a list nor an object, or compressed in a way that is not read.
+        DataError: if the file is neither a list nor an object, or compressed in a format that is not read.
     """
     with storage.open_binary(url) as file:
         try:

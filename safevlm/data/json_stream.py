@@ -1,4 +1,4 @@
-"""JSON that is larger than memory: the rows of its lists, one at a time.
+"""Reads the rows of JSON files that are larger than memory, one at a time.
 
 Python's json parses each row. What is done here is to find where rows begin, so that a file of any
 size takes the memory of its largest row, and so that reading can go on from a row in the middle.
@@ -22,7 +22,7 @@ MAX_ROW = 1 << 26
 _CHUNK = 1 << 16
 _LOOKED_AT = 1 << 20
 """Characters of the first value that are looked at to tell what a file holds."""
-_ERRORS = "surrogateescape"  # a byte that is no UTF-8 costs nothing, and places in bytes stay right
+_ERRORS = "surrogateescape"  # a byte that is no UTF-8 costs nothing, and byte offsets stay right
 _SPACE = " \t\n\r"
 _STRUCTURE = re.compile(r'\\.|["\[\]{}]', re.DOTALL)  # brackets, quotes, and what is escaped
 _NUMBER = "0123456789.eE+-"  # a number may go on behind what was read; so may nothing at all
@@ -48,7 +48,7 @@ class Element:
 
 
 class _Text:
-    """A file as text that is dropped when it was read, with its place in bytes of the UTF-8 text."""
+    """The text of a file, read in pieces that are dropped once they were consumed; knows its byte offset."""
 
     def __init__(self, file: BinaryIO, start: int) -> None:
         self.file, self.text, self.pos = as_utf8(file, start), "", 0
@@ -57,8 +57,8 @@ class _Text:
         self.ended = False
 
     def more(self, size: int = _CHUNK) -> bool:
-        """Read on, dropping what was consumed; False at the end."""
-        self.place()
+        """Read the next piece and drop what was consumed; returns False at the end of the file."""
+        self.byte_offset()
         self.text, self.pos, self._known = self.text[self.pos :], 0, 0
         raw = b"" if self.ended else self.file.read(size)
         self.ended = not raw
@@ -66,7 +66,7 @@ class _Text:
         return not self.ended
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """The next character that is not white space; empty at the end of the file."""
         while True:
             while self.pos < len(self.text) and self.text[self.pos] in _SPACE:
                 self.pos += 1
@@ -74,13 +74,13 @@ class _Text:
                 return self.text[self.pos : self.pos + 1]
 
     def take(self, expected: str) -> str:
-        """Read one of the characters in `expected`."""
+        """Consume the next character; raises DataError if it is not in `expected`."""
         found = self.peek()
         if not found:
-            raise DataError(f"ends at byte {self.place():,}, in the middle; download or write it again")
+            raise DataError(f"ends at byte {self.byte_offset():,}, in the middle; download or write it again")
         if found not in expected:
             raise DataError(
-                f"has {found!r} at byte {self.place():,} where one of {expected!r} belongs; correct it"
+                f"has {found!r} at byte {self.byte_offset():,} where one of {expected!r} belongs; correct it"
             )
         self.pos += 1
         return found
@@ -97,9 +97,9 @@ class _Text:
             try:
                 value, end, repeated = _parsed(self.text, self.pos)
                 if self._whole() or self.text[end : end + 1] not in _NUMBER:
-                    reason = "" if repeated is None else f"at byte {self.place():,} {_twice(repeated)}"
+                    reason = "" if repeated is None else f"at byte {self.byte_offset():,} {_twice(repeated)}"
                     self.pos = end
-                    return Element(key, value, self.place(), reason, repeated)
+                    return Element(key, value, self.byte_offset(), reason, repeated)
             except RecursionError:
                 return self._pass_over(key, "is nested too deeply to be parsed")
             except json.JSONDecodeError as error:
@@ -111,16 +111,16 @@ class _Text:
             size *= 2
 
     def end(self) -> None:
-        """Make sure that nothing but space is left."""
+        """Raise DataError if anything but white space is left."""
         if found := self.peek():
             raise DataError(
-                f"has {found!r} at byte {self.place():,}, behind the end of its JSON, where nothing belongs; "
+                f"has {found!r} at byte {self.byte_offset():,}, behind the end of its JSON, where nothing belongs; "
                 "make one list or object of it, or, where it has one object per line, write jsonl:"
             )
 
     def _pass_over(self, key: str, what: str) -> Element:
         """Go behind a list or object without parsing it; the element says why."""
-        error = f"at byte {self.place():,} {what}"
+        error = f"at byte {self.byte_offset():,} {what}"
         size = _CHUNK
         while (end := _end_of(self.text, self.pos)) is None:
             if self._whole():
@@ -128,17 +128,17 @@ class _Text:
             self.more(size)
             size *= 2
         self.pos = end
-        return Element(key, None, self.place(), error)
+        return Element(key, None, self.byte_offset(), error)
 
     def _damage(self, what: object) -> DataError:
-        return DataError(f"is damaged in the row at byte {self.place():,} ({what}); correct it")
+        return DataError(f"is damaged in the row at byte {self.byte_offset():,} ({what}); correct it")
 
     def _whole(self) -> bool:
-        """Whether as much of a row was read as will be."""
+        """Whether no more of the row will be read: the file has ended, or the row is too long."""
         return self.ended or len(self.text) - self.pos > MAX_ROW
 
-    def place(self) -> int:
-        """Where the next character is, in bytes."""
+    def byte_offset(self) -> int:
+        """Offset of the next character in bytes of the UTF-8 text."""
         self._at += len(self.text[self._known : self.pos].encode("utf-8", _ERRORS))
         self._known = self.pos
         return self._at
@@ -175,12 +175,12 @@ def _end_of(text: str, start: int) -> int | None:
     """Where the list or object that begins at `start` ends; None where the text ends before."""
     depth, quoted = 0, False
     for found in _STRUCTURE.finditer(text, start):
-        mark = found[0]
-        if mark == '"':
+        character = found[0]
+        if character == '"':
             quoted = not quoted
-        elif not quoted and mark in "[{":
+        elif not quoted and character in "[{":
             depth += 1
-        elif not quoted and mark in "]}":
+        elif not quoted and character in "]}":
             depth -= 1
             if not depth:
                 return found.end()
@@ -195,8 +195,8 @@ def elements(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
         start: the `end` of a row of a file that is one list, to go on behind it.
 
     Raises:
-        DataError: no JSON, cut off, a row of more than `MAX_ROW` characters, or something behind the list
-            or object; without the file's name.
+        DataError: if the file is not JSON or is cut off, a row has more than `MAX_ROW` characters, or anything
+            follows the list or object. The message lacks the file's name.
     """
     text = _Text(file, start)
     if start:
@@ -216,7 +216,8 @@ def values(file: BinaryIO, *, start: int = 0) -> Iterator[Element]:
         start: the `end` of a value, to go on behind it.
 
     Raises:
-        DataError: no JSON, cut off, or a value of more than `MAX_ROW` characters; without the file's name.
+        DataError: if the file is not JSON or is cut off, or a value has more than `MAX_ROW` characters. The message
+            lacks the file's name.
     """
     text = _Text(file, start)
     while text.peek():

@@ -25,7 +25,7 @@ class JsonlSource(RowSource):
     kind = "jsonl"
 
     def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
-        """See `RowSource.rows`; a place is a byte of the UTF-8 text."""
+        """See `RowSource.rows`; a position is a byte of the UTF-8 text."""
         lined = self._lined
         with storage.open_binary(self.url) as file:
             if lined:
@@ -52,10 +52,10 @@ class JsonlSource(RowSource):
 
     @cached_property
     def _lined(self) -> bool:
-        """Whether lines are rows: unless the first is no JSON, although the file begins with an object.
+        """Whether each line is a row: False if the first line is not JSON although the file begins with an object.
 
         Raises:
-            DataError: the file is a list.
+            DataError: if the file is a JSON list.
         """
         with storage.open_binary(self.url) as file:
             text = as_utf8(file)

@@ -19,7 +19,7 @@ class LlavaSource(RowSource):
     kind = "llava"
 
     def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
-        """See `RowSource.rows`; a place is a byte of the UTF-8 text."""
+        """See `RowSource.rows`; a position is a byte of the UTF-8 text."""
         with storage.open_binary(self.url) as file:
             for number, element in enumerate(elements(file, start=start), first):
                 if element.key:

@@ -1,4 +1,4 @@
-"""What a person writes after `safevlm scan` -> a source: by its kind, or recognised where only one fits."""
+"""Opens the source that a user names, by its kind (`wds:...`) or by recognising a path or URL."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from urllib.parse import parse_qsl
 
 from safevlm.data import parquet, storage, webdataset
 from safevlm.data.coco import CocoSource
-from safevlm.data.folder import FolderSource, is_picture
+from safevlm.data.folder import FolderSource, is_image_name
 from safevlm.data.hub import HubSource
 from safevlm.data.json_kind import json_kind
 from safevlm.data.jsonl import JsonlSource
 from safevlm.data.llava import LlavaSource
 from safevlm.data.parquet import ParquetSource
-from safevlm.data.saved import is_saved
+from safevlm.data.save_to_disk import is_saved
 from safevlm.data.source import Source
 from safevlm.data.webdataset import WebDatasetSource
 from safevlm.errors import DataError
 
 _COLUMNS = ("image", "text", "id")
 KINDS: dict[str, tuple[Callable[..., Source], tuple[str, ...], str]] = {
-    "folder": (FolderSource, (), "folder:/data/pictures"),
+    "folder": (FolderSource, (), "folder:/data/images"),
     "wds": (WebDatasetSource, (), "wds:/data/{000..127}.tar"),
     "parquet": (ParquetSource, _COLUMNS, "parquet:/data/train-*.parquet?image=image&text=caption"),
     "hf": (HubSource, ("config", "split", "revision", *_COLUMNS), "hf:org/name?split=train"),
@@ -34,16 +34,17 @@ KINDS: dict[str, tuple[Callable[..., Source], tuple[str, ...], str]] = {
 
 
 def open_source(text: str) -> Source:
-    """The source that `text` means; nothing is read but what it takes to recognise it.
+    """Open a source. Nothing is read but what it takes to recognise its kind.
 
     Args:
         text: `KIND:LOCATION?OPTION=VALUE&...`, or a path or URL without a kind that only one kind fits:
-            a folder of pictures, of tars, of Parquet files, or written by `save_to_disk`; a tar, Parquet
+            a folder of images, of tars, of Parquet files, or written by `save_to_disk`; a tar, Parquet
             or jsonl file; a JSON file whose content is LLaVA's, COCO's or JSON Lines, also compressed
             (`.json.gz`).
 
     Raises:
-        DataError: an unknown kind or option, nothing there, or several kinds that fit; with the choices.
+        DataError: if the kind or an option is unknown, nothing is found, or several kinds fit; the message lists
+            the choices.
     """
     if not text.strip():
         raise DataError(f"no source given; write one of\n{_examples()}")
@@ -62,7 +63,7 @@ def _opened(kind: str, rest: str) -> Source:
     make, names, example = KINDS[kind]
     location, options = _options(rest, names)
     if not location:
-        raise DataError(f"{kind}: names no place; write it like {example}")
+        raise DataError(f"{kind}: names no location; write it like {example}")
     return make(location, **options)
 
 
@@ -89,16 +90,16 @@ def _recognised(location: str) -> str:
     """The kind that fits a path or URL, if only one does."""
     url = storage.canonical(location)
     name = url.partition("?")[0].lower() if storage.is_remote(url) else url.lower()
-    unpacked = re.sub(r"\.(gz|bz2|xz)$", "", name)
+    uncompressed = re.sub(r"\.(gz|bz2|xz)$", "", name)
     for known, suffixes, kind in (
         (name, webdataset.SUFFIXES, "wds"),
         (name, parquet.SUFFIXES, "parquet"),
-        (unpacked, (".jsonl", ".ndjson"), "jsonl"),
+        (uncompressed, (".jsonl", ".ndjson"), "jsonl"),
     ):
         if known.endswith(suffixes):
             return kind
     try:
-        if unpacked.endswith(".json"):
+        if uncompressed.endswith(".json"):
             return json_kind(url)
         if storage.is_folder(url):
             return _folder_kind(url)
@@ -123,7 +124,7 @@ def _folder_kind(url: str) -> str:
         raise DataError(f"{url}: holds what several kinds of source read; say which:\n{choices}")
     if not found:
         known = ", ".join((*webdataset.SUFFIXES, *parquet.SUFFIXES))
-        raise DataError(f"{url}: holds no pictures, and no files ending in {known}; check the path")
+        raise DataError(f"{url}: holds no images, and no files ending in {known}; check the path")
     return found[0]
 
 
@@ -136,5 +137,5 @@ def _kinds_in(url: str) -> Iterator[str]:
             yield "wds"
         elif lower.endswith(parquet.SUFFIXES):
             yield "parquet"
-        elif is_picture(lower):
+        elif is_image_name(lower):
             yield "folder"

@@ -1,4 +1,4 @@
-"""Parquet files with pictures: bytes, paths, or the Hugging Face Image layout."""
+"""Parquet files with images: bytes, paths, or the Hugging Face Image layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BUFFER = 1 << 20
 
 
 class ParquetSource:
-    """Pictures in a Parquet file, a folder of them, or a glob.
+    """Images in a Parquet file, a folder of them, or a glob.
 
     A shard is a row group, or several small ones that follow one another. Paths in the data are
     relative to the folder that the file is in, and nothing outside it is read.
@@ -45,14 +45,14 @@ class ParquetSource:
         self.uri = storage.uri("parquet", self.url, image=image, text=text, id=id)
 
     def shards(self) -> list[Shard]:
-        """`a.parquet:3` is its row group 3, `a.parquet:3-5` three of them; the name alone, a file that is broken.
+        """Shards of one or more row groups: `a.parquet:3`, `a.parquet:3-5`; a broken file is one shard, `a.parquet`.
 
-        A broken file has one shard, which fails. Once it is mended, the shards of its row groups take
-        the place of that one; reading it by the name alone gives all of the file then.
+        The shard of a broken file fails when it is read. Once the file is repaired, shards of its row groups replace
+        it, and reading it by the name alone gives the whole file.
 
         Raises:
-            DataError: no files, none with rows, none that can be read (the first one's reason), or
-                storage that fails for now.
+            DataError: if there are no files, none has rows, none can be read (with the first one's reason), or the
+                storage fails for now.
         """
         shards: list[Shard] = []
         errors: list[ShardError] = []
@@ -74,7 +74,7 @@ class ParquetSource:
         return shards
 
     def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
-        """The rows' pictures. Raises ShardError where the file cannot be read, or not further."""
+        """The rows' images. Raises ShardError if the file cannot be read to the shard's end."""
         whole = shard.name in self._files
         name, _, groups = (shard.name, "", "") if whole else shard.name.rpartition(":")
         if name not in self._files:
@@ -98,7 +98,7 @@ class ParquetSource:
 
 
 def _planned(file: Any, name: str, stamp: str, columns: Columns) -> Iterator[Shard]:
-    """Runs of row groups, each with `ROWS_PER_SHARD` rows or more, but for the last."""
+    """Consecutive row groups as shards of `ROWS_PER_SHARD` rows or more; the last may have fewer."""
     single = not is_list(file.schema_arrow.field(columns.image).type)
     counts = _counts(file, name)
     first, rows = 0, 0
@@ -111,21 +111,21 @@ def _planned(file: Any, name: str, stamp: str, columns: Columns) -> Iterator[Sha
 
 
 def _counts(file: Any, name: str) -> list[int]:
-    """Rows of each row group. Raises ShardError where the file contradicts itself: rows would be missing."""
+    """Rows of each row group. Raises ShardError if the file's counts contradict each other, as rows would be missing."""
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
     counts = [int(group.num_rows) for group in groups]
     empty = (group for group in groups if not group.num_rows)
     if (
         min(counts, default=0) < 0
         or sum(counts) != file.metadata.num_rows
-        or any(group.column(place).num_values for group in empty for place in range(group.num_columns))
+        or any(group.column(index).num_values for group in empty for index in range(group.num_columns))
     ):
         raise ShardError(f"{name}: says in two places how many rows it has, and differs; write it again")
     return counts
 
 
 def _complete(batches: Iterator[Any], rows: int, name: str) -> Iterator[Any]:
-    """The batches; raises ShardError where they end before as many rows as the file says it has."""
+    """The batches. Raises ShardError if they have fewer rows than the file says."""
     left = rows
     for batch in batches:
         left -= batch.num_rows
@@ -136,7 +136,7 @@ def _complete(batches: Iterator[Any], rows: int, name: str) -> Iterator[Any]:
 
 @contextmanager
 def _opened(url: str, name: str) -> Iterator[Any]:
-    """A ParquetFile that reads page by page; what is wrong with it, now or later, is a ShardError."""
+    """A ParquetFile that reads page by page. Errors in opening it and in the block become a ShardError."""
     try:
         import pyarrow.parquet as pq
     except ImportError as error:

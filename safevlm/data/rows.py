@@ -1,4 +1,4 @@
-"""What LLaVA, COCO and jsonl files share: rows of text that name their pictures, cut into shards."""
+"""What LLaVA, COCO and JSON Lines files share: rows of text that name images, split into shards."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 from safevlm.data import storage
 from safevlm.data.ids import id_of
 from safevlm.data.image_root import ImageRoot
-from safevlm.data.mentions import mentions, unpacked
+from safevlm.data.row_images import find_images, parse_json_text
 from safevlm.data.source import Item, Shard, ShardError
 from safevlm.data.text import clean, has_words, plain, text_of, unread_words
 from safevlm.errors import DataError, ImageError
 
 ROWS_PER_SHARD = 1024
 _LOOKED_AT = 100
-"""Rows that are looked at to find the folder of the pictures."""
+"""Rows that are looked at to find the folder of the images."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SourceRow:
 
     Args:
         id: as the row says, or the file's name with the row's number.
-        images: names of its pictures; none where it has text only.
+        images: names of its images; none where it has text only.
         text: caption or the questions of its conversation.
         error: why the row, or an image that it names, is not understood: one more item.
         text_error: why its text is not understood.
@@ -46,7 +46,7 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class _Run:
-    """Rows that follow one another: where to begin, the number of the first, and what it comes to."""
+    """Consecutive rows: the position and number of the first, how many they are, and their shard."""
 
     start: int
     first: int
@@ -61,12 +61,12 @@ class _Plan:
 
 
 class RowSource(ABC):
-    """A file of rows. A row without a picture gives no item; a picture that is missing, one with an error.
+    """A file of rows that name images. A row without an image gives no item; a missing image gives one with an error.
 
     Args:
         url: the file, local or remote.
-        images: the folder that pictures are named in; if left out, the file's own, or `images` beside
-            the file where the first pictures lie there.
+        images: the folder that images are named in; if left out, the file's own, or `images` beside
+            the file where the first images lie there.
         rows_per_shard: how many rows make a shard.
     """
 
@@ -81,37 +81,37 @@ class RowSource(ABC):
 
     @abstractmethod
     def rows(self, start: int, first: int) -> Iterator[tuple[SourceRow, int]]:
-        """Rows with the place behind each, from a place on (0 is the beginning).
+        """Rows, each with the position behind it, from a position on (0 is the beginning).
 
         Args:
-            start: the place behind an earlier row.
+            start: the position behind an earlier row.
             first: number of the first row, for those without an id.
 
         Raises:
-            DataError: the file breaks off; without its name.
+            DataError: if the file breaks off. The message lacks the file's name.
         """
 
-    def beside(self) -> Counter[str]:
-        """What the file has besides its rows that gives no image: reason -> how many."""
+    def passed_over(self) -> Counter[str]:
+        """What gives no image outside the file's rows: reason -> how many."""
         return Counter()
 
     def shards(self) -> list[Shard]:
-        """Runs of rows, `rows-00000000`, `rows-00001024` ...; a run without pictures has no items.
+        """Runs of rows, `rows-00000000`, `rows-00001024` ...; a run without images has no items.
 
         Raises:
-            DataError: no such file, not such a file, no row that names a picture, or storage that
-                fails for now.
+            DataError: if there is no such file, it is of another kind, no row names an image, or the storage fails
+                for now.
         """
         shards = [run.shard for run in self._plan.runs.values()]
         if all(shard.images == 0 for shard in shards):
-            raise DataError(f"{self.url}: names no pictures; check that it is of the kind {self.kind}")
+            raise DataError(f"{self.url}: names no images; check that it is of the kind {self.kind}")
         return shards
 
     def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
-        """The rows' pictures. Rows without one are passed over.
+        """The rows' images. Rows without one are passed over.
 
         Raises:
-            ShardError: the file breaks off, has changed since it was planned, or the storage fails.
+            ShardError: if the file breaks off, has changed since it was planned, or the storage fails.
         """
         run = self._plan.runs.get(shard.name)
         if run is None or storage.fingerprint(self.url) != self._plan.stamp:
@@ -119,7 +119,7 @@ class RowSource(ABC):
         count = 0
         try:
             if passed_over is not None and not run.first:
-                passed_over.update(self.beside())
+                passed_over.update(self.passed_over())
             for row, _ in islice(self.rows(run.start, run.first), run.rows):
                 count += 1
                 if passed_over is not None:
@@ -128,16 +128,16 @@ class RowSource(ABC):
             if count < run.rows:
                 raise DataError(f"ends after {count} of {run.rows} rows; start the scan again")
         except ShardError:
-            raise  # of a picture's storage, with its name
+            raise  # of an image's storage, with its name
         except _failures() as error:
             raise ShardError(f"{self.url}: {_told(error)}") from error
 
     @cached_property
     def root(self) -> ImageRoot:
-        """Where the pictures are."""
+        """The folder that the images are read from."""
         if self.images:
             return ImageRoot(self.images)
-        beside = storage.parent(self.url)
+        folder = storage.parent(self.url)
         try:
             names = [
                 name
@@ -149,10 +149,10 @@ class RowSource(ABC):
             if storage.may_pass(error):
                 raise storage.unreachable(self.url, error) from error
             names = []  # planning says what is wrong
-        for folder in (beside, storage.join(beside, "images")):
-            if any(_readable(ImageRoot(folder), name) for name in names):
-                return ImageRoot(folder)
-        return ImageRoot(beside)
+        for candidate in (folder, storage.join(folder, "images")):
+            if any(_readable(ImageRoot(candidate), name) for name in names):
+                return ImageRoot(candidate)
+        return ImageRoot(folder)
 
     def _items(self, row: SourceRow) -> Iterator[Item]:
         item = Item(row.id, text=row.text, text_error=row.text_error)
@@ -183,7 +183,7 @@ class RowSource(ABC):
         return _Plan(runs, stamp)
 
     def _until_damage(self, damage: list[Exception]) -> Iterator[tuple[SourceRow, int]]:
-        """All rows, up to where the file is damaged; storage that fails for now stops the planning."""
+        """All rows up to where the file is damaged. Raises UnreachableError if the storage fails for now."""
         try:
             yield from self.rows(0, 0)
         except _failures() as error:
@@ -200,7 +200,7 @@ class RowSource(ABC):
 
 
 class _Draft:
-    """A run while it is counted."""
+    """A run of rows while it is planned."""
 
     def __init__(self, start: int, first: int) -> None:
         self.start, self.first, self.rows = start, first, 0
@@ -227,9 +227,9 @@ def row_of(value: Any, otherwise: str) -> SourceRow:
             id,
             error=f"{id}: is a whole file of COCO's, not a row; write it to a file, and scan that with coco:",
         )
-    found = mentions(value)
+    found = find_images(value)
     error = f"{id}: {found.errors[0]}; correct the row" if found.errors else ""
-    text, text_error = _words(value, found.places)
+    text, text_error = _words(value, found.message_fields)
     return SourceRow(id, tuple(found.names), text, clean(error), text_error, tuple(found.passed_over))
 
 
@@ -243,14 +243,14 @@ def _is_coco(value: Mapping[str, Any]) -> bool:
     )
 
 
-def _words(value: Mapping[str, Any], places: Sequence[str]) -> tuple[str, str]:
+def _words(value: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, str]:
     """The row's text with that of the messages its images are in, and why some of it could not be read."""
-    opened = {place: unpacked(value[place]) for place in places}
+    opened = {field: parse_json_text(value[field]) for field in fields}
     text, unread = text_of({**value, **opened}), ""
-    for place, messages in opened.items():
+    for field, messages in opened.items():
         own = plain(messages)
         if not own and has_words(messages):
-            unread = f"the words in {place!r} are written in a way that is not known"
+            unread = f"the words in {field!r} are written in a way that is not known"
         elif own not in text:
             text = clean(f"{text}\n{own}" if text else own)
     return text, clean(unread or ("" if text else unread_words(value)))
@@ -261,12 +261,12 @@ def _type(value: Any) -> str:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What reading a file of rows raises where it cannot be read, or not further."""
+    """The exceptions that mean that a file of rows cannot be read, or not to its end."""
     return (DataError, *storage.failures())
 
 
 def _told(error: Exception) -> str:
-    """A DataError has its remedy."""
+    """The error's message with a remedy, which a DataError has already."""
     what = storage.reason(error)
     return what if isinstance(error, DataError) else f"cannot be read ({what}); check the path"
 

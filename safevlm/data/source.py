@@ -1,4 +1,4 @@
-"""What a scan reads: a source is a list of shards, a shard a stream of encoded images."""
+"""What a scan reads: a source has shards, and a shard gives encoded images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT_ONLY = "rows that name no image"
 
 @dataclass(frozen=True)
 class Shard:
-    """The unit of work and of resume.
+    """A part of a source: the unit of work, and of resuming a scan.
 
     Args:
         name: unique within its source and the same in every run (`train-00003.tar`, `data.parquet:2`).
@@ -30,7 +30,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Item:
-    """One image, still encoded; an image that cannot be had is an item with an error.
+    """One encoded image; an image that cannot be read is an item with an error.
 
     Args:
         id: of the sample that it belongs to, as the source names it.
@@ -50,7 +50,7 @@ class Item:
 
 
 class ShardError(DataError):
-    """A shard that broke off: what was read of it before stands, the rest cannot be had."""
+    """A shard cannot be read to its end; items that were read before the error are valid."""
 
 
 class Source(Protocol):
@@ -63,7 +63,7 @@ class Source(Protocol):
     uri: str
 
     def shards(self) -> Sequence[Shard]:
-        """Every shard in a fixed order; raises DataError where there is nothing to scan."""
+        """All shards in a fixed order. Raises DataError if there is nothing to scan."""
         ...
 
     def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
@@ -71,11 +71,11 @@ class Source(Protocol):
 
         Args:
             shard: one of `shards()`.
-            passed_over: where to count, while reading, what gives no item although it is there: reason ->
-                how many, such as `{"rows that name no image": 12}`. Reasons are a few fixed plurals, so that
-                the shards' counts add up; people see them in the terminal, the summary and the report.
+            passed_over: takes the counts of what gives no item: reason -> how many, such as
+                `{"rows that name no image": 12}`. Reasons are a few fixed plurals, so that the shards' counts
+                add up; they are shown in the terminal, the summary and the report.
 
         Raises:
-            ShardError: the shard breaks off.
+            ShardError: if the shard cannot be read to its end.
         """
         ...

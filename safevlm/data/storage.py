@@ -1,7 +1,6 @@
-"""Files on this machine or behind a URL, through fsspec: listing, opening, telling whether they changed.
+"""Lists, opens and fingerprints files, local or remote (through fsspec).
 
-A URL that the user gives is the user's choice. Names that stand inside the data are hostile and go
-through `ImageRoot`, never through here.
+Use it for URLs that the user gives. Names that come from the data are not trusted: read them through `ImageRoot`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _PASSING_STATUS = frozenset({408, 425, 429})
 
 
 class UnreachableError(DataError):
-    """Storage that fails for now: what cannot be looked at is not taken for missing or changed."""
+    """The storage fails for now, so it is unknown whether the file is missing or has changed."""
 
 
 def unreachable(url: str, error: BaseException) -> UnreachableError:
@@ -76,18 +75,18 @@ def is_remote(url: str) -> bool:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What file systems raise where a file cannot be had."""
+    """The exceptions that file systems raise if a file cannot be read."""
     clients = [getattr(sys.modules[module], name) for module, name in _CLIENTS if module in sys.modules]
     return (OSError, ValueError, EOFError, asyncio.TimeoutError, *clients)
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, without the path again."""
+    """The error's cause without the path: its `strerror`, message or type."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether a failure may be over later (EIO, a timeout, 503), unlike what is missing or forbidden."""
+    """Whether a failure may be temporary (EIO, a timeout, 503), unlike a file that is missing or forbidden."""
     cause = error.__cause__
     if isinstance(error, UnreachableError):
         return True
@@ -143,10 +142,10 @@ def exists(url: str) -> bool:
 
 
 def fingerprint(url: str) -> str:
-    """Changes when the file does: its size with its time, etag or hash; "missing" where it cannot be had.
+    """A text that changes when the file does: its size with its time, etag or hash; "missing" if there is none.
 
     Raises:
-        UnreachableError: the storage does not answer, which says nothing about the file.
+        UnreachableError: if the storage does not answer, which says nothing about the file.
     """
     if not is_remote(url):
         return stamp_of(url)
@@ -180,7 +179,7 @@ def stamp_of(path: str, *, regular: bool = False) -> str:
 
 
 def _missing(url: str, error: Exception) -> str:
-    """`MISSING`, where the error says as much."""
+    """`MISSING`; raises UnreachableError if the failure may pass."""
     if may_pass(error):
         raise unreachable(url, error) from error
     return MISSING
@@ -196,7 +195,7 @@ def digest(parts: Iterable[str]) -> str:
 
 
 def matching(url: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """The files that a path, brace pattern, glob or folder means: name -> URL, sorted by name.
+    """The files that a path, brace pattern, glob or folder stands for: name -> URL, sorted by name.
 
     Names are relative to the folder, or to the last folder before the first wildcard. A file that a
     brace pattern spells out is in it although it may not exist.
@@ -207,7 +206,7 @@ def matching(url: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         suffixes: what the names of files in a folder end in, lower case.
 
     Raises:
-        DataError: no such file, nothing that matches, or a folder that cannot be listed.
+        DataError: if there is no such file, nothing matches, or a folder cannot be listed.
     """
     try:
         found = _matching(url, suffixes)
@@ -282,8 +281,8 @@ def _same_root(found: str, pattern: str) -> str:
 def files_below(url: str) -> list[str]:
     """Names of all files below a folder, relative to it; symlinks to folders are not followed.
 
-    One that leads elsewhere is logged, since what it reaches is in no other place of the listing. A folder
-    whose path is too long to be listed stands in the place of its files, with a slash at the end.
+    A symlink to a folder elsewhere is logged, since its files are not in the listing. A folder whose path is too
+    long to be listed is listed itself, with a slash at the end of its name.
     """
     if is_remote(url):
         return list(stamps_below(url))

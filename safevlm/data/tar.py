@@ -1,9 +1,9 @@
 """The members of a tar, read strictly from its start to its end: ustar, GNU, pax and old formats, sparse files too.
 
-What made this file awkward: a scan meets every kind of broken or hostile tar, and none may hang it, take its
-memory, or lose members without a word. Python's tarfile calls itself for each extended header, takes the square
-of a header's length in time, moves back at negative sizes, keeps sparse maps of any length, and ends without a
-word at the first block of zeros; which of these it does differs between versions of Python.
+What made this file awkward: a scan meets every kind of broken or hostile tar, and none may hang it, exhaust its
+memory, or lose members silently. Python's tarfile recurses for each extended header, takes time quadratic in a
+header's length, moves back at negative sizes, keeps sparse maps of any length, and ends silently at the first block
+of zeros; which of these it does depends on the version of Python.
 
 Here every number is checked, reading goes forward only, what precedes a member is limited, and the end is the
 end of the file: blocks of zeros (the end mark) with members behind them, as `cat a.tar b.tar` makes, are read on.
@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from safevlm.data.sparse import SPARSE_KEYS, SparseMap, gnu_map, header_number, pax_map
-from safevlm.data.unpacked import Unpacked
+from safevlm.data.decompress import DecompressReader
+from safevlm.data.tar_sparse import SPARSE_KEYS, SparseMap, gnu_map, header_number, pax_map
 
 BLOCK = 512
 MAX_EXTENDED = 1 << 20
@@ -78,7 +78,7 @@ class Tar:
         stream: the tar, from its first byte.
     """
 
-    def __init__(self, stream: Unpacked) -> None:
+    def __init__(self, stream: DecompressReader) -> None:
         self._stream = stream
         self._position = 0
         self._zeros = False
@@ -89,8 +89,8 @@ class Tar:
         """Every member in its order.
 
         Raises:
-            TarError: damaged, cut off, no end mark, other bytes behind it, or beyond a limit.
-            OSError, EOFError, zlib.error, lzma.LZMAError: as `Unpacked.read`.
+            TarError: if the tar is damaged, cut off, without an end mark, followed by other bytes, or beyond a limit.
+            OSError, EOFError, zlib.error, lzma.LZMAError: as `DecompressReader.read`.
         """
         while (member := self._next()) is not None:
             self._left, self._padding, self._head = member.stored, -member.stored % BLOCK, b""
@@ -107,8 +107,8 @@ class Tar:
         """The data of the latest member.
 
         Raises:
-            TarError: the tar is cut off.
-            SparseError: the member's sparse map is damaged.
+            TarError: if the tar is cut off.
+            SparseError: if the member's sparse map is damaged.
         """
         data = self._head + self._take(self._left)
         self._head = b""
@@ -165,7 +165,7 @@ class Tar:
         return Member(name.decode("utf-8", "surrogateescape"), what, real, stored, sparse)
 
     def _gnu(self, block: bytes) -> tuple[SparseMap, int]:
-        """The old GNU map: in the header, and in the blocks behind it."""
+        """The old GNU sparse map, from the header and the blocks behind it, and the file's size."""
         blocks = [block]
         while blocks[-1][504 if len(blocks) > 1 else 482]:
             if len(blocks) > MAX_EXTENDED // BLOCK:
@@ -194,7 +194,7 @@ class Tar:
             return block
 
     def _take(self, size: int) -> bytes:
-        """Bytes that must be there."""
+        """Read `size` bytes; raises TarError if the tar ends before."""
         data = self._stream.exactly(size)
         self._position += len(data)
         self._left = max(0, self._left - len(data))

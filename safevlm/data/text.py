@@ -1,4 +1,4 @@
-"""The words that belong to a picture, out of the shapes that data sets give them."""
+"""Extracts the text that belongs to an image from the forms in which data sets store it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def json_text(data: bytes) -> str:
     """The text of a JSON object, empty for another value.
 
     Raises:
-        ValueError: it is no JSON, or has words in a way that is not known.
+        ValueError: if it is not JSON, or has words in an unknown form.
     """
     try:
         row = json.loads(data)

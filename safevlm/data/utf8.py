@@ -1,4 +1,4 @@
-"""A text file as UTF-8, whatever it is encoded in and compressed with."""
+"""Reads a text file as UTF-8, whatever its encoding and compression."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import lzma
 import zlib
 from typing import Any, BinaryIO
 
-from safevlm.data.unpacked import OtherPackerError, Unpacked
+from safevlm.data.decompress import DecompressReader, UnsupportedCompressionError
 from safevlm.errors import DataError
 
 _PIECE = 1 << 16
@@ -32,12 +32,13 @@ def as_utf8(file: BinaryIO, start: int = 0) -> BinaryIO:
         A buffered stream; its positions are bytes of the text, counted from `start`.
 
     Raises:
-        DataError: compressed in another way; when it is read, damaged or cut off. Without the file's name.
+        DataError: if it is compressed in another format or, when it is read, damaged or cut off. The message lacks the
+            file's name.
     """
     raw = _Utf8(file)
     text = io.BufferedReader(raw, _PIECE)
     if raw.plain and start:
-        file.seek(raw.mark + start)
+        file.seek(raw.bom_size + start)
         return io.BufferedReader(_Utf8(file, plain=True), _PIECE)
     while start:
         start -= len(text.read(min(start, _PIECE))) or start
@@ -45,21 +46,21 @@ def as_utf8(file: BinaryIO, start: int = 0) -> BinaryIO:
 
 
 class _Utf8(io.RawIOBase):
-    """`as_utf8` without a buffer; `plain` where the text is the file itself behind `mark` bytes."""
+    """`as_utf8` without a buffer; `plain` where the text is the file itself behind `bom_size` bytes."""
 
     def __init__(self, file: BinaryIO, *, plain: bool = False) -> None:
-        self.plain, self.mark = plain, 0
+        self.plain, self.bom_size = plain, 0
         self._decoder: codecs.IncrementalDecoder | None = None
         self._source: Any = file
         self._ready = b""
         if not plain:
             try:
-                self._source = unpacked = Unpacked(file)
-            except OtherPackerError as error:
+                self._source = reader = DecompressReader(file)
+            except UnsupportedCompressionError as error:
                 raise DataError(str(error)) from error
             head = self._begin()
             self._ready = self._decode(head)
-            self.plain = self._decoder is None and not unpacked.compressed
+            self.plain = self._decoder is None and not reader.compressed
 
     def _begin(self) -> bytes:
         """The first bytes, with the decoder that they ask for."""
@@ -68,8 +69,8 @@ class _Utf8(io.RawIOBase):
             head += more
         encoding = json.detect_encoding(head)
         if encoding == "utf-8-sig":
-            self.mark = len(codecs.BOM_UTF8)
-            return head[self.mark :]
+            self.bom_size = len(codecs.BOM_UTF8)
+            return head[self.bom_size :]
         if encoding != "utf-8":
             self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
         return head
@@ -94,7 +95,7 @@ class _Utf8(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, or a part of it; 0 at the end alone."""
+        """Fill the buffer or a part of it; returns the number of bytes, 0 only at the end."""
         while not self._ready:
             data = self._unpack(_PIECE)
             self._ready = self._decode(data)

@@ -16,15 +16,15 @@ from functools import cached_property
 from lzma import LZMAError
 
 from safevlm.data import storage
-from safevlm.data.captions import Caption, TextsApart, captions_of, key_mark
-from safevlm.data.folder import APPLE_DOUBLE, is_picture
+from safevlm.data.captions import Caption, TextsApart, captions_of, key_digest
+from safevlm.data.decompress import DecompressReader
+from safevlm.data.folder import APPLE_DOUBLE, is_image_name
 from safevlm.data.image import holds_image
 from safevlm.data.image_root import MAX_BYTES
 from safevlm.data.source import Item, Shard, ShardError
-from safevlm.data.sparse import SparseError
 from safevlm.data.tar import FILE, FOLDER, Member, Tar
+from safevlm.data.tar_sparse import SparseError
 from safevlm.data.text import clean, json_text
-from safevlm.data.unpacked import Unpacked
 from safevlm.printable import shortened
 
 SUFFIXES = (
@@ -55,7 +55,7 @@ _META = re.compile(r"__[^/]*__($|/)")  # as the webdataset library
 
 @dataclass(frozen=True)
 class _Part:
-    """An image or text of a sample: `data`, or `error` where there is none to be had."""
+    """An image or text of a sample: its `data`, or the `error` why it cannot be read."""
 
     key: str
     name: str
@@ -83,14 +83,14 @@ class WebDatasetSource:
         self.max_bytes = max_bytes
 
     def shards(self) -> list[Shard]:
-        """One per tar, named by its path below the pattern. Raises DataError where there is none."""
+        """One shard per tar, named by its path below the pattern. Raises DataError if there is no tar."""
         return [Shard(name, storage.fingerprint(url)) for name, url in self._files.items()]
 
     def read(self, shard: Shard, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         """The tar's images, read as a stream.
 
         Raises:
-            ShardError: the tar is missing, damaged, cut off, or holds no image.
+            ShardError: if the tar is missing, damaged, cut off, or holds no image.
         """
         reading = _Reading(self._files.get(shard.name, ""), shard.name, self.max_bytes)
         yield from reading.items(passed_over if passed_over is not None else Counter())
@@ -101,7 +101,7 @@ class WebDatasetSource:
 
 
 class _Reading:
-    """One tar that is being read."""
+    """Reads one tar."""
 
     def __init__(self, url: str, name: str, max_bytes: int) -> None:
         self.url, self.name, self.max_bytes = url, name, max_bytes
@@ -109,10 +109,10 @@ class _Reading:
         self._without: set[bytes] = set()
 
     def items(self, passed_over: Counter[str]) -> Iterator[Item]:
-        """The images with their texts; raises ShardError."""
+        """The tar's images with their texts. Raises ShardError if it cannot be read to its end."""
         try:
             with storage.open_binary(self.url) as file:
-                for run in _runs(self._parts(Tar(Unpacked(file)), passed_over)):
+                for run in _runs(self._parts(Tar(DecompressReader(file)), passed_over)):
                     yield from self._sample(run)
         except (*storage.failures(), *_DAMAGE) as error:
             raise self._broken(storage.reason(error)) from error
@@ -129,16 +129,16 @@ class _Reading:
 
     def _sample(self, run: Sequence[_Part]) -> Iterator[Item]:
         """The images of members that follow one another."""
-        key, mark = run[0].key, key_mark(run[0].key)
-        images = [part for part in run if is_picture(part.name)]
+        key, digest = run[0].key, key_digest(run[0].key)
+        images = [part for part in run if is_image_name(part.name)]
         if not images:
-            self._without.add(mark)
+            self._without.add(digest)
             return
         told = self._texts(key, [part.name for part in images], _captions(run))
         for number, (image, (text, error)) in enumerate(
-            zip(images, told, strict=True), self._numbers.get(mark, 0)
+            zip(images, told, strict=True), self._numbers.get(digest, 0)
         ):
-            self._numbers[mark] = number + 1
+            self._numbers[digest] = number + 1
             yield Item(key, number, None if image.error else image.data, image.error, text, error)
 
     def _texts(self, key: str, images: Sequence[str], beside: Sequence[Caption]) -> list[tuple[str, str]]:
@@ -156,8 +156,8 @@ class _Reading:
         found = TextsApart()
         try:
             with storage.open_binary(self.url) as file:
-                for run in _runs(self._parts(Tar(Unpacked(file)), Counter(), images=False)):
-                    has_images = any(is_picture(part.name) for part in run)
+                for run in _runs(self._parts(Tar(DecompressReader(file)), Counter(), images=False)):
+                    has_images = any(is_image_name(part.name) for part in run)
                     found.add(run[0].key, has_images, _captions(run))
         except (*storage.failures(), *_DAMAGE) as error:
             if storage.may_pass(error) and not isinstance(error, EOFError):
@@ -176,11 +176,11 @@ class _Reading:
                 passed_over[SIDE_FILES] += 1
                 continue
             key = clean(key_of(name))
-            if not (_is_text(name) or is_picture(name)):
+            if not (_is_text(name) or is_image_name(name)):
                 if holds_image(tar.peek(16)):
                     passed_over[OTHER_IMAGES] += 1
                 elif not _META.match(name):
-                    self._without.add(key_mark(key))
+                    self._without.add(key_digest(key))
                 continue
             size = max(member.size, member.stored)
             last, held = key, (held if key == last else 0) + size
@@ -245,11 +245,11 @@ def _read(key: str, member: Member, tar: Tar) -> _Part:
 
 def _captions(run: Sequence[_Part]) -> list[Caption]:
     """The texts among members of one key."""
-    return [_caption(part) for part in run if not is_picture(part.name)]
+    return [_caption(part) for part in run if not is_image_name(part.name)]
 
 
 def _caption(part: _Part) -> Caption:
-    """What a `.txt` or `.json` says, or why that cannot be told."""
+    """The text of a `.txt` or `.json`, or why it cannot be read."""
     if part.error or not part.name.lower().endswith(".json"):
         return Caption(part.name, clean(part.data.decode("utf-8", "backslashreplace")), part.error)
     try:
@@ -265,7 +265,7 @@ def _is_text(name: str) -> bool:
 
 
 def _is_side_file(member: Member, tar: Tar) -> bool:
-    """Whether another program wrote it beside the files, told by what it holds: an image of such a name is read."""
+    """Whether it is a side file of another program, judged by its content: an image with such a name is read."""
     folder, _, base = member.name.rpartition("/")
     if member.kind != FILE:
         return False

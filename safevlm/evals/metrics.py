@@ -39,12 +39,12 @@ def proportion(successes: int, n: int) -> Estimate:
         raise ValueError(f"a proportion of n = {n} items is not defined; leave the cell empty (None) instead")
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of n = {n}; pass counts with 0 <= successes <= n")
-    share, spread = successes / n, Z95**2 / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    rate, spread = successes / n, Z95**2 / n
+    centre = (rate + spread / 2) / (1 + spread)
+    half = math.sqrt(rate * (1 - rate) * spread + spread**2 / 4) / (1 + spread)
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
-    return Estimate(share, low, high, n)
+    return Estimate(rate, low, high, n)
 
 
 def accuracy(predicted: Sequence[object], gold: Sequence[object]) -> Estimate:
@@ -90,8 +90,8 @@ def auroc(scores: Sequence[float | None], labels: Sequence[bool | int]) -> Estim
 def _delong(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> Estimate:
     m, n = len(positive), len(negative)
     ranks = _midranks(np.concatenate([positive, negative]))
-    above = (ranks[:m] - _midranks(positive)) / n  # share of negatives below each positive
-    below = 1 - (ranks[m:] - _midranks(negative)) / m  # share of positives above each negative
+    above = (ranks[:m] - _midranks(positive)) / n  # fraction of negatives below each positive
+    below = 1 - (ranks[m:] - _midranks(negative)) / m  # fraction of positives above each negative
     area = float(above.mean())
     if not 1e-12 < area < 1 - 1e-12:
         edge = proportion(min(m, n) if area > 0.5 else 0, min(m, n))

@@ -41,7 +41,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Findings:
-    """A scan in shares; those that need labels are None or empty without them.
+    """A scan in rates; those that need labels are None or empty without them.
 
     Args:
         images: rows of the scan; `undecided` and `errors` of them have no score.

@@ -69,7 +69,17 @@ class SafeVLM(nn.Module, ModelHubMixin):
         policy: Policy | None = None,
         safety_dtype: torch.dtype | str | None = None,
     ) -> SafeVLM:
-        """Fresh, untrained safety modules on a backbone; sizes that depend on it are filled in."""
+        """Put fresh, untrained safety modules on a backbone; sizes that depend on it are filled in.
+
+        Args:
+            backbone: frozen, as `load_backbone` gives it.
+            config: sizes and taxonomy.
+            policy: turns scores into actions; None: the taxonomy's default policy.
+            safety_dtype: of the modules; None: see `from_pretrained`.
+
+        Raises:
+            ValueError: the policy is for another taxonomy.
+        """
         tower, table = backbone.tower, backbone.prompt_table
         bound = binding.bind(config, tower, name=backbone.name, model_type=backbone.model_type, table=table)
         modules = binding.build_modules(bound).to(**binding.module_device_and_dtype(tower, safety_dtype))
@@ -90,12 +100,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
 
         Args:
             name: `"safevlm-mini"` (embedded), a folder, or a hub id.
-            backbone: a loaded backbone or where it is, in place of what the checkpoint says.
+            backbone: a loaded backbone or where it is; None: the backbone that the checkpoint names.
             safety_dtype: of the modules; None: float32, and bfloat16 beside a tower of 16 bits on a GPU.
             backbone_kwargs: `dtype`, `device_map`, `quantization_config`, ... as in transformers.
 
         Raises:
-            CheckpointError, BackboneError: what is missing or does not fit, and the remedy.
+            CheckpointError: the checkpoint is not found, is damaged, or was trained on another backbone.
+            BackboneError: the backbone is not found, or is of an unknown family.
         """
         hub = hub or HubOptions()
         folder = checkpoint.fetch(name, **hub.download)
@@ -185,7 +196,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         Args:
             images: per prompt None, an image or a list of images; None for text alone.
             prompts: plain texts, or chats in the processor's form with one image part per image.
-            policy: in place of the model's own.
+            policy: used instead of the model's own.
             generation_kwargs: as in `transformers.generate` (`max_new_tokens`, `do_sample`, ...).
 
         Returns:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safevlm.data.folder import is_picture
+from safevlm.data.folder import is_image_name
 from safevlm.data.inline import from_base64, from_data_url, is_base64, is_data_url, unwrapped
 from safevlm.errors import ImageError
 from safevlm.printable import shortened
@@ -88,7 +88,7 @@ def names_image(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     path = value.partition("?")[0].strip()
-    return value.startswith("data:image/") or is_base64(value) or (is_picture(path) and "\n" not in path)
+    return value.startswith("data:image/") or is_base64(value) or (is_image_name(path) and "\n" not in path)
 
 
 def holds_image(value: Any) -> bool:

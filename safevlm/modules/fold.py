@@ -89,8 +89,8 @@ class FoldedScorer(nn.Module):
             token_scores, keys @ hidden.mT + bias, feature_mask=feature_mask
         )
         pooled = F.linear(patch_weights.to(hidden.dtype) @ hidden, last.weight)
-        share = patch_weights.sum(dim=-1, keepdim=True).to(hidden.dtype)
-        memory = pooled + share * last.bias + token_weights.to(tokens.dtype) @ tokens
+        patch_mass = patch_weights.sum(dim=-1, keepdim=True).to(hidden.dtype)
+        memory = pooled + patch_mass * last.bias + token_weights.to(tokens.dtype) @ tokens
         return head.classify(_per_head(memory, head.value), patch_weights)
 
 

@@ -36,7 +36,7 @@ def write_document(template: str, path: Path, context: Mapping[str, Any]) -> Pat
     Args:
         template: the template's text.
         path: the HTML file; replaced whole or not at all.
-        context: the template's values; generators are drawn while writing.
+        context: the template's values; generators are consumed while writing.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -59,6 +59,11 @@ def write_document(template: str, path: Path, context: Mapping[str, Any]) -> Pat
             f"{path}: cannot be written ({error}); free space or choose another folder"
         ) from error
     return path
+
+
+def cut(text: str, length: int) -> str:
+    """A text of at most `length` characters; a longer one ends in …."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def fact(value: Any) -> str:

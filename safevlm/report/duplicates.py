@@ -1,4 +1,4 @@
-"""Pictures that look alike, by their perceptual hashes."""
+"""Images that look alike, by their perceptual hashes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ CHAIN = 256
 
 
 def near_duplicates(hashes: Sequence[int | None]) -> np.ndarray:
-    """Group pictures around leaders, in the given order.
+    """Group images around leaders, in the given order.
 
-    A picture joins the first leader that differs from it in at most `DISTANCE` bits, and leads
-    where there is none. So every member looks like its leader, and groups do not grow into chains.
+    An image joins the first leader that differs from it in at most `DISTANCE` bits, and becomes
+    a leader where there is none. So every member looks like its leader, and groups do not grow into chains.
 
     Args:
         hashes: 64-bit perceptual hashes; None leads alone.
 
     Returns:
-        int32 (n,): the place of each picture's leader; its own for a leader.
+        int32 (n,): the position of each image's leader; its own for a leader.
     """
     leaders = np.arange(len(hashes), dtype=np.int32)
-    groups: dict[int, int] = {}  # hash -> place of its leader
+    groups: dict[int, int] = {}  # hash -> position of its leader
     index = _Index(hashes)
-    for place, value in enumerate(hashes):
+    for position, value in enumerate(hashes):
         if value is None:
             continue
         if value not in groups:
             found = index.first_within(value)
-            groups[value] = place if found is None else found
+            groups[value] = position if found is None else found
             if found is None:
-                index.add(place, value)
-        leaders[place] = groups[value]
+                index.add(position, value)
+        leaders[position] = groups[value]
     return leaders
 
 
@@ -51,10 +51,10 @@ class _Index:
         self.newest = [array("i", [-1]) * (1 << 16) for _ in BANDS]
         self.before = [array("i", [-1]) * len(hashes) for _ in BANDS]
 
-    def add(self, place: int, value: int) -> None:
+    def add(self, position: int, value: int) -> None:
         for shift, newest, before in zip(BANDS, self.newest, self.before, strict=True):
             band = value >> shift & 0xFFFF
-            before[place], newest[band] = newest[band], place
+            before[position], newest[band] = newest[band], position
 
     def first_within(self, value: int) -> int | None:
         """The earliest leader within the distance."""
@@ -62,10 +62,10 @@ class _Index:
         for shift, newest, before in zip(BANDS, self.newest, self.before, strict=True):
             band = value >> shift & 0xFFFF
             for probe in PROBES:
-                place, seen = newest[band ^ probe], 0
-                while place >= 0 and seen < CHAIN:
-                    near = (self.hashes[place] ^ value).bit_count() <= DISTANCE
-                    if near and (first is None or place < first):
-                        first = place
-                    place, seen = before[place], seen + 1
+                position, seen = newest[band ^ probe], 0
+                while position >= 0 and seen < CHAIN:
+                    near = (self.hashes[position] ^ value).bit_count() <= DISTANCE
+                    if near and (first is None or position < first):
+                        first = position
+                    position, seen = before[position], seen + 1
         return first

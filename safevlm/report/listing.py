@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from safevlm.errors import DataError
-from safevlm.report.document import inline_json
+from safevlm.report.document import cut, inline_json
 from safevlm.report.duplicates import near_duplicates
 from safevlm.report.overview import RANKS, Overview
 from safevlm.results.parts import iterate_parts
@@ -45,7 +45,7 @@ class Listing:
         levels, categories: names; `level` and `category` (uint8) count in them, 255 is none.
         score: float32, NaN without one.
         verdict: uint8, 0 unsafe, 1 undecided, 2 safe.
-        index, group: int32, place in the shard, place in the listing of the near-duplicates' leader.
+        index, group: int32, number in the shard, position in the listing of the near-duplicates' leader.
         sha256: (n, 32) uint8.
         errors: id, shard, index and reason of the first errors.
     """
@@ -81,23 +81,23 @@ def read_listing(rows_folder: Path, overview: Overview, taxonomy: Taxonomy) -> L
     shards: dict[tuple[int, str], int] = {}
     order = np.argsort(listed)
     wanted = iter(zip(listed[order].tolist(), order.tolist(), strict=True))
-    number, place = next(wanted, (-1, -1))
+    number, position = next(wanted, (-1, -1))
     columns = ("source", "id", "shard", "index", "sha256", "phash", "score", "level", "category", "verdict")
     rows = iterate_parts(rows_folder, (*columns, "status", "reason", "text"))
     for current, row in enumerate(rows):
         if row["status"] == "error" and len(found.errors) < ERRORS:
             found.errors.append(
                 {
-                    "id": _cut(row["id"], ID_LENGTH),
+                    "id": cut(row["id"], ID_LENGTH),
                     "shard": row["shard"],
                     "index": row["index"],
-                    "reason": _cut(row["reason"], REASON_LENGTH),
+                    "reason": cut(row["reason"] or "", REASON_LENGTH),
                 }
             )
         if current == number:
-            _place(found, place, row, shards)
-            hashes[place] = int(row["phash"], 16) if row["phash"] else None
-            number, place = next(wanted, (-1, -1))
+            _fill(found, position, row, shards)
+            hashes[position] = int(row["phash"], 16) if row["phash"] else None
+            number, position = next(wanted, (-1, -1))
     found.shards = list(shards)
     found.group = near_duplicates(hashes)
     return _within_bounds(found)
@@ -124,22 +124,22 @@ def _empty(n: int, taxonomy: Taxonomy, sources: list[str]) -> Listing:
     )
 
 
-def _place(found: Listing, place: int, row: dict[str, Any], shards: dict[tuple[int, str], int]) -> None:
+def _fill(found: Listing, position: int, row: dict[str, Any], shards: dict[tuple[int, str], int]) -> None:
     """Put a row into the columns."""
-    found.ids[place] = _cut(row["id"], ID_LENGTH)
-    if place < len(found.captions):
-        found.captions[place] = _cut(row["text"], CAPTION_LENGTH)
-        found.reasons[place] = _cut(row["reason"], REASON_LENGTH)
+    found.ids[position] = cut(row["id"], ID_LENGTH)
+    if position < len(found.captions):
+        found.captions[position] = cut(row["text"] or "", CAPTION_LENGTH)
+        found.reasons[position] = cut(row["reason"] or "", REASON_LENGTH)
     if row["score"] is not None:
-        found.score[place] = row["score"]
-        found.level[place] = _code(found.levels, row["level"])
-        found.category[place] = _code(found.categories, row["category"])
-    found.verdict[place] = RANKS[row["verdict"]]
+        found.score[position] = row["score"]
+        found.level[position] = _code(found.levels, row["level"])
+        found.category[position] = _code(found.categories, row["category"])
+    found.verdict[position] = RANKS[row["verdict"]]
     shard = (found.sources.index(row["source"]), row["shard"])
-    found.shard[place] = shards.setdefault(shard, len(shards))
-    found.index[place] = row["index"]
+    found.shard[position] = shards.setdefault(shard, len(shards))
+    found.index[position] = row["index"]
     if row["sha256"]:
-        found.sha256[place] = np.frombuffer(bytes.fromhex(row["sha256"]), np.uint8)
+        found.sha256[position] = np.frombuffer(bytes.fromhex(row["sha256"]), np.uint8)
 
 
 def _code(names: list[str], name: str | None) -> int:
@@ -148,11 +148,6 @@ def _code(names: list[str], name: str | None) -> int:
     if name not in names:
         raise DataError(f"the rows hold {name!r}, the taxonomy has {names}; give the taxonomy of the scan")
     return names.index(name)
-
-
-def _cut(text: str | None, length: int) -> str:
-    text = text or ""
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _within_bounds(found: Listing) -> Listing:
@@ -186,36 +181,36 @@ def read_thumbnails(folder: Path, listing: Listing, *, budget: int) -> Iterator[
     Yields:
         [row, WebP as base64, heatmap as base64, its height, its width], the heatmap empty without one.
     """
-    places = _pictured(listing)
-    wanted = {(*listing.shards[listing.shard[p]], int(listing.index[p])): p for p in places}
+    positions = _with_thumbnail(listing)
+    wanted = {(*listing.shards[listing.shard[p]], int(listing.index[p])): p for p in positions}
     sources = {uri: number for number, uri in enumerate(listing.sources)}
     found: dict[int, tuple[bytes, bytes, int, int]] = {}
     columns = ("source", "shard", "index", "thumbnail", "heatmap", "heatmap_height", "heatmap_width")
     for row in iterate_parts(folder, columns):
-        place = wanted.get((sources.get(row["source"], -1), row["shard"], row["index"]))
-        if place is None or not row["thumbnail"]:
+        position = wanted.get((sources.get(row["source"], -1), row["shard"], row["index"]))
+        if position is None or not row["thumbnail"]:
             continue
         height, width = row["heatmap_height"] or 0, row["heatmap_width"] or 0
         heatmap = row["heatmap"] or b""
         if not heatmap or len(heatmap) != height * width:
             heatmap, height, width = b"", 0, 0
-        found[place] = (row["thumbnail"], heatmap, height, width)
-    for place in places:
-        if place in found:
-            webp, heatmap, height, width = found.pop(place)
+        found[position] = (row["thumbnail"], heatmap, height, width)
+    for position in positions:
+        if position in found:
+            webp, heatmap, height, width = found.pop(position)
             pixels, grid = _base64(webp), _base64(heatmap)
             budget -= len(pixels) + len(grid) + 40
             if budget < 0:
                 return
-            yield [place, pixels, grid, height, width]
+            yield [position, pixels, grid, height, width]
 
 
-def _pictured(listing: Listing) -> Sequence[int]:
-    """Places of the rows that may have a thumbnail, the most important first."""
+def _with_thumbnail(listing: Listing) -> Sequence[int]:
+    """Positions of the rows that may have a thumbnail, the most important first."""
     flagged = np.flatnonzero(listing.verdict == RANKS["unsafe"])
     undecided = np.flatnonzero(listing.verdict == RANKS["undecided"])
-    places: list[int] = np.concatenate([undecided[:UNDECIDED_THUMBNAILS], flagged])[:THUMBNAILS].tolist()
-    return places
+    positions: list[int] = np.concatenate([undecided[:UNDECIDED_THUMBNAILS], flagged])[:THUMBNAILS].tolist()
+    return positions
 
 
 def _base64(data: bytes) -> str:

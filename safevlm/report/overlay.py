@@ -1,4 +1,4 @@
-"""Where the head looked, laid over the picture."""
+"""An image with the head's attention drawn over it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ANCHORS = (
 
 
 def overlay(image: Image.Image, heatmap: np.ndarray, *, opacity: float = 0.5) -> Image.Image:
-    """Blend a heatmap over a picture, from dark violet (0) to pale yellow (1).
+    """Blend a heatmap over an image, from dark violet (0) to pale yellow (1).
 
     Args:
-        image: the picture, any mode; not changed.
-        heatmap: (h, w) in [0, 1], any grid; enlarged to the picture's size (bicubic). Values
+        image: any size and mode; not changed.
+        heatmap: (h, w) in [0, 1], any grid; enlarged to the image's size (bicubic). Values
             outside are clipped, NaN counts as 0.
         opacity: of the heatmap, in [0, 1].
 
     Returns:
-        An RGB image of the picture's size.
+        An RGB image of the image's size.
 
     Raises:
         ValueError: the heatmap is not two-dimensional or is empty, or opacity is outside [0, 1].
@@ -45,7 +45,7 @@ def overlay(image: Image.Image, heatmap: np.ndarray, *, opacity: float = 0.5) ->
 
 def colours(values: np.ndarray) -> np.ndarray:
     """Values (h, w) in [0, 1], clipped -> uint8 (h, w, 3) RGB."""
-    places = np.linspace(0, 1, len(ANCHORS))
-    channels = [np.interp(values, places, channel) for channel in zip(*ANCHORS, strict=True)]
+    steps = np.linspace(0, 1, len(ANCHORS))
+    channels = [np.interp(values, steps, channel) for channel in zip(*ANCHORS, strict=True)]
     stacked: np.ndarray = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
     return stacked

@@ -25,11 +25,11 @@ _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Finding:
-    """One picture on the page.
+    """One image on the page.
 
     Args:
         id: shown as text, whatever it holds.
-        thumbnail: the picture, any size (shrunk to 256 px); None where there is none to show.
+        thumbnail: the image, any size (shrunk to 256 px); None where there is none to show.
         assessment: with a heatmap where one is to be seen.
         note: a line below the assessment.
     """
@@ -45,7 +45,7 @@ class Comparison:
     """One request, answered without and with the guard.
 
     Args:
-        picture: what the request shows.
+        image: what the request is about.
         prompt: what it asks.
         unguarded, guarded: the two answers.
         action: what the guard did.
@@ -53,7 +53,7 @@ class Comparison:
         assessment: what it rests on.
     """
 
-    picture: Image.Image
+    image: Image.Image
     prompt: str
     unguarded: str
     guarded: str
@@ -72,7 +72,7 @@ def render_page(
 ) -> Path:
     """Write the page: numbers, a histogram of scores, comparisons, and every finding, riskiest first.
 
-    Unsafe pictures are blurred until one points at them, tabs to them or taps them. Every text is
+    Unsafe images are blurred until the reader points at them, tabs to them or taps them. Every text is
     escaped, and the page's Content-Security-Policy forbids scripts and requests.
 
     Args:
@@ -122,7 +122,7 @@ def _card(number: int, finding: Finding) -> dict[str, Any]:
         "folder": folder + slash,
         "name": name,
         "note": finding.note,
-        "picture": _data_uri(image) if image else "",
+        "image": _data_uri(image) if image else "",
         "heatmap": _heatmap(image, finding.assessment) if image else "",
         **_reading(finding.assessment),
     }
@@ -131,8 +131,8 @@ def _card(number: int, finding: Finding) -> dict[str, Any]:
 def _comparison(number: int, item: Comparison) -> dict[str, Any]:
     return {
         "number": number,
-        "picture": _data_uri(item.picture),
-        "heatmap": _heatmap(item.picture, item.assessment),
+        "image": _data_uri(item.image),
+        "heatmap": _heatmap(item.image, item.assessment),
         "prompt": item.prompt,
         "unguarded": item.unguarded,
         "guarded": item.guarded,
@@ -163,19 +163,19 @@ def _histogram(assessments: Iterable[RiskAssessment]) -> list[dict[str, Any]]:
     bins: list[Counter[str]] = [Counter() for _ in range(BINS)]
     for assessment in assessments:
         if assessment.score is not None and math.isfinite(assessment.score):
-            place = min(BINS - 1, max(0, int(assessment.score * BINS)))
-            bins[place][assessment.verdict.value] += 1
+            number = min(BINS - 1, max(0, int(assessment.score * BINS)))
+            bins[number][assessment.verdict.value] += 1
     scale = 100 / max(1, *(found.total() for found in bins))
     return [
         {
-            "x": place,
+            "x": number,
             "count": found.total(),
-            "low": f"{place / BINS:.2f}",
-            "high": f"{(place + 1) / BINS:.2f}",
+            "low": f"{number / BINS:.2f}",
+            "high": f"{(number + 1) / BINS:.2f}",
             "safe": round(found[Verdict.SAFE.value] * scale, 2),
             "unsafe": round(found[Verdict.UNSAFE.value] * scale, 2),
         }
-        for place, found in enumerate(bins)
+        for number, found in enumerate(bins)
     ]
 
 

@@ -322,9 +322,9 @@ showTheme(["light", "dark"].find((theme) => theme === STORE.read("safevlm-theme"
 function bounds() {
   const said = [];
   const readable = SCAN.total - SCAN.counts.errors;
-  const pictured = SCAN.counts.flagged + SCAN.counts.undecided;
+  const withThumbnail = SCAN.counts.flagged + SCAN.counts.undecided;
   if (LISTED < readable) said.push(number.format(LISTED) + " of " + number.format(readable) + " images are listed: flagged by score, undecided, safe by score. Every count above is of all of them.");
-  if (THUMBNAILS.size < pictured) said.push(number.format(THUMBNAILS.size) + " of " + number.format(pictured) + " flagged and undecided images have their thumbnail on this page.");
+  if (THUMBNAILS.size < withThumbnail) said.push(number.format(THUMBNAILS.size) + " of " + number.format(withThumbnail) + " flagged and undecided images have their thumbnail on this page.");
   if (ROWS.captions.length < LISTED) said.push("The first " + number.format(ROWS.captions.length) + " have their caption.");
   if (said.length) said.push("The rest is in " + SCAN.rows_folder + "/ beside this page.");
   return said.join(" ");

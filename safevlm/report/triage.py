@@ -13,7 +13,7 @@ from typing import Any
 
 from safevlm.errors import DataError
 from safevlm.policy import Policy
-from safevlm.report.document import csp_hash, fact, inline_json, resource, write_document
+from safevlm.report.document import csp_hash, cut, fact, inline_json, resource, write_document
 from safevlm.report.listing import ROWS, Listing, read_listing, read_thumbnails
 from safevlm.report.overview import Overview, survey
 from safevlm.taxonomy import Taxonomy
@@ -52,9 +52,8 @@ def write_triage(
 ) -> Path:
     """Write the page: counts, a threshold to move, a gallery with marks, near-duplicates folded.
 
-    Counts are those of all rows. What is listed is bounded (see `listing`), and the page says so.
-    Texts are data to the page, never markup; its Content-Security-Policy lets this one script and
-    style run and forbids every request.
+    Counts are those of all rows. What is listed is bounded (see `listing`), and the page says so. Texts are data
+    to the page, never markup; its Content-Security-Policy allows this one script and style, and no request.
 
     Args:
         rows_folder: holds the scan's `part-*.parquet`, a row per image.
@@ -73,36 +72,61 @@ def write_triage(
         DataError: no rows, broken part files, or the page cannot be written.
         MissingExtraError: jinja2 or pyarrow is not installed.
     """
+    overview = _surveyed(rows_folder, policy)
+    listing = read_listing(rows_folder, overview, taxonomy)
+    context = {
+        "generation": generation,
+        "source": _visible(source),
+        "rows_folder": rows_folder.name,
+        "blocks": _blocks(_scan(overview, policy, taxonomy, source, rows_folder), listing, thumbnails_folder),
+        **_style_and_script(),
+        **_counts(overview, policy, taxonomy, summary),
+        **_failures(listing, summary),
+    }
+    return write_document(resource("triage.html"), out, context)
+
+
+def _surveyed(rows_folder: Path, policy: Policy) -> Overview:
+    """The counts of all rows. Raises DataError where there are none."""
     thresholds = (policy.threshold, *policy.thresholds.values())
     overview = survey(rows_folder, thresholds=thresholds, limit=ROWS)
     if not overview.total:
         raise DataError(f"{rows_folder}: holds no rows; scan something first")
-    listing = read_listing(rows_folder, overview, taxonomy)
+    return overview
+
+
+def _counts(
+    overview: Overview, policy: Policy, taxonomy: Taxonomy, summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the head of the page tells of all rows."""
+    return {
+        "overview": overview,
+        "levels": _bars(overview.counts["level"], taxonomy.levels),
+        "categories": _bars(overview.counts["category"], taxonomy.category_names),
+        "facts": [(name, _visible(value)) for name, value in _facts(overview, policy, summary)],
+    }
+
+
+def _style_and_script() -> dict[str, str]:
+    """The page's style and script, each with the hash by which its Content-Security-Policy admits it."""
     style, script = resource("triage.css"), _script()
-    failures: Mapping[str, str] = summary.get("failures", {})  # a summary names some of the failed shards
-    context = {
-        "generation": generation,
+    return {
         "style": style,
         "style_hash": csp_hash(style),
         "script": script,
         "script_hash": csp_hash(script),
-        "source": _shown(source),
-        "overview": overview,
-        "levels": _bars(overview.counts["level"], taxonomy.levels),
-        "categories": _bars(overview.counts["category"], taxonomy.category_names),
-        "facts": [(name, _shown(value)) for name, value in _facts(overview, policy, summary)],
+    }
+
+
+def _failures(listing: Listing, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page tells of shards that broke off, of images that could not be read, and of an interrupted scan."""
+    failures: Mapping[str, str] = summary.get("failures", {})  # a summary names some of the failed shards
+    return {
         "interrupted": bool(summary.get("interrupted")),
         "failed": max(len(failures), summary.get("shards", {}).get("failed", 0)),
-        "failures": [(_shown(name), _shown(why)) for name, why in islice(failures.items(), FAILURES)],
-        "errors": [{name: _shown(value) for name, value in row.items()} for row in listing.errors],
-        "rows_folder": rows_folder.name,
-        "blocks": _blocks(
-            _scan(overview, policy, taxonomy, source) | {"rows_folder": rows_folder.name},
-            listing,
-            thumbnails_folder,
-        ),
+        "failures": [(_visible(name), _visible(why)) for name, why in islice(failures.items(), FAILURES)],
+        "errors": [{name: _visible(value) for name, value in row.items()} for row in listing.errors],
     }
-    return write_document(resource("triage.html"), out, context)
 
 
 def generation_of(page: Path) -> str:
@@ -142,12 +166,14 @@ def _facts(overview: Overview, policy: Policy, summary: Mapping[str, Any]) -> It
             yield name.replace("_", " ").capitalize(), value
 
 
-def _shown(value: Any) -> str:
-    text = INVISIBLE.sub("\ufffd", fact(value))
-    return text if len(text) <= FACT_LENGTH else text[: FACT_LENGTH - 1] + "…"
+def _visible(value: Any) -> str:
+    """A value as the page shows it, with � for every character that hides or reorders text."""
+    return cut(INVISIBLE.sub("\ufffd", fact(value)), FACT_LENGTH)
 
 
-def _scan(overview: Overview, policy: Policy, taxonomy: Taxonomy, source: str) -> dict[str, Any]:
+def _scan(
+    overview: Overview, policy: Policy, taxonomy: Taxonomy, source: str, rows_folder: Path
+) -> dict[str, Any]:
     """What the script knows of the scan as a whole."""
     identity = json.dumps([source, sorted(overview.counts["model"]), policy.sha256])
     return {
@@ -166,6 +192,7 @@ def _scan(overview: Overview, policy: Policy, taxonomy: Taxonomy, source: str) -
             "undecided": overview.undecided,
             "errors": overview.errors,
         },
+        "rows_folder": rows_folder.name,
     }
 
 
@@ -183,9 +210,9 @@ def _blocks(scan: Mapping[str, Any], listing: Listing, thumbnails: Path) -> Iter
         text = inline_json(value)
         left -= len(text)
         yield name, text
-    pictures = read_thumbnails(thumbnails, listing, budget=left)
+    rows = read_thumbnails(thumbnails, listing, budget=left)
     for block in count():
-        items = list(islice(pictures, BLOCK))
+        items = list(islice(rows, BLOCK))
         yield f"thumbnails-{block}", inline_json(items)
         if not items:
             return

@@ -35,13 +35,13 @@ function drawHeatmap(canvas, grid, height, width) {
 
 function shot(row, name) {
   const button = make("button", { type: "button", class: "shot", "data-do": "reveal", "aria-pressed": "false", "aria-label": "Reveal " + name });
-  const picture = THUMBNAILS.get(row);
-  if (!picture) {
+  const thumbnail = THUMBNAILS.get(row);
+  if (!thumbnail) {
     button.append(make("span", { class: "none" }, "no thumbnail on this page"));
     button.disabled = true;
     return button;
   }
-  const [webp, grid, height, width] = picture;
+  const [webp, grid, height, width] = thumbnail;
   const image = make("img", { alt: "", decoding: "async", draggable: "false" });
   const canvas = make("canvas", { "aria-hidden": "true" });
   image.addEventListener("load", () => {

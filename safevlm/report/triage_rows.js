@@ -40,7 +40,7 @@ const ROWS = (() => {
 const LISTED = ROWS.ids.length;
 const THUMBNAILS = new Map();
 document.querySelectorAll('[id^="data-thumbnails-"]').forEach((element) => {
-  data(element.id.slice(5)).forEach(([row, ...picture]) => THUMBNAILS.set(row, picture));
+  data(element.id.slice(5)).forEach(([row, ...thumbnail]) => THUMBNAILS.set(row, thumbnail));
 });
 
 // Rows by falling score; those without one are not in it.

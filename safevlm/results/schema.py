@@ -20,7 +20,7 @@ COLUMNS = (
     Column("shard", "string", nullable=False),
     Column("index", "int32", nullable=False),  # position in the shard
     Column("number", "int32", nullable=False),  # which of the sample's images
-    Column("width", "int32"),  # pixels, of the upright picture
+    Column("width", "int32"),  # pixels, of the upright image
     Column("height", "int32"),
     Column("sha256", "string"),  # of the encoded bytes; null where there are none
     Column("phash", "string"),  # 16 hex digits; null where it could not be read

@@ -4,7 +4,7 @@ from safevlm.results.schema import COLUMNS, THUMBNAIL_COLUMNS
 from safevlm.scan.export import export
 from safevlm.scan.ledger import LEDGER
 from safevlm.scan.merge import merge
-from safevlm.scan.model import Checkpoint, Loaded, Model, Scorer
+from safevlm.scan.model import Checkpoint
 from safevlm.scan.options import ScanOptions
 from safevlm.scan.run import scan
 from safevlm.scan.summary import ScanCounts, ScanSummary, versions
@@ -16,12 +16,9 @@ __all__ = [
     "LEDGER",
     "THUMBNAIL_COLUMNS",
     "Checkpoint",
-    "Loaded",
-    "Model",
     "ScanCounts",
     "ScanOptions",
     "ScanSummary",
-    "Scorer",
     "View",
     "export",
     "merge",

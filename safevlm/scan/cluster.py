@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -14,56 +14,61 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from safevlm.errors import MissingExtraError, SafeVLMError
-from safevlm.scan.job import Job
-from safevlm.scan.model import Model, Preprocessor
+from safevlm.scan.batch import Batch
+from safevlm.scan.model import Checkpoint
+from safevlm.scan.options import ScanOptions
 from safevlm.scan.plan import PlannedShard
-from safevlm.scan.reader import Batch, ShardReader
-from safevlm.scan.worker import Scored, make_thumbnails, prepare, score
+from safevlm.scan.reader import ShardReader
+from safevlm.scan.worker import Preprocess, make_thumbnails, prepare, score
 
 DECODE_MEMORY = 2**29
-"""Bytes that a task needs: 64 MiB of encoded images, 192 MiB of pixels, and as much for the tower's inputs."""
+"""Bytes that a task needs: 64 MiB of encoded images, 192 + 48 MiB of pixels, and as much for the tower's inputs."""
 
 Column: TypeAlias = dict[str, np.ndarray]
 """A block of Ray Data: `work` -> (n,) object."""
 
 
-def run_on_ray(job: Job) -> Generator[Scored, None, None]:
-    """Every batch of the job, scored; shards as they are finished, the batches of each in order.
+def run_on_ray(
+    shards: Sequence[PlannedShard], reader: ShardReader, model: Checkpoint, options: ScanOptions
+) -> Generator[Batch, None, None]:
+    """Every batch of the shards, scored; shards as they are finished, the batches of each in order.
 
     Raises:
         MissingExtraError: ray is not installed.
         SafeVLMError: the cluster cannot be reached, or lost what it cannot bring back.
     """
-    with _cluster(job.options.ray_address) as ray:
+    with _cluster(options.ray_address) as ray:
         # Ray Data streams batches, not shards, from tasks to actors, so that a model never waits for a
         # whole shard; a shard stays atomic because its batches are collected here and recorded at once.
         # Ray starts a lost actor again, and with it its tasks; lost blocks it makes again from their shard.
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        shards = {planned.number: planned for planned in job.todo}
+        by_number = {planned.number: planned for planned in shards}
         blocks = (
-            ray.data.from_items([{"shard": number} for number in shards], override_num_blocks=len(shards))
+            ray.data.from_items(
+                [{"shard": number} for number in by_number], override_num_blocks=len(by_number)
+            )
             .map_batches(
                 _decode,
-                fn_args=(shards, job.reader, job.model.preprocessor()),
+                fn_args=(by_number, reader, model.load_preprocessor().preprocess),
                 batch_size=1,
                 memory=DECODE_MEMORY,  # other needs than the actors': equal ones would run inside them
             )
             .map_batches(
                 _Score,
-                fn_constructor_args=(job.model, job.options.with_text),
+                fn_constructor_args=(model, options.with_text),
                 batch_size=1,
                 num_cpus=1,
-                num_gpus=int(job.model.device.startswith("cuda")),
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=job.options.workers),
+                num_gpus=int(model.device.startswith("cuda")),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=options.workers),
             )
-            .map_batches(_illustrate, batch_size=1)
+            .map_batches(_make_thumbnails, batch_size=1)
         )
         try:
             yield from by_shard(
-                scored
+                batch
                 for block in blocks.iter_batches(batch_size=None, batch_format="numpy")
-                for scored in block["work"]
+                for batch in block["work"]
             )
         except ray.exceptions.RayError as error:
             # the last line of its traceback is what went wrong on the node
@@ -80,17 +85,17 @@ def _column(*items: object) -> Column:
 
 
 def _decode(
-    block: Column, shards: Mapping[int, PlannedShard], reader: ShardReader, preprocessor: Preprocessor
+    block: Column, shards: Mapping[int, PlannedShard], reader: ShardReader, preprocess: Preprocess
 ) -> Iterator[Column]:
     """Numbers of shards -> batches that only the tower has to see."""
     for number in block["shard"]:
         given: set[bytes] = set()
         for batch in reader(shards[int(number)]):
-            yield _column(prepare(_marked(batch, given), preprocessor))
+            yield _column(prepare(_mark_known(batch, given), preprocess))
 
 
-def _marked(batch: Batch, given: set[bytes]) -> Batch:
-    """The batch with its entries known where equal bytes came before in the shard; tasks see no other shard."""
+def _mark_known(batch: Batch, given: set[bytes]) -> Batch:
+    """The batch with its entries known where equal keys came before in the shard; tasks see no other shard."""
     entries = []
     for entry in batch.entries:
         entries.append(replace(entry, known=bool(entry.key) and entry.key in given))
@@ -101,25 +106,27 @@ def _marked(batch: Batch, given: set[bytes]) -> Batch:
 class _Score:
     """An actor with the model."""
 
-    def __init__(self, model: Model, with_text: bool) -> None:
+    def __init__(self, model: Checkpoint, with_text: bool) -> None:
         self._scorer, self._with_text = model.load(), with_text
 
     def __call__(self, block: Column) -> Column:
-        return _column(*(score(ready, self._scorer, with_text=self._with_text) for ready in block["work"]))
+        return _column(
+            *(score(prepared, self._scorer, with_text=self._with_text) for prepared in block["work"])
+        )
 
 
-def _illustrate(block: Column) -> Column:
-    return _column(*(make_thumbnails(scored) for scored in block["work"]))
+def _make_thumbnails(block: Column) -> Column:
+    return _column(*(make_thumbnails(batch) for batch in block["work"]))
 
 
-def by_shard(found: Iterable[Scored]) -> Iterator[Scored]:
+def by_shard(found: Iterable[Batch]) -> Iterator[Batch]:
     """Batches in any order -> the batches of each shard in order, once all of them are there."""
-    shards: dict[int, dict[int, Scored]] = {}
-    for scored in found:
-        batches = shards.setdefault(scored.batch.shard, {})
-        batches[scored.batch.number] = scored
-        if any(part.batch.last for part in batches.values()) and len(batches) == 1 + max(batches):
-            yield from (batches[number] for number in sorted(shards.pop(scored.batch.shard)))
+    shards: dict[int, dict[int, Batch]] = {}
+    for batch in found:
+        batches = shards.setdefault(batch.shard, {})
+        batches[batch.number] = batch
+        if any(part.last for part in batches.values()) and len(batches) == 1 + max(batches):
+            yield from (batches[number] for number in sorted(shards.pop(batch.shard)))
 
 
 @contextmanager

@@ -99,8 +99,8 @@ def export(
 
 def _refuse_own(folder: Path, out: Path) -> None:
     """Raise DataError where a list would take the place of what the scan wrote."""
-    place, own = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
-    if place.parent in (own / ROWS, own / THUMBNAILS) or place in (own / name for name in FILES):
+    target, own = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
+    if target.parent in (own / ROWS, own / THUMBNAILS) or target in (own / name for name in FILES):
         raise DataError(f"{out}: belongs to the scan itself; choose another file for the list")
 
 

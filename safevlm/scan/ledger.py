@@ -260,11 +260,13 @@ class Ledger:
 
     def known(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of the keys whose scores are here."""
-        marks = ", ".join("?" * len(keys))
+        placeholders = ", ".join("?" * len(keys))
         with self._explained():
             return {
                 key
-                for (key,) in self._db.execute(f"SELECT key FROM seen WHERE key IN ({marks})", tuple(keys))
+                for (key,) in self._db.execute(
+                    f"SELECT key FROM seen WHERE key IN ({placeholders})", tuple(keys)
+                )
             }
 
     def forget_failed(self) -> None:

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from itertools import chain
+from typing import TYPE_CHECKING
 
-from safevlm.scan.job import Job
-from safevlm.scan.reader import Batch
+from safevlm.scan.batch import Batch
+from safevlm.scan.plan import PlannedShard
+from safevlm.scan.reader import ShardReader
 from safevlm.scan.threads import Threads
-from safevlm.scan.worker import Ready, Scored, make_thumbnails, prepare, score
+from safevlm.scan.worker import Prepared, make_thumbnails, prepare, score
 
-Mark = Callable[[Batch], Batch]
+if TYPE_CHECKING:
+    from safevlm.scorer import RiskScorer
 
 
-def run_local(job: Job, mark: Mark) -> Generator[Scored, None, None]:
-    """Every batch of the job, scored, in order.
+def run_local(
+    shards: Sequence[PlannedShard],
+    reader: ShardReader,
+    scorer: RiskScorer,
+    *,
+    workers: int,
+    mark_known: Callable[[Batch], Batch],
+) -> Generator[Batch, None, None]:
+    """Every batch of the shards, scored, in order.
 
     Reading goes on across shards, so that the scorer never waits for a border. At most
     `workers` + 2 batches are read ahead and as many prepared ahead: encoded they take up to
-    64 MiB each, and a thread holds up to 192 MiB of pixels (or one picture) while it prepares one.
+    64 MiB each, and a thread holds up to 192 MiB of pixels (or one image) while it prepares one;
+    of a batch up to 48 MiB of pixels are kept for thumbnails.
     Where the scan is interrupted, threads that are in the middle of a file are not waited for.
 
     Args:
-        job: what to scan.
-        mark: called in the calling thread on each batch, in order, before it is decoded.
+        workers: threads that decode and preprocess.
+        mark_known: called in the calling thread on each batch, in order, before it is decoded; see `Entry.known`.
     """
-    scorer, workers, with_text = job.model.load(), job.options.workers, job.options.with_text
-    stream = chain.from_iterable(map(job.reader, job.todo))
+    stream = chain.from_iterable(map(reader, shards))
     ahead = workers + 2
     read: deque[Future[Batch | None]] = deque()
-    ready: deque[Future[Ready]] = deque()
-    drawn: deque[Future[Scored]] = deque()
+    ready: deque[Future[Prepared]] = deque()
+    scored: deque[Future[Batch]] = deque()
     reading, decoding = Threads(1, "safevlm-read"), Threads(workers, "safevlm-decode")
     try:
         read.extend(reading.submit(next, stream, None) for _ in range(ahead))
@@ -43,17 +53,17 @@ def run_local(job: Job, mark: Mark) -> Generator[Scored, None, None]:
                     read.clear()
                     break
                 read.append(reading.submit(next, stream, None))
-                ready.append(decoding.submit(prepare, mark(batch), scorer))
+                ready.append(decoding.submit(prepare, mark_known(batch), scorer.preprocess))
             if ready:
-                scored = score(ready.popleft().result(), scorer, with_text=with_text)
-                drawn.append(decoding.submit(make_thumbnails, scored))
-            # those in front wait in the same queue as what is being prepared: no need to stop for them
-            while drawn and (drawn[0].done() or len(drawn) > 2 * ahead):
-                yield drawn.popleft().result()
-        while drawn:
-            yield drawn.popleft().result()
+                found = score(ready.popleft().result(), scorer, with_text=reader.with_text)
+                scored.append(decoding.submit(make_thumbnails, found))
+            # thumbnails wait in the same queue as what is being prepared: no need to stop for them
+            while scored and (scored[0].done() or len(scored) > 2 * ahead):
+                yield scored.popleft().result()
+        while scored:
+            yield scored.popleft().result()
     finally:
-        for waiting in (read, ready, drawn):
+        for waiting in (read, ready, scored):
             for future in waiting:
                 future.cancel()
         reading.close()

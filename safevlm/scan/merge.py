@@ -106,8 +106,8 @@ def _copy(copies: Sequence[dict[int, int]], folders: Sequence[Path], out: Path) 
         for folder, numbers in zip(folders, copies, strict=True):
             for old, new in numbers.items():
                 shutil.copyfile(folder / ROWS / part_name(old), out / ROWS / part_name(new))
-                pictures = folder / THUMBNAILS / part_name(old)
-                if pictures.is_file():
-                    shutil.copyfile(pictures, out / THUMBNAILS / part_name(new))
+                thumbnails = folder / THUMBNAILS / part_name(old)
+                if thumbnails.is_file():
+                    shutil.copyfile(thumbnails, out / THUMBNAILS / part_name(new))
     except OSError as error:
         raise DataError(f"{out}: cannot be merged into ({error}); remove it and try again") from error

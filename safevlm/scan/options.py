@@ -11,28 +11,28 @@ MAX_BATCH_SIZE = 16_384
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """The choices of one scan. `limit`, `sample` and `with_text` decide its rows, the others only its course.
+    """The choices of one scan. `limit`, `sample_fraction` and `with_text` decide its rows, the others only its course.
 
     Args:
         batch_size: images per pass of the tower.
         workers: threads that decode and preprocess; on Ray, models that score at the same time.
         limit: only the first so many images of the source.
-        sample: only this share of the images, in (0, 1), the same ones in every run.
+        sample_fraction: only this fraction of the samples, in (0, 1), the same ones in every run; None: all.
         with_text: score each image together with its text.
-        max_error_share: stop once more than this share of the rows are errors, in (0, 1]; None: never.
+        max_error_rate: stop once the fraction of rows that are errors is above this, in (0, 1]; None: never.
         engine: local or ray.
         ray_address: of a running cluster; None starts Ray on this machine.
 
     Raises:
-        ValueError: a number out of its range, or an engine that there is none of.
+        ValueError: a number out of its range, or an unknown engine.
     """
 
     batch_size: int = 32
     workers: int = 2
     limit: int | None = None
-    sample: float | None = None
+    sample_fraction: float | None = None
     with_text: bool = False
-    max_error_share: float | None = None
+    max_error_rate: float | None = None
     engine: str = "local"
     ray_address: str | None = None
 
@@ -43,13 +43,15 @@ class ScanOptions:
                 raise ValueError(f"scan: {name} is {count}; it must be at least 1")
         if self.batch_size > MAX_BATCH_SIZE:
             raise ValueError(f"scan: batch_size is {self.batch_size}; it must be at most {MAX_BATCH_SIZE}")
-        if self.sample is not None and not 0 < self.sample < 1:
-            raise ValueError(f"scan: sample is {self.sample}; it is a share between 0 and 1, such as 0.1")
-        if self.max_error_share is not None and not 0 < self.max_error_share <= 1:
+        if self.sample_fraction is not None and not 0 < self.sample_fraction < 1:
             raise ValueError(
-                f"scan: max_error_share is {self.max_error_share}; it is a share above 0 and up to 1"
+                f"scan: sample_fraction is {self.sample_fraction}; it must be between 0 and 1, such as 0.1"
+            )
+        if self.max_error_rate is not None and not 0 < self.max_error_rate <= 1:
+            raise ValueError(
+                f"scan: max_error_rate is {self.max_error_rate}; it must be above 0 and at most 1, such as 0.2"
             )
         if self.engine not in ENGINES:
-            raise ValueError(f"scan: there is no engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
+            raise ValueError(f"scan: unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         if self.ray_address is not None and self.engine != "ray":
             raise ValueError("scan: ray_address is for the engine ray; set engine to ray, or leave it out")

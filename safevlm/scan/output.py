@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from safevlm.errors import DataError
+from safevlm.errors import DataError, MissingExtraError
 from safevlm.files import UNFINISHED
 from safevlm.results.parts import PART_NAME, UNFINISHED_NAME, written_by
 from safevlm.results.schema import REPORT, ROWS, SUMMARY, THUMBNAILS, part_name
@@ -63,6 +63,42 @@ def prepare(out: Path, *, fresh: bool) -> None:
             (out / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error}); choose another folder") from error
+
+
+def refuse_inside(uri: str, out: Path) -> None:
+    """Raise DataError where what a scan writes to `out` would count as its source.
+
+    Args:
+        uri: of the source; one that is not on this machine holds no local folder.
+        out: the scan's folder, which need not be there yet.
+    """
+    location = re.sub(r"\?\w+=.*", "", uri.partition(":")[2])
+    if "://" in location:
+        return
+    target = os.path.realpath(out)
+    if os.path.isdir(location):
+        inside = Path(target).is_relative_to(os.path.realpath(location))
+    else:
+        inside = any(
+            _matches(os.path.join(target, name), location)
+            for name in (f"{ROWS}/{part_name(0)}", f"{THUMBNAILS}/{part_name(0)}")
+        )
+    if inside:
+        raise DataError(
+            f"{out}: lies inside the source {uri}, so that what the scan writes would be scanned, too; "
+            "choose a folder outside it"
+        )
+
+
+def _matches(path: str, location: str) -> bool:
+    """Whether a glob or brace pattern may mean a path; rather once too often."""
+    if not re.search(r"[*?\[{]", location):
+        return False
+    try:
+        from fsspec.utils import glob_translate
+    except ImportError as error:
+        raise MissingExtraError("fsspec", "scan") from error
+    return bool(re.match(glob_translate(re.sub(r"\{[^{}]*\}", "*", location)), path))
 
 
 def check_parts(out: Path, numbers: Iterable[int]) -> None:

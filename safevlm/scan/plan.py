@@ -14,7 +14,7 @@ from safevlm.scan.boundary import contained
 from safevlm.scan.options import ScanOptions
 
 SEED = "safevlm-scan"
-"""Of the drawing: what is left out depends on this, the shard's name and the sample's id alone."""
+"""Of `in_sample`: what is left out depends on this, the shard's name and the sample's id alone."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def settings(uri: str, model: str, policy: str, options: ScanOptions) -> dict[st
         "model": model,
         "policy": policy,
         "limit": "none" if options.limit is None else str(options.limit),
-        "sample": "all" if options.sample is None else repr(options.sample),
+        "sample": "all" if options.sample_fraction is None else repr(options.sample_fraction),
         "text": "with the image" if options.with_text else "ignored",
     }
 
@@ -91,8 +91,8 @@ def file_of(shard: str) -> str:
     return re.sub(r":\d+(-\d+)?$|(?<=^rows)-\d+$", "", shard)
 
 
-def drawn(shard: str, id: str, fraction: float | None) -> bool:
-    """Whether a sample is scanned, with all of its images, where only a share of them is."""
+def in_sample(shard: str, id: str, fraction: float | None) -> bool:
+    """Whether a sample is scanned, with all of its images, where only a fraction of the samples is."""
     if fraction is None:
         return True
     named = f"{SEED}\0{shard}\0{id}".encode("utf-8", "surrogatepass")

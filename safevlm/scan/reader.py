@@ -6,14 +6,15 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from safevlm.data import Item, Source
 from safevlm.errors import DataError
+from safevlm.scan.batch import Batch, Entry
 from safevlm.scan.boundary import contained
-from safevlm.scan.plan import PlannedShard, drawn
+from safevlm.scan.plan import PlannedShard, in_sample
 
 logger = logging.getLogger(__name__)
 
@@ -25,63 +26,19 @@ MAX_BATCH_BYTES = 2**26
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An image of a batch.
-
-    Args:
-        index: its position in the shard.
-        item: its bytes, ids and text.
-        sha256: of the bytes, 64 hex digits; empty without bytes.
-        key: equal keys give equal scores: of the bytes, and of the text where it is scored with them.
-        known: whether an earlier entry has the same key, so that nothing needs scoring.
-    """
-
-    index: int
-    item: Item
-    sha256: str = ""
-    key: bytes = b""
-    known: bool = False
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some images of one shard, in order.
-
-    Args:
-        shard: the shard's number in the plan.
-        number: of the batch in its shard, from 0.
-        entries: the images; none in a shard's last batch, which only ends it.
-        last: whether the shard ends here.
-        skipped: in the last batch, how many images the sample left out.
-        error: in the last batch, why the shard broke off; empty where it did not.
-        unfinished: in the last batch, id of the sample that the shard's end or a limit may have cut.
-        passed_over: in the last batch, reason -> how many rows or members of the shard gave no image.
-    """
-
-    shard: int
-    number: int
-    entries: tuple[Entry, ...] = ()
-    last: bool = False
-    skipped: int = 0
-    error: str = ""
-    unfinished: str | None = None
-    passed_over: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class ShardReader:
     """Reads shards. Picklable; what it yields depends on the shard and these values alone.
 
     Args:
         source: where the shards are.
         batch_size: images per batch, fewer where they are large.
-        sample: the share of samples that is taken; None: all.
+        sample_fraction: the fraction of samples that is taken, in (0, 1); None: all.
         with_text: whether the text belongs to an image's key.
     """
 
     source: Source
     batch_size: int
-    sample: float | None = None
+    sample_fraction: float | None = None
     with_text: bool = False
 
     def __call__(self, planned: PlannedShard) -> Iterator[Batch]:
@@ -104,7 +61,7 @@ class ShardReader:
                 unfinished = last if item.id == last else None
                 break
             given, last = index + 1, item.id
-            if not drawn(name, item.id, self.sample):
+            if not in_sample(name, item.id, self.sample_fraction):
                 skipped += 1
                 continue
             entries.append(self._entry(index, item))

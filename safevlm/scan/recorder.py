@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from safevlm.results.parts import PartFile
 from safevlm.results.schema import COLUMNS, ERROR, ROWS, THUMBNAIL_COLUMNS, THUMBNAILS, ResultRow, part_name
+from safevlm.scan.batch import Batch, Entry
 from safevlm.scan.ledger import FORMAT, Ledger
-from safevlm.scan.reader import Batch
+from safevlm.scan.rows import result_row, thumbnail_row
 from safevlm.scan.summary import Tally
-from safevlm.scan.worker import Scored
 from safevlm.types import Verdict
 
 MAX_UNSAFE, MAX_UNDECIDED = 160, 40
@@ -28,23 +29,24 @@ class Recorder:
 
     Args:
         out: the scan's folder.
-        ledger: of the folder, with its plan.
-        constants: columns that are equal in every row, `source` among them.
+        ledger: of the folder, with its plan; its settings give the columns that are equal in every row.
     """
 
-    def __init__(self, out: Path, ledger: Ledger, constants: ResultRow) -> None:
+    def __init__(self, out: Path, ledger: Ledger) -> None:
         self.total = Tally()
         for state in ledger.shards():
             if state.status == "done":
                 self.total.merge(state.counts)
-        self._out, self._ledger, self._constants = out, ledger, constants
+        self._out, self._ledger = out, ledger
+        settings = ledger.settings
+        self._constants: ResultRow = {name: settings[name] for name in ("source", "model", "policy")}
         self._names = {p.number: p.shard.name for p in ledger.todo()}
         self._expected: set[bytes] = set()
         self._current: _OpenShard | None = None
         self._since = time.perf_counter()
 
-    def mark(self, batch: Batch) -> Batch:
-        """The batch with its entries known where equal bytes were given out or scored before."""
+    def mark_known(self, batch: Batch) -> Batch:
+        """The batch with its entries known where equal keys were given out or scored before."""
         keys = [entry.key for entry in batch.entries if entry.key]
         known = self._ledger.known(keys) if keys else set()
         entries = []
@@ -55,34 +57,35 @@ class Recorder:
             entries.append(replace(entry, known=is_known))
         return replace(batch, entries=tuple(entries))
 
-    def add(self, scored: Scored) -> None:
-        """Write a batch; the last one of a shard finishes it.
+    def add(self, batch: Batch) -> None:
+        """Write a scored batch; the last one of a shard finishes it.
 
         Raises:
             DataError: the disk does not take it; finished shards are kept.
         """
-        batch = scored.batch
         shard = self._current or self._open(batch.shard)
-        new = [
-            (entry.key, row)
-            for entry, row in zip(batch.entries, scored.rows, strict=True)
-            if entry.key and not entry.known
-        ]
+        rows = [result_row(entry) for entry in batch.entries]
+        new = [(e.key, row) for e, row in zip(batch.entries, rows, strict=True) if e.key and not e.known]
         self._ledger.remember(shard.number, ((key, row | {"reason": _nameless(row)}) for key, row in new))
         self._expected.difference_update(key for key, _ in new)
-        for entry, row in zip(batch.entries, scored.rows, strict=True):
-            if entry.known:
-                row.update(self._ledger.recall(entry.key))
-                if row["status"] == ERROR:
-                    row["reason"] = f"{row['id']}: {row['reason']}"
-                shard.tally.duplicates += 1
-            row.update(self._constants, shard=shard.name)
-        shard.add(scored)
-        self.total.add(scored.rows)
+        rows = [
+            row | (self._recall(entry) if entry.known else {}) | self._constants | {"shard": shard.name}
+            for entry, row in zip(batch.entries, rows, strict=True)
+        ]
+        shard.tally.duplicates += sum(entry.known for entry in batch.entries)
+        shard.add(batch.entries, rows)
+        self.total.add(rows)
         if batch.last:
             shard.tally.skipped += batch.skipped
             shard.tally.passed_over.update(batch.passed_over)
             self._finish(batch.error, batch.unfinished)
+
+    def _recall(self, entry: Entry) -> ResultRow:
+        """What the ledger knows of a known entry, as columns of its row."""
+        found = self._ledger.recall(entry.key)
+        if found["status"] == ERROR:
+            found["reason"] = f"{entry.item.id}: {found['reason']}"
+        return found
 
     def _open(self, number: int) -> _OpenShard:
         self._current = _OpenShard(self._out, number, self._names[number], self._constants["source"])
@@ -130,26 +133,26 @@ class _OpenShard:
         self.number, self.name, self.source, self.tally = number, name, source, Tally()
         self.last_id: str | None = None
         self.path = out / ROWS / part_name(number)
-        self._pictures = out / THUMBNAILS / self.path.name
+        self._thumbnails = out / THUMBNAILS / self.path.name
         self._rows = PartFile(self.path, COLUMNS, mark=FORMAT)
         self._best: dict[str, list[tuple[float, int, ResultRow]]] = {"unsafe": [], "undecided": []}
 
-    def add(self, scored: Scored) -> None:
-        self._rows.add(scored.rows)
-        self.tally.add(scored.rows)
-        self.last_id = scored.rows[-1]["id"] if scored.rows else self.last_id
-        by_index = {row["index"]: row for row in scored.rows}
-        for thumbnail in scored.thumbnails:
-            row = by_index[thumbnail["index"]]
+    def add(self, entries: Sequence[Entry], rows: Sequence[ResultRow]) -> None:
+        self._rows.add(rows)
+        self.tally.add(rows)
+        self.last_id = rows[-1]["id"] if rows else self.last_id
+        for entry, row in zip(entries, rows, strict=True):
+            if not entry.thumbnail:
+                continue
             unsafe = row["verdict"] == Verdict.UNSAFE.value
             heap, most = self._best[row["verdict"]], MAX_UNSAFE if unsafe else MAX_UNDECIDED
+            thumbnail = thumbnail_row(entry) | {"source": self.source, "shard": self.name}
             # of equal scores the first image stays, whatever the order they come in
-            placed = thumbnail | {"source": self.source, "shard": self.name}
-            entry = (row["score"] if unsafe else 0.0, -row["index"], placed)
+            candidate = (row["score"] if unsafe else 0.0, -row["index"], thumbnail)
             if len(heap) < most:
-                heapq.heappush(heap, entry)
+                heapq.heappush(heap, candidate)
             else:
-                heapq.heappushpop(heap, entry)
+                heapq.heappushpop(heap, candidate)
 
     def commit(self) -> None:
         """Put the files in their places, the rows last."""
@@ -158,14 +161,14 @@ class _OpenShard:
         )
         try:
             if kept:
-                pictures = PartFile(self._pictures, THUMBNAIL_COLUMNS, mark=FORMAT)
+                file = PartFile(self._thumbnails, THUMBNAIL_COLUMNS, mark=FORMAT)
                 try:
-                    pictures.add(kept)
-                    pictures.commit()
+                    file.add(kept)
+                    file.commit()
                 finally:
-                    pictures.discard()
+                    file.discard()
             else:
-                self._pictures.unlink(missing_ok=True)  # of an attempt that broke off
+                self._thumbnails.unlink(missing_ok=True)  # of an attempt that broke off
             self._rows.commit()
         finally:
             self._rows.discard()

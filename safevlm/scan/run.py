@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safevlm.data import Source
 from safevlm.results.schema import ERROR
+from safevlm.scan.batch import Batch
 from safevlm.scan.boundary import contained
-from safevlm.scan.job import Job
 from safevlm.scan.ledger import DONE, LEDGER, Ledger
-from safevlm.scan.local import Mark, run_local
+from safevlm.scan.local import run_local
 from safevlm.scan.lock import locked
-from safevlm.scan.model import Model
+from safevlm.scan.model import Checkpoint, model_sha256
 from safevlm.scan.options import ScanOptions
-from safevlm.scan.output import check_parts, drop_parts, drop_unfinished, prepare
-from safevlm.scan.place import refuse_inside
-from safevlm.scan.plan import Plan, plan_shards, settings
+from safevlm.scan.output import check_parts, drop_parts, drop_unfinished, prepare, refuse_inside
+from safevlm.scan.plan import Plan, PlannedShard, plan_shards, settings
 from safevlm.scan.reader import ShardReader
 from safevlm.scan.recorder import Recorder
 from safevlm.scan.replan import replan
 from safevlm.scan.summary import ScanCounts, ScanSummary, Tally, images_of, summarise
-from safevlm.scan.worker import Scored
 
-FEWEST_FOR_SHARE = 100
-"""Rows before a share of errors says anything."""
+if TYPE_CHECKING:
+    from safevlm.scorer import RiskScorer
+
+MIN_ROWS_FOR_ERROR_RATE = 100
+"""Rows before `max_error_rate` can stop a scan: the rate of a few rows says little."""
 
 OnProgress = Callable[[ScanCounts], None]
 
 
 def scan(
     source: Source,
-    model: Model,
+    model: RiskScorer | Checkpoint | str | Path,
     out: str | Path,
     options: ScanOptions | None = None,
     *,
@@ -41,7 +43,7 @@ def scan(
 ) -> ScanSummary:
     """Score every image of a source and write one row each; where `out` holds a part of this scan, the rest.
 
-    Rows go to `out/rows/part-<shard>.parquet` (`COLUMNS`), pictures of flagged ones to
+    Rows go to `out/rows/part-<shard>.parquet` (`COLUMNS`), thumbnails of flagged ones to
     `out/thumbnails/`, the summary to `out/summary.json`. An image that cannot be read is a row with
     status error, one that the scorer cannot score a row with status undecided. A shard that breaks
     off is read again twice, then its rows so far are kept, the summary has the reason, and the next
@@ -52,7 +54,8 @@ def scan(
 
     Args:
         source: what to scan; never written to.
-        model: what scores, `Checkpoint("safevlm-mini")` or `Loaded(scorer)`.
+        model: what scores: a scorer in memory (not on Ray), the name, folder or hub id of a checkpoint, or a
+            `Checkpoint` with a policy or device of its own.
         out: a folder for this scan alone.
         options: how it runs.
         fresh: replace an earlier scan in `out`; only files that a scan wrote are removed.
@@ -63,20 +66,33 @@ def scan(
             files that no scan wrote, is being written to or read by another process, or cannot be written.
             Finished shards are kept.
         MissingExtraError: a package is not installed.
+        ValueError: a scorer in memory and the engine ray.
     """
     out, options = Path(out), options or ScanOptions()
+    if isinstance(model, str | Path):
+        model = Checkpoint(str(model))
+    if options.engine == "ray" and not isinstance(model, Checkpoint):
+        raise ValueError(
+            "a scorer in memory cannot be sent to other machines; scan on Ray with the name of a checkpoint, or with "
+            "Checkpoint(...)"
+        )
     refuse_inside(source.uri, out)
     with locked(out):  # before anything in there is looked at, removed or written
         return _scan(source, model, out, options, fresh, on_progress)
 
 
 def _scan(
-    source: Source, model: Model, out: Path, options: ScanOptions, fresh: bool, on_progress: OnProgress | None
+    source: Source,
+    model: RiskScorer | Checkpoint,
+    out: Path,
+    options: ScanOptions,
+    fresh: bool,
+    on_progress: OnProgress | None,
 ) -> ScanSummary:
     """A scan into a folder that nobody else writes to."""
     with contained(source.uri):
         shards = source.shards()
-    chosen = settings(source.uri, model.sha256, model.policy.sha256, options)
+    chosen = settings(source.uri, model_sha256(model), model.policy.sha256, options)
     prepare(out, fresh=fresh)
     with closing(Ledger(out / LEDGER)) as ledger:
         if ledger.begun:
@@ -88,38 +104,40 @@ def _scan(
             plan = Plan(chosen, plan_shards(source, shards, options.limit))
             ledger.begin(plan, model=model.name, policy=model.policy)
         drop_parts(out, keep=[s.planned.number for s in ledger.shards() if s.status])
-        reader = ShardReader(source, options.batch_size, options.sample, options.with_text)
-        job = Job(tuple(ledger.todo()), reader, model, options)
+        reader = ShardReader(source, options.batch_size, options.sample_fraction, options.with_text)
         stopped = ""
         try:
-            if job.todo:
-                stopped = _run(job, out, ledger, on_progress)
+            if todo := ledger.todo():
+                stopped = _run(todo, reader, model, out, options, ledger, on_progress)
         finally:
             summary = summarise(ledger, stopped=stopped)
             summary.write(out)
     return summary
 
 
-def _run(job: Job, out: Path, ledger: Ledger, on_progress: OnProgress | None) -> str:
+def _run(
+    shards: Sequence[PlannedShard],
+    reader: ShardReader,
+    model: RiskScorer | Checkpoint,
+    out: Path,
+    options: ScanOptions,
+    ledger: Ledger,
+    on_progress: OnProgress | None,
+) -> str:
     """Scan what is left; returns why the scan stopped itself, or nothing."""
-    constants = {
-        "source": job.reader.source.uri,
-        "model": job.model.sha256,
-        "policy": job.model.policy.sha256,
-    }
     ledger.forget_failed()
-    recorder = Recorder(out, ledger, constants)
+    recorder = Recorder(out, ledger)
     images = [images_of(state) for state in ledger.shards() if state.planned.take != 0]
     total = None if None in images else sum(count or 0 for count in images)
     if on_progress is not None:
         on_progress(recorder.total.counts(total))
     try:
-        with closing(_engine(job, recorder.mark)) as batches:
-            for scored in batches:
-                recorder.add(scored)
+        with closing(_scored(shards, reader, model, options, recorder)) as batches:
+            for batch in batches:
+                recorder.add(batch)
                 if on_progress is not None:
                     on_progress(recorder.total.counts(total))
-                if reason := _too_many_errors(recorder.total, job.options.max_error_share):
+                if reason := _too_many_errors(recorder.total, options.max_error_rate):
                     recorder.stop(reason)
                     return reason
     finally:
@@ -128,19 +146,28 @@ def _run(job: Job, out: Path, ledger: Ledger, on_progress: OnProgress | None) ->
     return ""
 
 
-def _engine(job: Job, mark: Mark) -> Generator[Scored, None, None]:
-    if job.options.engine == "ray":
+def _scored(
+    shards: Sequence[PlannedShard],
+    reader: ShardReader,
+    model: RiskScorer | Checkpoint,
+    options: ScanOptions,
+    recorder: Recorder,
+) -> Generator[Batch, None, None]:
+    """The shards' batches, scored by the engine that the options name."""
+    if not isinstance(model, Checkpoint):
+        return run_local(shards, reader, model, workers=options.workers, mark_known=recorder.mark_known)
+    if options.engine == "ray":
         from safevlm.scan.cluster import run_on_ray
 
-        return run_on_ray(job)
-    return run_local(job, mark)
+        return run_on_ray(shards, reader, model, options)
+    return run_local(shards, reader, model.load(), workers=options.workers, mark_known=recorder.mark_known)
 
 
 def _too_many_errors(tally: Tally, most: float | None) -> str:
     errors = tally.columns["status"][ERROR]
-    if most is None or tally.n < FEWEST_FOR_SHARE or errors <= most * tally.n:
+    if most is None or tally.n < MIN_ROWS_FOR_ERROR_RATE or errors <= most * tally.n:
         return ""
     return (
-        f"{errors} of {tally.n} rows are errors, more than a share of {most:g}; "
-        "see the column reason, then run again with a higher max_error_share"
+        f"{errors} of {tally.n} rows are errors, a rate above {most:g}; "
+        "see the column reason, then run again with a higher max_error_rate"
     )

@@ -82,8 +82,8 @@ class View:
 
     def _find(self, url: str) -> str | None:
         """The shard of a tar: its URL ends in the shard's name."""
-        place = url.partition("?")[0]
-        found = [(name, uri) for uri, name in self.shards if place == name or place.endswith(f"/{name}")]
+        path = url.partition("?")[0]
+        found = [(name, uri) for uri, name in self.shards if path == name or path.endswith(f"/{name}")]
         if len(found) > 1:
             choices = ", ".join(f"{name} of {uri}" for name, uri in sorted(found))
             raise DataError(

@@ -1,172 +1,154 @@
-"""Batches -> rows, in three steps that every runner calls: decode on a CPU, score, draw the flagged ones."""
+"""The three steps that every engine takes with a batch: decode on a CPU, score, make thumbnails of flagged images."""
 
 from __future__ import annotations
 
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from PIL import Image
 
-from safevlm.data import Item, decode_item, prepared_pixels
-from safevlm.errors import DataError, SafeVLMError
-from safevlm.results.schema import ERROR, OK, UNDECIDED, ResultRow
+from safevlm.data import Item, decode_item, perceptual_hash, prepared_pixels
+from safevlm.errors import DataError, ImageError, SafeVLMError
+from safevlm.results.schema import ERROR, OK, UNDECIDED
+from safevlm.scan.batch import Batch, Entry
 from safevlm.scan.boundary import contained
-from safevlm.scan.model import Preprocessor, Scorer
-from safevlm.scan.reader import Batch, Entry
-from safevlm.types import DecodedItem, RiskAssessment, Verdict
+from safevlm.scan.rows import TEXT_LENGTH
+from safevlm.types import RiskAssessment, Verdict
+
+if TYPE_CHECKING:
+    from safevlm.scorer import RiskScorer
 
 logger = logging.getLogger(__name__)
 
 SCORER_ERRORS = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError, SafeVLMError)
-"""What one picture may do to a scorer: out of memory (torch's is a RuntimeError), sizes, a broken model."""
+"""What one image may do to a scorer: out of memory (torch's is a RuntimeError), sizes, a broken model."""
 
 MAX_HELD_PIXELS = 2**26
 """Pixels, decoded or scaled, that one thread holds before it preprocesses them: 2^26 * 3 bytes = 192 MiB."""
 
-THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 192, 70
-TEXT_LENGTH = 1000
+MAX_KEPT_PIXELS = 2**24
+"""Decoded pixels that a batch keeps until it is scored, for thumbnails: 2^24 * 3 bytes = 48 MiB. Images beyond it
+are scaled to a thumbnail's size when they are decoded, which costs time for each, and few of them are flagged."""
+
+THUMBNAIL_SIZE, THUMBNAIL_QUALITY = (192, 192), 70
+
+Preprocess: TypeAlias = Callable[[Sequence[Image.Image]], Any]
+"""RGB images -> inputs of the tower; called from several threads."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """Images that pass the tower together: their positions in the batch, and its inputs; None where they failed."""
-
-    positions: tuple[int, ...]
-    inputs: Any
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A batch that only the tower has to see: a row for each entry, without a score yet, and the groups."""
-
-    batch: Batch
-    rows: tuple[ResultRow, ...]
-    groups: tuple[Group, ...]
-
-
-@dataclass(frozen=True)
-class Flagged:
-    """A picture that a person should see: its position in the batch, its bytes, and where the head looked."""
-
-    position: int
-    item: Item
-    heatmap: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A batch with its rows.
+class Prepared:
+    """A batch that only the tower has to see.
 
     Args:
-        batch: without the images' bytes.
-        rows: one per entry; those of known entries have no score yet.
-        flagged: what thumbnails are made of; empty once they are.
-        thumbnails: rows of the thumbnails file.
+        batch: its images are decoded; those that could not be have the status error.
+        inputs: positions in the batch of images that pass the tower together -> the tower's inputs; None
+            where they could not be preprocessed.
     """
 
     batch: Batch
-    rows: tuple[ResultRow, ...]
-    flagged: tuple[Flagged, ...] = ()
-    thumbnails: tuple[ResultRow, ...] = ()
+    inputs: Mapping[tuple[int, ...], Any]
 
 
-def prepare(batch: Batch, scorer: Preprocessor) -> Ready:
+def prepare(batch: Batch, preprocess: Preprocess) -> Prepared:
     """Decode and preprocess a batch's images, those of known entries excepted; any thread may call it."""
-    rows = tuple(_row(entry) for entry in batch.entries)
-    groups: list[Group] = []
-    positions: list[int] = []
-    images: list[Image.Image] = []
-    for position, entry in enumerate(batch.entries):
-        image = None if entry.known else _decode(entry, rows[position])
-        if image is not None:
-            positions.append(position)
-            images.append(image)
-        if sum(prepared_pixels(*image.size) for image in images) >= MAX_HELD_PIXELS:
-            groups.append(_group(positions, images, scorer))
-            positions, images = [], []
-    if images:
-        groups.append(_group(positions, images, scorer))
-    return Ready(batch, rows, tuple(groups))
+    entries: list[Entry] = []
+    inputs: dict[tuple[int, ...], Any] = {}
+    room = MAX_KEPT_PIXELS
+    for group in _decoded_groups(batch.entries):
+        images = {n: image for n, (_, image) in enumerate(group, len(entries)) if image is not None}
+        if images:
+            inputs[tuple(images)] = _preprocessed(list(images.values()), preprocess)
+        for entry, image in group:
+            if image is not None:
+                if image.width * image.height > room:
+                    image.thumbnail(THUMBNAIL_SIZE)
+                room -= image.width * image.height
+            entries.append(replace(entry, image=image))
+    return Prepared(replace(batch, entries=tuple(entries)), inputs)
 
 
-def _row(entry: Entry) -> ResultRow:
-    return {
-        "id": entry.item.id,
-        "index": entry.index,
-        "number": entry.item.number,
-        "sha256": entry.sha256 or None,
-        "text": entry.item.text[:TEXT_LENGTH],
-        "width": None,
-        "height": None,
-        "phash": None,
-    }
+def _decoded_groups(entries: Sequence[Entry]) -> Iterator[list[tuple[Entry, Image.Image | None]]]:
+    """The entries in order, with their images, in groups of about `MAX_HELD_PIXELS`."""
+    group: list[tuple[Entry, Image.Image | None]] = []
+    held = 0
+    for entry in entries:
+        group.append((entry, None) if entry.known else _decoded(entry))
+        image = group[-1][1]
+        held += 0 if image is None else prepared_pixels(*image.size)
+        if held >= MAX_HELD_PIXELS:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
 
 
-def _decode(entry: Entry, row: ResultRow) -> Image.Image | None:
-    """The picture, its size and hash noted in the row; without one the row is an error."""
-    sample = _decoded(entry.item)
-    if sample.image is None:
-        row.update(_outcome(RiskAssessment(score=None, reason=sample.error), ERROR))
-        return None
-    row.update(width=sample.image.width, height=sample.image.height, phash=sample.phash)
-    return sample.image
-
-
-def _decoded(item: Item) -> DecodedItem:
-    """The item's image, or why there is none, whatever the decoder raises."""
+def _decoded(entry: Entry) -> tuple[Entry, Image.Image | None]:
+    """The entry with its image's size and hash, and the image; without an image the entry has the status error."""
     try:
-        with contained(item.id):
-            return decode_item(item)
-    except DataError as error:
-        return DecodedItem(item.id, None, str(error), item.number, item.text, item.text_error)
+        with contained(entry.item.id):
+            image = decode_item(entry.item)
+            phash = perceptual_hash(image)
+    except (DataError, ImageError) as error:
+        return replace(entry, status=ERROR, assessment=RiskAssessment(None, reason=str(error))), None
+    return replace(entry, size=image.size, phash=phash), image
 
 
-def _group(positions: Sequence[int], images: Sequence[Image.Image], scorer: Preprocessor) -> Group:
+def _preprocessed(images: Sequence[Image.Image], preprocess: Preprocess) -> Any:
     try:
-        return Group(tuple(positions), scorer.preprocess(images))
+        return preprocess(images)
     except SCORER_ERRORS as error:
         logger.warning("%d images could not be preprocessed together (%s)", len(images), error)
-        return Group(tuple(positions), None)
+        return None
 
 
-def score(ready: Ready, scorer: Scorer, *, with_text: bool) -> Scored:
-    """Run the tower and fill in the rows, whatever the scorer does.
+def score(prepared: Prepared, scorer: RiskScorer, *, with_text: bool) -> Batch:
+    """Run the tower and assess every image that was decoded, whatever the scorer does.
 
-    A scorer that fails on a group is asked again for each picture by itself; one that fails then,
-    too, leaves the picture undecided with the reason. Errors that only a mistake in code raises
+    A scorer that fails on a group is asked again for each image by itself, which is decoded again for it; one
+    that fails then, too, leaves the image undecided with the reason. Errors that only a mistake in code raises
     (TypeError, AttributeError) are not caught.
+
+    Returns:
+        The batch without encoded bytes, and with the images of those alone that get a thumbnail.
     """
-    entries, flagged = ready.batch.entries, []
-    for group in ready.groups:
-        found = _assess(group, entries, scorer, with_text)
-        for position, assessment in zip(group.positions, found, strict=True):
-            status = UNDECIDED if assessment.score is None else OK
-            ready.rows[position].update(_outcome(assessment, status))
-            if assessment.verdict is not Verdict.SAFE:
-                flagged.append(Flagged(position, entries[position].item, assessment.heatmap))
-    slim = tuple(replace(entry, item=replace(entry.item, data=None, text="")) for entry in entries)
-    return Scored(replace(ready.batch, entries=slim), ready.rows, tuple(flagged))
+    batch = prepared.batch
+    assessments: dict[int, RiskAssessment] = {}
+    for positions, inputs in prepared.inputs.items():
+        items = [batch.entries[position].item for position in positions]
+        assessments |= zip(positions, _assess(inputs, items, scorer, with_text), strict=True)
+    entries = (_scored(entry, assessments.get(n)) for n, entry in enumerate(batch.entries))
+    return replace(batch, entries=tuple(entries))
 
 
-def _assess(group: Group, entries: Sequence[Entry], scorer: Scorer, with_text: bool) -> list[RiskAssessment]:
-    prompts = [entries[position].item.text for position in group.positions] if with_text else None
+def _scored(entry: Entry, found: RiskAssessment | None) -> Entry:
+    slim = replace(entry, item=replace(entry.item, data=None, text=entry.item.text[:TEXT_LENGTH]))
+    if found is None:  # known, or not decoded
+        return slim
+    return replace(
+        slim,
+        status=UNDECIDED if found.score is None else OK,
+        assessment=found,
+        image=None if found.verdict is Verdict.SAFE else entry.image,
+    )
+
+
+def _assess(inputs: Any, items: Sequence[Item], scorer: RiskScorer, with_text: bool) -> list[RiskAssessment]:
+    """One assessment per image of a group."""
+    prompts = [item.text for item in items] if with_text else None
     try:
-        if group.inputs is None:
+        if inputs is None:
             raise ValueError("its images could not be preprocessed")
-        found = list(scorer.assess_inputs(group.inputs, prompts, heatmap="flagged"))
-        if len(found) != len(group.positions):
-            raise ValueError(
-                f"the scorer returned {len(found)} assessments for {len(group.positions)} images"
-            )
+        found = list(scorer.assess_inputs(inputs, prompts, heatmap="flagged"))
+        if len(found) != len(items):
+            raise ValueError(f"the scorer returned {len(found)} assessments for {len(items)} images")
     except SCORER_ERRORS as error:
-        logger.warning("%d images failed together (%s); trying one by one", len(group.positions), error)
-        found = [_assess_one(entries[position].item, scorer, with_text) for position in group.positions]
-    items = [entries[position].item for position in group.positions]
+        logger.warning("%d images failed together (%s); trying one by one", len(items), error)
+        found = [_assess_one(item, scorer, with_text) for item in items]
     return [
         _unread(item) if with_text and item.text_error else _checked(assessment)
         for item, assessment in zip(items, found, strict=True)
@@ -178,11 +160,10 @@ def _unread(item: Item) -> RiskAssessment:
     return RiskAssessment(score=None, reason=f"its text could not be read: {item.text_error}")
 
 
-def _assess_one(item: Item, scorer: Scorer, with_text: bool) -> RiskAssessment:
-    image = _decoded(item).image
+def _assess_one(item: Item, scorer: RiskScorer, with_text: bool) -> RiskAssessment:
     try:
-        if image is None:
-            raise ValueError("the image cannot be decoded a second time")
+        with contained(item.id):
+            image = decode_item(item)
         found = scorer.assess_inputs(
             scorer.preprocess([image]), [item.text] if with_text else None, heatmap="flagged"
         )
@@ -204,36 +185,17 @@ def _checked(found: RiskAssessment) -> RiskAssessment:
     return found
 
 
-def _outcome(found: RiskAssessment, status: str) -> ResultRow:
-    return {
-        "score": found.score,
-        "level": found.level,
-        "category": found.category,
-        "verdict": found.verdict.value,
-        "status": status,
-        "reason": found.reason,
-        "level_probabilities": dict(found.level_probabilities),
-        "category_probabilities": dict(found.category_probabilities),
-        "calibrated": found.calibrated,
-    }
+def make_thumbnails(batch: Batch) -> Batch:
+    """Make the thumbnails of the images that `score` left in the batch; any thread may call it."""
+    entries = (
+        entry if entry.image is None else replace(entry, image=None, thumbnail=_webp(entry.image))
+        for entry in batch.entries
+    )
+    return replace(batch, entries=tuple(entries))
 
 
-def make_thumbnails(scored: Scored) -> Scored:
-    """Make the thumbnails of what is flagged, from its bytes; any thread may call it."""
-    made = (_thumbnail(flagged, scored.rows[flagged.position]) for flagged in scored.flagged)
-    return replace(scored, flagged=(), thumbnails=tuple(row for row in made if row is not None))
-
-
-def _thumbnail(flagged: Flagged, row: ResultRow) -> ResultRow | None:
-    image = _decoded(flagged.item).image
-    if image is None:
-        return None
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=THUMBNAIL_QUALITY, method=2)
-    found: ResultRow = {"index": row["index"], "thumbnail": file.getvalue()}
-    if flagged.heatmap is None:
-        return found | {"heatmap": None, "heatmap_height": None, "heatmap_width": None}
-    height, width = flagged.heatmap.shape
-    grey = (flagged.heatmap * 255).round().clip(0, 255).astype(np.uint8)
-    return found | {"heatmap": grey.tobytes(), "heatmap_height": height, "heatmap_width": width}
+def _webp(image: Image.Image) -> bytes:
+    small, file = image.copy(), io.BytesIO()
+    small.thumbnail(THUMBNAIL_SIZE)
+    small.save(file, "WEBP", quality=THUMBNAIL_QUALITY, method=2)
+    return file.getvalue()

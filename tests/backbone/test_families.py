@@ -199,7 +199,9 @@ def test_the_tower_alone_scores_as_the_whole_model(guard, tmp_path):
     scorer = RiskScorer.from_pretrained(tmp_path / "adapter", backbone=tmp_path / "base")
     flat = [IMAGES[0], IMAGES[1]]
     own, whole = scorer.assess(flat, ["Hi", ""]), guard.assess(flat, ["Hi", ""])
-    assert [one.score for one in own] == [one.score for one in whole]
+    rounding = 1e-4 if guard.backbone.family.folds_norms else 0.0
+    for one, other in zip(own, whole, strict=True):
+        assert abs(one.score - other.score) <= rounding
     read = scorer.tower.layers_read
     if read is not None:
         assert scorer.tower.module.config.num_hidden_layers == read

@@ -143,7 +143,7 @@ def test_crops_beside_the_picture_are_refused():
     processor = backbone.processor.image_processor
     processor.do_pan_and_scan, processor.pan_and_scan_min_ratio_to_activate = True, 1.2
     processor.pan_and_scan_min_crop_size, processor.pan_and_scan_max_num_crops = 16, 2
-    with pytest.raises(BackboneError, match=r"3 pictures of 1 images; switch .*do_pan_and_scan=False"):
+    with pytest.raises(BackboneError, match=r"3 views of 1 images; switch .*do_pan_and_scan=False"):
         backbone.tower.preprocess([Image.new("RGB", (64, 32))])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
+
 import numpy as np
 import pytest
 import timm
@@ -16,7 +19,15 @@ from transformers import (
 )
 
 from safevlm import RiskScorer, SafeVLM
-from safevlm.backbone import FAMILIES, TOWERS, load_backbone, load_tower, same_weights, wrap_tower
+from safevlm.backbone import (
+    FAMILIES,
+    TOWERS,
+    load_backbone,
+    load_preprocessor,
+    load_tower,
+    same_weights,
+    wrap_tower,
+)
 from safevlm.backbone.load_timm import timm_image_processor
 from safevlm.errors import BackboneError, CheckpointError
 from safevlm.info import collect
@@ -99,6 +110,33 @@ def test_the_tower_of_a_whole_model_by_its_folder(tmp_path):
         hidden = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     assert torch.equal(features(scorer.tower), hidden[-2][:, 1:])
     assert not scorer.config.reads_prompts
+
+
+@pytest.mark.parametrize("source", ["own", "timm", "llava"])
+def test_a_preprocessor_makes_the_towers_inputs_without_its_weights(kind, model, folder, source, tmp_path):
+    if source == "timm":
+        twin(kind, model.state_dict(), tmp_path)
+    elif source == "llava":
+        tiny_llava().save_pretrained(tmp_path)
+        tiny_processor().save_pretrained(tmp_path)
+    else:
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    name = f"timm:{tmp_path}" if source == "timm" else tmp_path
+    expected = load_tower(name).preprocess(PICTURES)
+    (tmp_path / "model.safetensors").unlink()
+    preprocessor = load_preprocessor(name)
+    found = pickle.loads(pickle.dumps(preprocessor)).preprocess(PICTURES)  # noqa: S301  # as it is sent to Ray's tasks
+    assert (found.rows, found.grids, found.boxes) == (expected.rows, expected.grids, expected.boxes)
+    assert found.tensors.keys() == expected.tensors.keys()
+    for key, tensor in expected.tensors.items():
+        assert torch.equal(found.tensors[key], tensor)
+        assert found.tensors[key].dtype == tensor.dtype
+
+
+def test_a_preprocessor_that_is_not_there_is_refused(tmp_path):
+    for name in (tmp_path / "nowhere", "timm:no_such_model"):
+        with pytest.raises(BackboneError):
+            load_preprocessor(name)
 
 
 @pytest.mark.parametrize("layer", [1, 2, -1, -2, -3])

@@ -23,10 +23,10 @@ from safevlm.bench import (
 )
 from safevlm.bench import guard as guard_row
 from safevlm.bench.generate import PROMPT, beyond
+from safevlm.bench.images import make_image, write_jpegs
 from safevlm.bench.measure import _repeats, _sampler
 from safevlm.bench.memory import fitting, peak_growth, weight_bytes
 from safevlm.bench.names import BARE_TOWER, FOLDED, PLAIN, SCORING
-from safevlm.bench.pictures import picture, write_jpegs
 from safevlm.bench.results import Cell
 from safevlm.bench.targets import TARGETS, Target, target_of
 from safevlm.cli import main
@@ -203,9 +203,9 @@ def test_a_prompt_has_64_words():
 
 
 def test_pictures_are_the_same_for_a_seed_and_their_files_differ(tmp_path):
-    assert picture(3).tobytes() == picture(3).tobytes()
-    assert picture(3).size == (640, 480)
-    assert picture(3).tobytes() != picture(4).tobytes()
+    assert make_image(3).tobytes() == make_image(3).tobytes()
+    assert make_image(3).size == (640, 480)
+    assert make_image(3).tobytes() != make_image(4).tobytes()
     files = write_jpegs(tmp_path / "images", 35)
     assert len({file.read_bytes() for file in files}) == 35
 

@@ -12,10 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from safevlm.data import Item, ShardError, Source
+from safevlm.data import Item, ShardError, Source, decode_item, open_source
+from safevlm.errors import DataError, ImageError
 
 KINDS = ("folder", "wds", "parquet", "hf", "llava", "coco", "jsonl")
 """Every kind of source; all but `folder` carry texts."""
+
+SECRET = b"secret"
+"""What a file holds that must not be read."""
 
 
 def picture_bytes(seed: int = 0, size: tuple[int, int] = (24, 16)) -> bytes:
@@ -29,6 +33,14 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def decoded(item: Item) -> tuple[Image.Image | None, str]:
+    """The item's image, or why there is none."""
+    try:
+        return decode_item(item), ""
+    except (DataError, ImageError) as error:
+        return None, str(error)
 
 
 def make_source(
@@ -57,6 +69,14 @@ def drain(source: Source) -> tuple[list[Item], str]:
     except ShardError as error:
         return items, str(error)
     return items, ""
+
+
+def drain_uri(uri: str) -> tuple[list[Item], str]:
+    """As `drain`, of an unopened source; if it is refused, the error says why."""
+    try:
+        return drain(open_source(uri))
+    except DataError as refused:
+        return [], str(refused)
 
 
 def id_of(kind: str, name: str) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from PIL import Image
 
-from safevlm.data import FolderSource, ShardError, decode_item
+from safevlm.data import FolderSource, ShardError
 from safevlm.data.folder import APPLE_DOUBLE, OTHER_FILES, OTHER_IMAGES, SIDE_FILES
 from safevlm.errors import DataError
-from safevlm.types import DecodedItem
+from tests.data.builders import decoded
 
 
 def save(path: Path, colour: int = 0) -> Path:
@@ -23,8 +23,19 @@ def save(path: Path, colour: int = 0) -> Path:
     return path
 
 
-def samples_of(source: FolderSource) -> list[DecodedItem]:
-    return [decode_item(item) for shard in source.shards() for item in source.read(shard)]
+class Sample(NamedTuple):
+    """An item with its image, or with the reason why there is none."""
+
+    id: str
+    image: Image.Image | None
+    error: str
+    data: bytes | None
+
+
+def samples_of(source: FolderSource) -> list[Sample]:
+    return [
+        Sample(item.id, *decoded(item), item.data) for shard in source.shards() for item in source.read(shard)
+    ]
 
 
 def test_recursive_sorted_relative_ids(tmp_path: Path) -> None:
@@ -70,10 +81,10 @@ def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
     source = FolderSource(tmp_path)
     (shard,) = source.shards()
     gone.unlink()
-    first, second = map(decode_item, source.read(shard))
-    assert first.image is not None
-    assert second.image is None
-    assert "no such file" in second.error
+    (first, _), (second, error) = map(decoded, source.read(shard))
+    assert first is not None
+    assert second is None
+    assert "no such file" in error
 
 
 def test_pictures_of_formats_that_are_not_read_are_rows(tmp_path: Path) -> None:
@@ -96,7 +107,7 @@ def test_unreadable_files_are_samples_with_the_reason(tmp_path: Path) -> None:
     assert all(sample.image is None for sample in samples.values())
     assert "is empty" in samples["empty.jpg"].error
     assert "not an image" in samples["text.jpg"].error
-    assert samples["text.jpg"].sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert samples["text.jpg"].data == b"hello"
     assert "not a regular file" in samples["pipe.jpg"].error
 
 
@@ -132,7 +143,7 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
         FolderSource(tmp_path / "none").shards()
     with pytest.raises(DataError, match="is a file"):
         FolderSource(tmp_path / "file.txt").shards()
-    with pytest.raises(DataError, match=r"holds no pictures.*jpeg"):
+    with pytest.raises(DataError, match=r"holds no images.*jpeg"):
         FolderSource(tmp_path).shards()
 
 

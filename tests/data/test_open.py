@@ -94,6 +94,6 @@ def test_what_is_not_recognised_lists_the_kinds(tmp_path: Path) -> None:
         assert all(f"{kind}:" in found for kind in KINDS), text
     assert "no kind 'zip'" in refusal("zip:/x")
     assert "neither a JSON list" in refusal(tmp_path / "x.json")
-    assert "holds no pictures" in refusal(tmp_path / "empty")
+    assert "holds no images" in refusal(tmp_path / "empty")
     assert "hf:org/name" in refusal("org/name")
-    assert "names no place" in refusal("wds:")
+    assert "names no location" in refusal("wds:")

@@ -150,7 +150,7 @@ def test_a_missing_or_wrongly_typed_column(tmp_path: Path, query: str, told: str
 
 
 def test_no_pictures_and_no_rows(tmp_path: Path) -> None:
-    assert "no column holds pictures; it has n (int64)" in refusal(write(tmp_path / "a.parquet", {"n": [1]}))
+    assert "no column holds images; it has n (int64)" in refusal(write(tmp_path / "a.parquet", {"n": [1]}))
     assert "has no rows" in refusal(write(tmp_path / "b.parquet", {"image": pa.array([], pa.binary())}))
 
 
@@ -194,7 +194,7 @@ def test_a_broken_file_is_a_shard_that_fails_and_the_others_are_read(tmp_path: P
     assert [item.data for item in source.read(whole)] == [b"1"]
     with pytest.raises(ShardError, match=r"b.parquet: cannot be read"):
         list(source.read(broken))
-    with pytest.raises(ShardError, match=r"c.parquet: no column holds pictures"):
+    with pytest.raises(ShardError, match=r"c.parquet: no column holds images"):
         list(source.read(other))
     (tmp_path / "a.parquet").unlink()
     (tmp_path / "c.parquet").unlink()

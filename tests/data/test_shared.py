@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from safevlm.data import decode_item, open_source
+from safevlm.data import open_source
+from tests.data.builders import decoded
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder with development data")
@@ -27,7 +28,7 @@ def test_llava_sample() -> None:
         assert item.data == (DATA / "llava_sample" / "images" / row["image"]).read_bytes()
         questions = [turn["value"] for turn in row["conversations"] if turn["from"] == "human"]
         assert item.text == "\n".join(question.replace("<image>", "").strip() for question in questions)
-    assert all(decode_item(item).image is not None for item in islice(items, 20))
+    assert all(decoded(item)[0] is not None for item in islice(items, 20))
 
 
 def test_photographs_in_parquet() -> None:
@@ -38,7 +39,7 @@ def test_photographs_in_parquet() -> None:
     table = pq.read_table(files[0], columns=["image", "caption"]).slice(0, 50).to_pylist()
     items = list(islice(source.read(shards[0]), 50))
     assert [(item.data, item.text) for item in items] == [(r["image"]["bytes"], r["caption"]) for r in table]
-    assert all(decode_item(item).image is not None for item in items)
+    assert all(decoded(item)[0] is not None for item in items)
 
 
 def test_the_same_photographs_as_tar_and_through_datasets(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from safevlm.data import Item, Source, decode_item, open_source
+from safevlm.data import Item, Source, open_source
 from safevlm.data.open import KINDS as SOURCE_KINDS
 from safevlm.errors import DataError
-from tests.data.builders import KINDS, drain, encoded, id_of, make_source, picture_bytes
+from tests.data.builders import KINDS, decoded, drain, encoded, id_of, make_source, picture_bytes
 
 COUNT = 7
 IMAGES = [(f"{number:03d}.png", picture_bytes(number)) for number in range(COUNT)]
@@ -133,17 +133,17 @@ def test_every_bad_image_costs_one_item_in_its_place(kind: str, tmp_path: Path) 
     cases = bad_images()
     uri = make_source(kind, tmp_path, [(name, data) for name, data, _ in cases], [n for n, _, _ in cases])
     items = items_of(open_source(uri))
-    samples = [decode_item(item) for item in items]
-    assert [sample.id for sample in samples] == [id_of(kind, name) for name, _, _ in cases]
-    for sample, (name, data, error) in zip(samples, cases, strict=True):
-        assert sample.sha256 == hashlib.sha256(data).hexdigest(), name
-        assert (sample.image is None) == bool(error), (name, sample.error)
-        assert error in sample.error
+    assert [item.id for item in items] == [id_of(kind, name) for name, _, _ in cases]
+    for item, (name, data, error) in zip(items, cases, strict=True):
+        image, found = decoded(item)
+        assert item.data == data, name
+        assert (image is None) == bool(error), (name, found)
+        assert error in found
         if kind != "folder":
-            assert sample.text == name
-    turned = next(s for s, (name, _, _) in zip(samples, cases, strict=True) if name == "turned.jpg")
-    assert turned.image is not None
-    assert turned.image.size == (16, 24)
+            assert item.text == name
+        if name == "turned.jpg":
+            assert image is not None
+            assert image.size == (16, 24)
 
 
 def test_an_empty_source_is_refused_with_a_remedy(kind: str, tmp_path: Path) -> None:
@@ -174,9 +174,9 @@ def test_damaged_files_give_items_or_a_reason(kind: str, tmp_path: Path) -> None
         except DataError:  # refused as a whole
             continue
         for item in items:
-            sample = decode_item(item)
-            assert (sample.image is None) == bool(sample.error)
-            (sample.id + sample.text + sample.error).encode()
+            image, error = decoded(item)
+            assert (image is None) == bool(error)
+            (item.id + item.text + error).encode()
 
 
 def test_the_page_on_sources_shows_every_kind_and_option() -> None:

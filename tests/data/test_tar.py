@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from webdataset.tariterators import base_plus_ext
 
-from safevlm.data.sparse import SparseError
+from safevlm.data.decompress import DecompressReader
 from safevlm.data.tar import FILE, FOLDER, MAX_EXTENDED, MAX_HEADERS, OTHER, Tar, TarError
-from safevlm.data.unpacked import Unpacked
+from safevlm.data.tar_sparse import SparseError
 from safevlm.data.webdataset import key_of
 
 END = bytes(1024)
@@ -56,7 +56,7 @@ def pax(*records: tuple[str, object], kind: bytes = b"x") -> bytes:
 
 
 def reading(data: bytes) -> Tar:
-    return Tar(Unpacked(io.BytesIO(data)))
+    return Tar(DecompressReader(io.BytesIO(data)))
 
 
 def members(data: bytes) -> list[tuple[str, bytes]]:

@@ -13,6 +13,7 @@ from safevlm import Policy, SafeVLM, Taxonomy
 from safevlm.backbone import same_weights
 from safevlm.guard import lm_losses
 from safevlm.types import Action, Verdict
+from tests.guard.policies import GREEDY, allow_all, hint_all, refuse_all
 from tests.tiny import picture, tiny_backbone, tiny_config, tiny_guard, tiny_llava
 
 PROMPTS = [
@@ -22,21 +23,6 @@ PROMPTS = [
     "And these?",
 ]
 IMAGES = [picture(1), picture(2), None, [picture(3), picture(4)]]
-GREEDY = {"max_new_tokens": 6, "do_sample": False}
-
-
-def allow_all(guard: SafeVLM) -> Policy:
-    return Policy(guard.config.taxonomy, off=frozenset(guard.config.taxonomy.risky_categories))
-
-
-def hint_all(guard: SafeVLM) -> Policy:
-    taxonomy = guard.config.taxonomy
-    return Policy(taxonomy, threshold=1e-9, actions=dict.fromkeys(taxonomy.risky_levels, Action.HINT))
-
-
-def refuse_all(guard: SafeVLM) -> Policy:
-    taxonomy = guard.config.taxonomy
-    return Policy(taxonomy, threshold=1e-9, actions=dict.fromkeys(taxonomy.risky_levels, Action.REFUSE))
 
 
 def with_lora(guard: SafeVLM) -> SafeVLM:
@@ -276,30 +262,6 @@ def test_riskiest_image_of_a_prompt_decides(guard):
     assert reply.assessment.score == pytest.approx(max(scores), abs=1e-6)
 
 
-def test_stream_gives_the_pieces_of_generate(guard):
-    policy = allow_all(guard)
-    whole = guard.generate([picture(1)], ["Hi"], policy=policy, **GREEDY)[0].text
-    pieces = list(guard.stream(picture(1), "Hi", policy=policy, **GREEDY))
-    assert "".join(pieces).strip() == whole
-    assert list(guard.stream(picture(1), "Hi", policy=refuse_all(guard), **GREEDY)) == [policy.refusal]
-
-
-def test_stream_raises_what_generate_raises(guard):
-    with pytest.raises(ValueError, match="empty and has no image"):
-        list(guard.stream(None, "", **GREEDY))
-
-
-def test_a_stream_that_is_given_up_leaves_nothing_behind(guard):
-    expected = guard.assess([picture(2)])[0].score
-    pieces = guard.stream(picture(1), "Hi", policy=allow_all(guard), max_new_tokens=200, do_sample=False)
-    next(pieces)
-    assert guard.assess([picture(2)])[0].score == expected  # waits for the stream's own pass
-    pieces.close()
-    assert "forward" not in vars(guard.backbone.tower.module)
-    assert not guard.language_model.get_input_embeddings()._forward_hooks
-    assert guard.assess([picture(2)])[0].score == expected
-
-
 def test_a_policy_of_another_taxonomy_is_refused(guard):
     other = Policy(Taxonomy.preset("openai"))
     for call in (
@@ -377,56 +339,6 @@ def test_lora_is_saved_reloaded_and_switched_off(tmp_path):
     assert gradients == {name: p.requires_grad for name, p in again.named_parameters()}
 
 
-def test_scorer_loads_without_the_llm(guard, tmp_path):
-    from safevlm import RiskScorer
-
-    guard.language_model.save_pretrained(tmp_path / "base")
-    guard.backbone.processor.save_pretrained(tmp_path / "base")
-    guard.save_pretrained(tmp_path / "adapter")
-    scorer = RiskScorer.from_pretrained(tmp_path / "adapter", backbone=tmp_path / "base")
-    assert scorer.assess([picture(1)])[0].score == pytest.approx(
-        guard.assess([picture(1)])[0].score, abs=1e-6
-    )
-    own, whole = (dict(tower.module.named_parameters()) for tower in (scorer.tower, guard.backbone.tower))
-    assert {name for name in whole if name not in own} == {name for name in whole if ".layers.1." in name}
-    assert all(torch.equal(parameter, whole[name]) for name, parameter in own.items())
-    whole = SafeVLM.from_pretrained(tmp_path / "adapter", backbone=tmp_path / "base")
-    assert whole.assess([picture(1)], ["Hi"])[0].score == guard.assess([picture(1)], ["Hi"])[0].score
-
-
-def test_scorer_reads_the_prompt_table_from_the_shards(guard, tmp_path):
-    from safevlm import RiskScorer
-
-    guard.language_model.save_pretrained(tmp_path / "base", max_shard_size="20KB")
-    guard.backbone.processor.save_pretrained(tmp_path / "base")
-    assert (tmp_path / "base" / "model.safetensors.index.json").exists()
-    bound = guard.config.with_changes(backbone=str(tmp_path / "base"))
-    guard.config = bound
-    guard.save_pretrained(tmp_path / "adapter")
-    scorer = RiskScorer.from_pretrained(tmp_path / "adapter")
-    expected = guard.assess([picture(1)], ["Hello"])[0]
-    assert scorer.assess([picture(1)], ["Hello"])[0].score == pytest.approx(expected.score, abs=1e-6)
-    assert scorer.assess([picture(1)])[0].score != pytest.approx(expected.score, abs=1e-6)
-
-
-def test_another_language_model_of_the_same_width_is_noticed(guard, tmp_path):
-    from safevlm import RiskScorer
-    from safevlm.errors import CheckpointError
-
-    guard.save_pretrained(tmp_path / "adapter")
-    other = tiny_backbone(seed=0)
-    with torch.no_grad():
-        other.input_embeddings.weight.normal_()
-    with pytest.raises(CheckpointError, match="prompt_fingerprint"):
-        SafeVLM.from_pretrained(tmp_path / "adapter", backbone=other)
-    other.model.save_pretrained(tmp_path / "other")
-    other.processor.save_pretrained(tmp_path / "other")
-    scorer = RiskScorer.from_pretrained(tmp_path / "adapter", backbone=tmp_path / "other")
-    assert scorer.assess([picture(1)])[0].score == guard.assess([picture(1)])[0].score
-    with pytest.raises(CheckpointError, match="prompt_fingerprint"):
-        scorer.assess([picture(1)], ["Hello"])
-
-
 def test_a_half_precision_backbone_has_the_same_fingerprints():
     backbone = tiny_backbone()
     exact = backbone.prompt_table.fingerprint, backbone.tower.fingerprint
@@ -454,13 +366,10 @@ def test_attach_fills_in_what_the_backbone_says():
     assert guard.config.tower_fingerprint == guard.backbone.tower.fingerprint
 
 
-def test_nan_weights_make_the_score_undecided_never_safe(guard):
+def test_what_cannot_be_scored_is_refused(guard):
     with torch.no_grad():
         guard.safety.head.query_vector.fill_(float("nan"))
-    assessed = guard.assess([picture(1)], heatmap=True)[0]
-    assert assessed.verdict is Verdict.UNDECIDED
-    assert assessed.score is None
-    assert "not finite" in assessed.reason
-    assert assessed.heatmap is None
     reply = guard.generate([picture(1)], ["Hi"], **GREEDY)[0]
+    assert reply.assessment.verdict is Verdict.UNDECIDED
     assert reply.action is Action.REFUSE
+    assert reply.text == guard.policy.refusal

@@ -1,4 +1,4 @@
-"""Measures the judge on its labelled answers: `python tests/evals/judge_accuracy.py` prints a JSON object."""
+"""Measures the judge on its labelled answers: `python tests/judges/judge_accuracy.py` prints a JSON object."""
 
 from __future__ import annotations
 

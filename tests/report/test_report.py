@@ -164,7 +164,7 @@ def test_comparison_shows_both_answers_action_and_hint(tmp_path: Path) -> None:
 def test_a_finding_without_a_picture_and_odd_texts(tmp_path: Path) -> None:
     odd = Finding("lone surrogate \udcff", None, RiskAssessment(None, reason="gone"))
     _, parsed = page(tmp_path / "new" / "folder", odd, summary={"a": None, "b": True, "c": {"x": 0.123456}})
-    for text in ("no picture", "gone", "–", "yes", "x 0.1235"):
+    for text in ("no image", "gone", "–", "yes", "x 0.1235"):
         assert text in parsed.text
 
 

@@ -21,13 +21,14 @@ import torch
 from safevlm.data import FolderSource
 from safevlm.data.webdataset import WebDatasetSource
 from safevlm.policy import Policy
-from safevlm.scan import Checkpoint, Loaded, ScanOptions, reader, scan
+from safevlm.scan import Checkpoint, ScanOptions, reader, scan
+from safevlm.scorer import RiskScorer
 from safevlm.taxonomy import Taxonomy
 
 KILLS = 3  # at most, before a trial is left to finish
 
 
-def start(model: Loaded, pictures: Path, out: Path) -> int:
+def start(scorer: RiskScorer, pictures: Path, out: Path) -> int:
     """The id of a child that scans."""
     child = os.fork()
     if child:
@@ -36,7 +37,7 @@ def start(model: Loaded, pictures: Path, out: Path) -> int:
     try:
         tars = next(pictures.glob("*.tar"), None)
         source = WebDatasetSource(pictures) if tars else FolderSource(pictures, files_per_shard=6)
-        code = 0 if scan(source, model, out, ScanOptions(batch_size=4)).complete else 2
+        code = 0 if scan(source, scorer, out, ScanOptions(batch_size=4)).complete else 2
     finally:
         os._exit(code)
 
@@ -51,10 +52,10 @@ def main() -> None:
     guard, backbone, pictures, out = sys.argv[1:5]
     torch.set_num_threads(1)
     reader.PAUSE = 0  # before a broken shard is read again
-    model = Loaded(Checkpoint(guard, backbone, Policy(Taxonomy.preset("safevlm"), threshold=0.9)).load())
+    scorer = Checkpoint(guard, backbone, Policy(Taxonomy.preset("safevlm"), threshold=0.9)).load()
     chance = random.Random(int(sys.argv[6]))
     begun = time.monotonic()
-    code = finish(start(model, Path(pictures), Path(out) / "reference"))
+    code = finish(start(scorer, Path(pictures), Path(out) / "reference"))
     assert code in (0, 2)
     whole, killed = time.monotonic() - begun, 0
     for number in range(int(sys.argv[5])):
@@ -62,7 +63,7 @@ def main() -> None:
         left = chance.randint(1, KILLS)
         before = killed
         while left:
-            child = start(model, Path(pictures), folder)
+            child = start(scorer, Path(pictures), folder)
             time.sleep(chance.uniform(0, whole))
             os.kill(child, signal.SIGKILL)
             if finish(child) == -signal.SIGKILL:
@@ -72,7 +73,7 @@ def main() -> None:
             else:  # the first one did: again from the start, and sooner
                 whole *= 0.8
                 shutil.rmtree(folder)
-        assert finish(start(model, Path(pictures), folder)) == code, folder
+        assert finish(start(scorer, Path(pictures), folder)) == code, folder
     print(killed)
 
 

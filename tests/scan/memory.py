@@ -49,13 +49,13 @@ def scan_generated(count: int) -> dict[str, float]:
     """Scan in this process, with the tiny model of the real classes, and measure."""
     import torch
 
-    from safevlm.scan import Loaded, ScanOptions, scan
+    from safevlm.scan import ScanOptions, scan
     from tests.tiny import tiny_guard
 
     torch.set_num_threads(1)
-    model, begun = Loaded(tiny_guard().scorer), time.perf_counter()
+    scorer, begun = tiny_guard().scorer, time.perf_counter()
     with TemporaryDirectory() as folder:
-        summary = scan(Generated(count), model, Path(folder) / "out", ScanOptions(batch_size=64))
+        summary = scan(Generated(count), scorer, Path(folder) / "out", ScanOptions(batch_size=64))
         ledger = (Path(folder) / "out" / "ledger.sqlite").stat().st_size
         rows = sum(path.stat().st_size for path in (Path(folder) / "out" / "rows").iterdir())
         if summary.statuses != {"ok": count}:

@@ -16,10 +16,10 @@ import pytest
 
 from safevlm.data import open_source
 from safevlm.errors import SafeVLMError
-from safevlm.scan import Checkpoint, ScanOptions, Scorer, scan
+from safevlm.scan import Checkpoint, ScanOptions, scan
+from safevlm.scan.batch import Batch
 from safevlm.scan.cluster import by_shard
-from safevlm.scan.reader import Batch
-from safevlm.scan.worker import Scored
+from safevlm.scorer import RiskScorer
 from tests.data.builders import make_source, picture_bytes
 from tests.scan.tiny_checkpoint import rows_of
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.ray
 class Mortal:
     """A scorer whose process is killed at its third batch, once."""
 
-    scorer: Scorer
+    scorer: RiskScorer
     grave: Path
     batches: int = 0
 
@@ -51,8 +51,8 @@ class MortalCheckpoint(Checkpoint):
 
     grave: Path = Path()
 
-    def load(self) -> Scorer:
-        return Mortal(super().load(), self.grave)
+    def load(self) -> RiskScorer:
+        return Mortal(super().load(), self.grave)  # type: ignore[return-value]
 
 
 def test_shards_are_put_together_whatever_order_their_batches_come_in() -> None:
@@ -60,7 +60,7 @@ def test_shards_are_put_together_whatever_order_their_batches_come_in() -> None:
     batches = [Batch(s, n, last=n == size - 1) for s, size in sizes.items() for n in range(size)]
     for seed in range(20):
         random.Random(seed).shuffle(batches)
-        found = [scored.batch for scored in by_shard(Scored(batch, ()) for batch in batches)]
+        found = list(by_shard(batches))
         assert sorted(found, key=lambda b: (b.shard, b.number)) == sorted(
             batches, key=lambda b: (b.shard, b.number)
         )
@@ -73,14 +73,14 @@ def test_shards_are_put_together_whatever_order_their_batches_come_in() -> None:
 def test_a_killed_actor_loses_nothing(model: Checkpoint, tmp_path: Path) -> None:
     images = [(f"{number:03d}.png", picture_bytes(number)) for number in range(14)]
     source = open_source(make_source("parquet", tmp_path, images, [f"a caption {n}" for n in range(14)]))
-    options = ScanOptions(batch_size=2, workers=1, with_text=True, limit=13, sample=0.9)
+    options = ScanOptions(batch_size=2, workers=1, with_text=True, limit=13, sample_fraction=0.9)
     whole = scan(source, model, tmp_path / "local", options)
     mortal = MortalCheckpoint(model.name, model.backbone, model.chosen_policy, grave=tmp_path / "grave")
     found = scan(
         source,
         mortal,
         tmp_path / "ray",
-        ScanOptions(batch_size=2, workers=1, with_text=True, limit=13, sample=0.9, engine="ray"),
+        ScanOptions(batch_size=2, workers=1, with_text=True, limit=13, sample_fraction=0.9, engine="ray"),
     )
     assert (tmp_path / "grave").exists()
     assert (found.n, found.skipped, found.verdicts) == (whole.n, whole.skipped, whole.verdicts)
@@ -95,7 +95,7 @@ def test_a_killed_actor_loses_nothing(model: Checkpoint, tmp_path: Path) -> None
 class Missing(Checkpoint):
     """A checkpoint that is not on the node of the actor."""
 
-    def load(self) -> Scorer:
+    def load(self) -> RiskScorer:
         raise SafeVLMError("no such checkpoint on this node; copy it there")
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from safevlm.data import FolderSource, Item, Shard
 from safevlm.errors import BackboneError, DataError, MissingExtraError
-from safevlm.scan import Checkpoint, Loaded, ScanOptions, reader, scan, worker
+from safevlm.scan import Checkpoint, ScanOptions, reader, scan, worker
 from safevlm.scan.boundary import MAX_REASON, contained
 from safevlm.scorer import RiskScorer
 from tests.data.builders import picture_bytes
@@ -140,15 +140,14 @@ def test_a_message_that_holds_the_input_is_cut() -> None:
     assert len(str(caught.value)) < MAX_REASON + 200
 
 
-@dataclass
-class Stuck:
-    """Sits in the middle of a file until it is let go; as a source, or as what preprocesses."""
+class Stuck(RiskScorer):
+    """Sits in the middle of a file until it is let go; as a source, or as a scorer that preprocesses."""
 
-    scorer: RiskScorer
-    where: str
-    begun: threading.Event = field(default_factory=threading.Event)
-    let_go: threading.Event = field(default_factory=threading.Event)
-    uri: str = "stuck:"
+    uri = "stuck:"
+
+    def __init__(self, scorer: RiskScorer, where: str) -> None:
+        vars(self).update(vars(scorer))
+        self.where, self.begun, self.let_go = where, threading.Event(), threading.Event()
 
     def sit(self, where: str) -> None:
         if where == self.where:
@@ -166,20 +165,7 @@ class Stuck:
 
     def preprocess(self, images: Any) -> Any:
         self.sit("decode")
-        return self.scorer.preprocess(images)
-
-    def assess_inputs(self, inputs: Any, prompts: Any = None, *, heatmap: Any = False) -> Any:
-        return self.scorer.assess_inputs(inputs, prompts, heatmap=heatmap)
-
-
-@dataclass(frozen=True)
-class StuckModel(Loaded):
-    """A model whose scorer is `Stuck`."""
-
-    stuck: Any = None
-
-    def load(self) -> Any:
-        return self.stuck
+        return super().preprocess(images)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to the process itself")
@@ -196,7 +182,7 @@ def test_an_interrupt_does_not_wait_for_a_thread_that_is_stuck(
     threading.Thread(target=interrupt, daemon=True).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            scan(stuck, StuckModel(scorer, stuck), tmp_path / "out", ScanOptions(batch_size=1))
+            scan(stuck, stuck, tmp_path / "out", ScanOptions(batch_size=1))
         assert not stuck.let_go.is_set()  # it is still in there
     finally:
         stuck.let_go.set()

@@ -171,7 +171,7 @@ def test_limit_and_sample_choose_the_same_images(model: Checkpoint, tmp_path: Pa
     first = scan(source, model, tmp_path / "a", ScanOptions(4, 1, limit=8))
     assert [row["id"] for row in rows_of(tmp_path / "a")] == [f"{number:03d}" for number in range(8)]
     assert (first.n, first.total, first.interrupted) == (8, 8, False)
-    half = scan(source, model, tmp_path / "b", ScanOptions(4, 1, limit=8, sample=0.5))
+    half = scan(source, model, tmp_path / "b", ScanOptions(4, 1, limit=8, sample_fraction=0.5))
     assert [row["id"] for row in rows_of(tmp_path / "b")] == [
         f"{number:03d}" for number in range(8) if is_drawn(f"{number // 6}.tar", f"{number:03d}")
     ]
@@ -190,7 +190,7 @@ def test_a_sample_is_drawn_with_all_its_images(model: Checkpoint, tmp_path: Path
     with webdataset.TarWriter(str(tmp_path / "0.tar")) as tar:
         for n in range(20):
             tar.write({"__key__": f"{n}", "0.png": picture_bytes(2 * n), "1.png": picture_bytes(2 * n + 1)})
-    scan(open_source(f"wds:{tmp_path}/0.tar"), model, tmp_path / "out", ScanOptions(sample=0.5))
+    scan(open_source(f"wds:{tmp_path}/0.tar"), model, tmp_path / "out", ScanOptions(sample_fraction=0.5))
     drawn = [str(n) for n in range(20) if is_drawn("0.tar", str(n))]
     assert 0 < len(drawn) < 20
     assert [(row["id"], row["number"]) for row in rows_of(tmp_path / "out")] == [

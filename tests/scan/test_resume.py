@@ -55,7 +55,7 @@ def test_another_scan_is_refused_with_the_difference(
     with pytest.raises(DataError, match="limit was none, is 5"):
         scan(source, model, out, ScanOptions(limit=5))
     with pytest.raises(DataError, match="sample was all, is 0.5"):
-        scan(source, model, out, ScanOptions(sample=0.5))
+        scan(source, model, out, ScanOptions(sample_fraction=0.5))
     with pytest.raises(DataError, match="text was ignored, is with the image"):
         scan(source, model, out, ScanOptions(with_text=True))
     (tmp_path / "other").mkdir()

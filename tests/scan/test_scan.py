@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from PIL import Image
 from safevlm.data import FolderSource, Item, Shard, prepared_pixels
 from safevlm.errors import DataError, MissingExtraError
 from safevlm.policy import Policy
-from safevlm.scan import Checkpoint, Loaded, ScanCounts, ScanOptions, scan, worker
-from safevlm.scan.reader import Batch, Entry
+from safevlm.scan import Checkpoint, ScanCounts, ScanOptions, scan, worker
+from safevlm.scan.batch import Batch, Entry
+from safevlm.scan.model import model_sha256
+from safevlm.scan.rows import result_row
 from safevlm.scan.worker import prepare, score
 from safevlm.scorer import RiskScorer
 from safevlm.types import RiskAssessment
@@ -69,58 +71,45 @@ def test_progress_counts_up_to_the_summary(pictures: Path, model: Checkpoint, tm
         assert written[key] == Counter(row[column] for row in rows if row[column] is not None)
 
 
-@dataclass
-class Asked:
+class Asked(RiskScorer):
     """The real scorer, which notes how many images it gets; blue pictures break it, red ones have no score."""
 
-    scorer: RiskScorer
-    sizes: list[int] = field(default_factory=list)
-    answers: int = 0
-    interrupt_at: int = sys.maxsize
+    def __init__(self, scorer: RiskScorer) -> None:
+        vars(self).update(vars(scorer))
+        self.sizes: list[int] = []
+        self.answers, self.interrupt_at = 0, sys.maxsize
 
     def preprocess(self, images: Sequence[Image.Image]) -> Any:
-        return [image.getpixel((0, 0)) for image in images], self.scorer.preprocess(images)
+        return [image.getpixel((0, 0)) for image in images], super().preprocess(images)
 
-    def assess_inputs(
-        self, inputs: Any, prompts: Any = None, *, heatmap: Any = False
-    ) -> list[RiskAssessment]:
+    def assess_inputs(self, inputs: Any, prompts: Any = None, **options: Any) -> list[RiskAssessment]:
         colours, inputs = inputs
         self.sizes.append(len(colours))
         if len(self.sizes) > self.interrupt_at:
             raise KeyboardInterrupt
         if (0, 0, 255) in colours:
             raise RuntimeError("out of memory")
-        found = self.scorer.assess_inputs(inputs, prompts, heatmap=heatmap)
+        found = super().assess_inputs(inputs, prompts, **options)
         nan = [
             replace(a, score=math.nan) if c == (255, 0, 0) else a for a, c in zip(found, colours, strict=True)
         ]
         return nan + nan[:1] * self.answers
 
 
-@dataclass(frozen=True)
-class Asking(Loaded):
-    """A model whose scorer is `Asked`."""
-
-    asked: Any = None
-
-    def load(self) -> Any:
-        return self.asked
-
-
 @pytest.fixture
-def asking(scorer: RiskScorer) -> Asking:
-    return Asking(scorer, Asked(scorer))
+def asked(scorer: RiskScorer) -> Asked:
+    return Asked(scorer)
 
 
 def coloured(folder: Path, name: str, colour: tuple[int, int, int]) -> None:
     (folder / name).write_bytes(encoded(Image.new("RGB", (6, 4), colour)))
 
 
-def test_a_failing_batch_is_tried_one_by_one(pictures: Path, asking: Asking, tmp_path: Path) -> None:
+def test_a_failing_batch_is_tried_one_by_one(pictures: Path, asked: Asked, tmp_path: Path) -> None:
     coloured(pictures, "blue.png", (0, 0, 255))
     coloured(pictures, "red.png", (255, 0, 0))
-    scan(source_of(pictures, 100), asking, tmp_path / "out")
-    assert asking.asked.sizes == [22, *[1] * 22]
+    scan(source_of(pictures, 100), asked, tmp_path / "out")
+    assert asked.sizes == [22, *[1] * 22]
     by_id = {row["id"]: row for row in rows_of(tmp_path / "out")}
     assert Counter(row["status"] for row in by_id.values()) == {"ok": 20, "undecided": 2}
     for name, reason in (("blue.png", "RuntimeError: out of memory"), ("red.png", "gave no score")):
@@ -147,31 +136,36 @@ def test_a_score_that_is_none_is_undecided_even_when_the_scorer_says_safe(
 
     batch = Batch(0, 0, (Entry(0, Item("a", data=picture_bytes())),))
     liar = Liar(scorer)
-    (row,) = score(prepare(batch, liar), liar, with_text=False).rows
+    (entry,) = score(prepare(batch, liar.preprocess), liar, with_text=False).entries
+    row = result_row(entry)
     assert (row["status"], row["verdict"], row["score"]) == ("undecided", "undecided", None)
     assert row["reason"]
 
 
-def test_a_wrong_number_of_answers_never_shifts_rows(pictures: Path, asking: Asking, tmp_path: Path) -> None:
-    asking.asked.answers = 1
-    scan(source_of(pictures), asking, tmp_path / "out")
+def test_a_wrong_number_of_answers_never_shifts_rows(pictures: Path, asked: Asked, tmp_path: Path) -> None:
+    asked.answers = 1
+    scan(source_of(pictures), asked, tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert {row["status"] for row in rows} == {"undecided"}
     assert "2 assessments for 1 image" in rows[0]["reason"]
 
 
 def test_a_mistake_in_code_is_not_swallowed(pictures: Path, scorer: RiskScorer, tmp_path: Path) -> None:
+    class Mistaken(Asked):
+        def assess_inputs(self, *args: Any, **options: Any) -> list[RiskAssessment]:
+            raise AttributeError("no such method")
+
     with pytest.raises(AttributeError):
-        scan(source_of(pictures), Asking(scorer, object()), tmp_path / "out")
+        scan(source_of(pictures), Mistaken(scorer), tmp_path / "out")
 
 
-def test_equal_bytes_are_scored_once(pictures: Path, asking: Asking, tmp_path: Path) -> None:
+def test_equal_bytes_are_scored_once(pictures: Path, asked: Asked, tmp_path: Path) -> None:
     for number in (3, 4, 11):
         (pictures / f"{number:02d}.png").write_bytes((pictures / "00.png").read_bytes())
     (pictures / "zz.png").write_bytes(b"broken")
     (pictures / "zzz.png").write_bytes(b"broken")
-    summary = scan(source_of(pictures), asking, tmp_path / "out", ScanOptions(batch_size=2))
-    assert sum(asking.asked.sizes) == 17
+    summary = scan(source_of(pictures), asked, tmp_path / "out", ScanOptions(batch_size=2))
+    assert sum(asked.sizes) == 17
     assert summary.duplicates == 4
     rows = rows_of(tmp_path / "out")
     same = [{k: v for k, v in rows[n].items() if k not in ("id", "shard", "index")} for n in (0, 3, 4, 11)]
@@ -179,13 +173,11 @@ def test_equal_bytes_are_scored_once(pictures: Path, asking: Asking, tmp_path: P
     assert [row["reason"].partition(":")[0] for row in rows[-2:]] == ["zz.png", "zzz.png"]
 
 
-def test_interrupted_between_shards(
-    pictures: Path, asking: Asking, model: Checkpoint, tmp_path: Path
-) -> None:
+def test_interrupted_between_shards(pictures: Path, asked: Asked, model: Checkpoint, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    asking.asked.interrupt_at = 5  # in the third shard of four, each of two batches
+    asked.interrupt_at = 5  # in the third shard of four, each of two batches
     with pytest.raises(KeyboardInterrupt):
-        scan(source_of(pictures), asking, out, ScanOptions(batch_size=3))
+        scan(source_of(pictures), asked, out, ScanOptions(batch_size=3))
     summary = json.loads((out / "summary.json").read_text())
     assert summary["interrupted"]
     assert summary["shards"]["done"] * 6 == summary["n"] == len(rows_of(out)) <= 12
@@ -201,11 +193,11 @@ def test_many_errors_stop_the_scan_and_keep_the_rows(model: Checkpoint, tmp_path
     folder.mkdir()
     for number in range(200):
         (folder / f"{number:03d}.png").write_bytes(f"broken {number}".encode())
-    summary = scan(FolderSource(folder), model, tmp_path / "out", ScanOptions(max_error_share=0.2))
+    summary = scan(FolderSource(folder), model, tmp_path / "out", ScanOptions(max_error_rate=0.2))
     assert 100 <= summary.n == len(rows_of(tmp_path / "out")) < 200
-    assert "more than a share of 0.2" in summary.stopped
+    assert "a rate above 0.2" in summary.stopped
     assert not summary.complete
-    again = scan(FolderSource(folder), model, tmp_path / "out", ScanOptions(max_error_share=1.0))
+    again = scan(FolderSource(folder), model, tmp_path / "out", ScanOptions(max_error_rate=1.0))
     assert (again.n, again.stopped) == (200, "")
 
 
@@ -241,8 +233,8 @@ def test_what_waits_is_bounded(model: Checkpoint, tmp_path: Path) -> None:
 def test_large_pictures_go_in_small_groups(scorer: RiskScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "MAX_HELD_PIXELS", 2 * prepared_pixels(24, 24))
     entries = [Entry(n, Item(str(n), data=picture_bytes(n, (24, 24)))) for n in range(5)]
-    ready = prepare(Batch(0, 0, tuple(entries)), scorer)
-    assert [group.positions for group in ready.groups] == [(0, 1), (2, 3), (4,)]
+    prepared = prepare(Batch(0, 0, tuple(entries)), scorer.preprocess)
+    assert list(prepared.inputs) == [(0, 1), (2, 3), (4,)]
 
 
 def test_bad_options() -> None:
@@ -251,9 +243,9 @@ def test_bad_options() -> None:
             ScanOptions(**options)
     for options in (
         {"batch_size": 20_000},
-        {"sample": 1.0},
-        {"sample": 0.0},
-        {"max_error_share": 1.5},
+        {"sample_fraction": 1.0},
+        {"sample_fraction": 0.0},
+        {"max_error_rate": 1.5},
         {"engine": "cloud"},
     ):
         with pytest.raises(ValueError, match="scan: "):
@@ -262,9 +254,9 @@ def test_bad_options() -> None:
         ScanOptions(ray_address="auto")
 
 
-def test_a_loaded_scorer_stays_here(pictures: Path, scorer: RiskScorer, tmp_path: Path) -> None:
+def test_a_scorer_in_memory_is_refused_on_ray(pictures: Path, scorer: RiskScorer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Checkpoint"):
-        Loaded(scorer).preprocessor()
+        scan(source_of(pictures), scorer, tmp_path / "out", ScanOptions(engine="ray"))
 
 
 def test_missing_pyarrow_names_the_command(
@@ -306,7 +298,7 @@ def test_places_that_cannot_be_written(pictures: Path, model: Checkpoint, tmp_pa
 
 
 def test_policy_is_part_of_the_model(model: Checkpoint, scorer: RiskScorer) -> None:
-    assert Loaded(scorer).sha256 == model.sha256
+    assert model_sha256(scorer) == model_sha256(model) == model.sha256
     assert replace(model, chosen_policy=Policy(scorer.config.taxonomy)).sha256 == model.sha256
 
 

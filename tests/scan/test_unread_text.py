@@ -12,7 +12,7 @@ from PIL import Image
 
 from safevlm.data import Item, open_source, prepared_pixels
 from safevlm.scan import Checkpoint, ScanOptions, scan
-from safevlm.scan.reader import Batch, Entry
+from safevlm.scan.batch import Batch, Entry
 from safevlm.scan.worker import MAX_HELD_PIXELS, prepare
 from safevlm.scorer import RiskScorer
 from tests.data.builders import encoded, picture_bytes
@@ -53,9 +53,7 @@ def test_thin_pictures_are_prepared_few_at_a_time(scorer: RiskScorer) -> None:
     for number in range(16):
         strip[number] = 255
         entries.append(Entry(number, Item(str(number), data=encoded(Image.fromarray(strip)))))
-    ready = prepare(Batch(0, 0, tuple(entries)), scorer)
-    assert sorted(place for group in ready.groups for place in group.positions) == list(range(16))
-    assert max(len(group.positions) for group in ready.groups) - 1 < MAX_HELD_PIXELS / prepared_pixels(
-        10, 500
-    )
-    assert len(ready.groups) > 1
+    groups = list(prepare(Batch(0, 0, tuple(entries)), scorer.preprocess).inputs)
+    assert sorted(position for group in groups for position in group) == list(range(16))
+    assert max(map(len, groups)) - 1 < MAX_HELD_PIXELS / prepared_pixels(10, 500)
+    assert len(groups) > 1

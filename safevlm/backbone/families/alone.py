@@ -33,7 +33,7 @@ class Clip(TowerAlone):
         return -2
 
     def drops_class_token(self, config: Any) -> bool:
-        """Always."""
+        """True: CLIP's class token is not a patch."""
         return True
 
 

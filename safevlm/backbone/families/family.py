@@ -17,7 +17,7 @@ from safevlm.errors import BackboneError
 from ..fingerprint import read_matrices
 from ..views import WHOLE, Box, Grid
 from .agree import agree_on_image_token
-from .frame import picture_frame
+from .view_box import view_box
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TowerInputs:
         tensors: the tower's arguments by name, `pixel_values` first; rows of all images one after another.
         rows: per image, its rows in `pixel_values`: one, its tiles, or (packed) its patches.
         grids: per image, (h, w) of its features where the tower packs images; None where every row
-            is a picture of one size.
+            is a view of one size.
         boxes: per image, where each of its views lies in it.
     """
 
@@ -39,7 +39,7 @@ class TowerInputs:
 
 
 class Family:
-    """A family's answers; the defaults are those of most: a picture per image, read after the tower's last layer."""
+    """A family's answers; the defaults are those of most: one view per image, read after the tower's last layer."""
 
     tower: ClassVar[str] = "model.vision_tower"
     """Attribute path of the vision tower from the model's root."""
@@ -127,14 +127,14 @@ class Family:
         return int(vision_config.hidden_size)
 
     def prepare(self, images: Sequence[Image.Image], image_processor: Any) -> TowerInputs:
-        """RGB images -> the tower's inputs; here one picture per image, in one call of the processor."""
+        """RGB images -> the tower's inputs; here one view per image, in one call of the processor."""
         pixels = image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         if len(pixels) != len(images):
             raise BackboneError(
-                f"the image processor made {len(pixels)} pictures of {len(images)} images; "
+                f"the image processor made {len(pixels)} views of {len(images)} images; "
                 "switch its crops off (Gemma 3: `do_pan_and_scan=False`)"
             )
-        boxes = tuple((picture_frame(image, image_processor),) for image in images)
+        boxes = tuple((view_box(image, image_processor),) for image in images)
         return TowerInputs({"pixel_values": pixels}, (1,) * len(images), None, boxes)
 
     def tower_arguments(self, tensors: dict[str, Tensor], vision_config: Any) -> dict[str, Tensor]:
@@ -191,7 +191,7 @@ class Family:
         return len(grids)
 
     def grid(self, pixels: Tensor, vision_config: Any) -> Grid | None:
-        """(h, w) of the features of pictures (n, 3, H, W); None where only the tower's output tells."""
+        """(h, w) of the features of views (n, 3, H, W); None where only the tower's output tells."""
         size = vision_config.patch_size
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return pixels.shape[-2] // height, pixels.shape[-1] // width

@@ -1,4 +1,4 @@
-"""Gemma 3: one picture per image (pan and scan off, as by default)."""
+"""Gemma 3: one view per image (pan and scan off, as by default)."""
 
 from __future__ import annotations
 

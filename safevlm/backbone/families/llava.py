@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and ViP-LLaVA: one picture per image, read at a hidden layer."""
+"""LLaVA-1.5 and ViP-LLaVA: one view per image, read at a hidden layer."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class VipLlava(Family):
         return (layers,) if isinstance(layers, int) else tuple(layers)
 
     def drops_class_token(self, config: Any) -> bool:
-        """Always."""
+        """True: CLIP's class token is not used, whatever the config says."""
         return True
 
     def complete(self, processor: Any, config: Any) -> None:

@@ -1,4 +1,4 @@
-"""PaliGemma: one picture per image; a prefix that the LLM reads in both directions."""
+"""PaliGemma: one view per image; a prefix that the LLM reads in both directions."""
 
 from __future__ import annotations
 

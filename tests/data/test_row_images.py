@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from safevlm.data import Item, open_source
-from safevlm.data.mentions import EMPTY_BESIDE, MEDIA_BESIDE, OTHER_BESIDE, SHOWN_IN_TEXT, UNNAMED, WEB_BESIDE
+from safevlm.data.row_images import (
+    EMPTY_BESIDE,
+    MEDIA_BESIDE,
+    OTHER_BESIDE,
+    SHOWN_IN_TEXT,
+    UNNAMED,
+    WEB_BESIDE,
+)
 from safevlm.data.source import TEXT_ONLY
 
 BODY = base64.b64encode(b"inline").decode()

@@ -11,7 +11,7 @@ import zlib
 
 import pytest
 
-from safevlm.data.unpacked import Unpacked
+from safevlm.data.decompress import DecompressReader
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
@@ -22,7 +22,7 @@ def test_unpacking_gives_what_was_packed_in_pieces_of_any_size(kind: str) -> Non
     words = [dice.randbytes(200_000), bytes(500_000), b"end"]
     packed = b"".join(PACKERS[kind](word) for word in words) + bytes(40_000)  # several streams, padding
     for most in (1, 511, 10_240, 1 << 22):
-        stream, pieces = Unpacked(io.BytesIO(packed)), []
+        stream, pieces = DecompressReader(io.BytesIO(packed)), []
         limit = 3000 if most == 1 else None
         while (piece := stream.read(most)) and (limit is None or len(pieces) < limit):
             assert len(piece) <= most
@@ -35,7 +35,7 @@ def test_unpacking_gives_what_was_packed_in_pieces_of_any_size(kind: str) -> Non
 def test_what_was_packed_before_a_cut_is_unpacked(kind: str) -> None:
     words = random.Random(1).randbytes(3_000_000)
     packed = PACKERS[kind](words)
-    stream, found = Unpacked(io.BytesIO(packed[: len(packed) // 2])), b""
+    stream, found = DecompressReader(io.BytesIO(packed[: len(packed) // 2])), b""
     with pytest.raises(EOFError, match="cut off"):  # noqa: PT012
         while piece := stream.read(10_240):
             found += piece
@@ -43,12 +43,12 @@ def test_what_was_packed_before_a_cut_is_unpacked(kind: str) -> None:
     assert len(found) > 800_000
     damaged = bytearray(packed)
     damaged[len(packed) // 2] ^= 0xFF
-    stream = Unpacked(io.BytesIO(bytes(damaged)))
+    stream = DecompressReader(io.BytesIO(bytes(damaged)))
     with pytest.raises((OSError, EOFError, zlib.error, lzma.LZMAError)):
         list(iter(lambda: stream.read(1 << 20), b""))
 
 
 def test_what_is_not_packed_is_read_as_it_is() -> None:
     for words in (b"", b"x", bytes(range(256)) * 100):
-        stream = Unpacked(io.BytesIO(words))
+        stream = DecompressReader(io.BytesIO(words))
         assert b"".join(iter(lambda: stream.read(100), b"")) == words  # noqa: B023

@@ -1,6 +1,6 @@
-"""What `save_to_disk` of the datasets library left in a folder: Arrow streams, and JSON that names them.
+"""Reads what `save_to_disk` of the datasets library wrote: Arrow streams, and JSON that names them.
 
-Read with pyarrow alone: the library follows every path in the JSON, and trusts the offsets in the streams.
+They are read with pyarrow: the datasets library follows every path in the JSON and trusts the streams' offsets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from safevlm.data.inside import MAX_JSON, file_inside, folder_inside, text_inside
+from safevlm.data.safe_path import MAX_JSON, file_inside, folder_inside, text_inside
 from safevlm.errors import DataError
 from safevlm.printable import shortened
 
@@ -34,7 +34,7 @@ def saved_splits(folder: str) -> dict[str, SavedSplit] | SavedSplit:
     """The split in a folder, or the splits in its subfolders by name.
 
     Raises:
-        DataError: malformed JSON, or JSON that names files outside the folder.
+        DataError: if the JSON is malformed or names files outside the folder.
     """
     if os.path.lexists(os.path.join(folder, STATE)):
         return _split(folder)
@@ -71,8 +71,8 @@ class SavedSplit:
         first = 0
         for batch in self._batches():
             begin, end = max(start - first, 0), min(stop - first, batch.num_rows)
-            for place in range(begin, end, rows):
-                yield batch.slice(place, min(rows, end - place))
+            for offset in range(begin, end, rows):
+                yield batch.slice(offset, min(rows, end - offset))
             first += batch.num_rows
             if first >= stop:
                 break
@@ -100,7 +100,7 @@ class SavedSplit:
 
 
 def checked(batch: Any) -> Any:
-    """A record batch of a file, none of whose offsets leads out of it; raises ArrowInvalid for others.
+    """The record batch, after a check that its offsets stay inside it. Raises ArrowInvalid if one does not.
 
     Strings that are no UTF-8 pass.
     """
@@ -115,7 +115,7 @@ def checked(batch: Any) -> Any:
 
 
 def _viewed(column: Any) -> Any:
-    """An array with bytes in the place of strings."""
+    """An array with bytes instead of strings."""
     import pyarrow as pa
     import pyarrow.types as t
 
@@ -129,7 +129,7 @@ def _viewed(column: Any) -> Any:
 
 
 def _bytes(kind: Any) -> Any:
-    """A type with bytes in the place of strings."""
+    """A type with bytes instead of strings."""
     import pyarrow as pa
     import pyarrow.types as t
 

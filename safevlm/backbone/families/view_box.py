@@ -1,4 +1,4 @@
-"""Which part of an image a picture shows, after an image processor padded, resized and cropped it."""
+"""Which part of an image its one view shows, after an image processor padded, resized and cropped it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from PIL import Image
 from ..views import Box
 
 
-def picture_frame(image: Image.Image, image_processor: Any) -> Box:
-    """The picture's box in the image's own frame: smaller where edges are cropped, larger where it is padded.
+def view_box(image: Image.Image, image_processor: Any) -> Box:
+    """The view's box in the image's own frame: smaller where edges are cropped, larger where it is padded.
 
     Follows CLIP's and LLaVA's processors: pad to a square, resize, crop the centre, each where it is on.
     """

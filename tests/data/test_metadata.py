@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from safevlm.data import read_image
-from safevlm.data.essence import MAX_PARTS, MAX_SCANS, essence_of
+from safevlm.data.metadata import MAX_PARTS, MAX_SCANS, strip_metadata
 from safevlm.errors import ImageError
 from tests.data.builders import encoded
 
@@ -108,7 +108,7 @@ def test_metadata_of_webp_and_tiff_do_not_matter() -> None:
         for big in (False, True):
             tiff = encoded(picture(), "TIFF", compression=compression, big_tiff=big, **options)
             assert np.array_equal(read_image(tiff), picture())
-            assert len(Image.open(io.BytesIO(essence_of(tiff))).tag_v2) < len(
+            assert len(Image.open(io.BytesIO(strip_metadata(tiff))).tag_v2) < len(
                 Image.open(io.BytesIO(tiff)).tag_v2
             )  # type: ignore[attr-defined]
 
@@ -118,7 +118,7 @@ def test_tiffs_of_every_mode_are_what_they_were(mode: str) -> None:
     image = picture().convert("L").convert(mode) if mode in ("I;16", "F", "LA") else picture().convert(mode)
     for compression in ("raw", "tiff_lzw", *(["jpeg"] if mode in ("L", "RGB", "YCbCr") else [])):
         tiff = encoded(image, "TIFF", compression=compression)
-        with Image.open(io.BytesIO(tiff)) as theirs, Image.open(io.BytesIO(essence_of(tiff))) as ours:
+        with Image.open(io.BytesIO(tiff)) as theirs, Image.open(io.BytesIO(strip_metadata(tiff))) as ours:
             assert ours.mode == theirs.mode
             assert ours.tobytes() == theirs.tobytes()
 
@@ -189,7 +189,7 @@ def strips(count: int, kind: int = 1) -> bytes:
     ids=["jpeg", "tiff", "png", "gif"],
 )  # fmt: skip
 def test_what_asks_for_much_work_is_refused(make: Callable[[int], bytes], most: int, word: str) -> None:
-    essence_of(make(most))
+    strip_metadata(make(most))
     with pytest.raises(ImageError, match=f"{word}.*too long to decode"):
         read_image(make(most + 1))
 
@@ -200,7 +200,7 @@ def test_a_large_bmp_of_runs_is_refused(compression: int) -> None:
         size = struct.pack("<IiiHHIIiiII", 40, width, 1 << 13, 1, 8, compression, 0, 0, 0, 0, 0)
         return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + size + bytes(1024)
 
-    essence_of(bmp(1 << 12))
+    strip_metadata(bmp(1 << 12))
     with pytest.raises(ImageError, match="too long to decode" if compression else "truncated"):
         read_image(bmp(1 + (1 << 12)))
 

@@ -1,4 +1,4 @@
-"""A file as a stream of bytes, unpacked a piece at a time where it is compressed, however much it swells."""
+"""Reads a file as a stream and decompresses it in small pieces, in bounded memory at any compression ratio."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import zlib
 from typing import Any, BinaryIO
 
 MAX_DICTIONARY = 1 << 27
-"""Bytes that xz may look back, which it holds: 128 MiB; its strongest preset takes 64."""
+"""The largest xz dictionary, in bytes, which is held in memory: 128 MiB; xz's strongest preset takes 64."""
 
-MAX_SWELLING, FREE_SWELLING = 2000, 1 << 30
-"""Bytes that one packed byte may become, and those that any file may: gzip makes at most 1,032, bzip2 millions."""
+MAX_EXPANSION, ALWAYS_ALLOWED = 2000, 1 << 30
+"""The largest compression ratio, and the decompressed bytes that any file may have: gzip reaches 1,032, bzip2 millions."""
 
 _PIECE = 1 << 14
 _READY = 1 << 16
-"""Unpacked bytes that are made at once, at least."""
+"""Decompressed bytes that are made at once, at least."""
 
 _HEAD = 10
-"""Bytes that tell what a file is packed with."""
+"""Bytes at the start of a file that tell its compression format."""
 
 _NOT_READ = {
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -29,26 +29,26 @@ _NOT_READ = {
     b"PK\3\4": "zip",
     b"7z\xbc\xaf": "7-Zip",
 }
-"""First bytes of other packers, which tars do not begin with."""
+"""First bytes of compressed formats that are not read; no tar begins with them."""
 
 
-class OtherPackerError(OSError):
-    """A file that is packed in a way that is not read."""
+class UnsupportedCompressionError(OSError):
+    """The file is compressed in a format that is not read."""
 
 
-class Unpacked:
-    """Reads forward through what gzip, bzip2 or xz packed, or the file as it is where none of them did.
+class DecompressReader:
+    """Reads the contents of a gzip, bzip2 or xz file forward; a file that is not compressed is read as it is.
 
-    tarfile would unpack whole pieces of the packed file, of which bzip2 can make a gigabyte from 10 kB.
+    tarfile decompresses whole pieces of a file, and bzip2 can make a gigabyte from a piece of 10 kB.
 
     Args:
-        file: at its start; what it is packed with is told by its first bytes.
+        file: at its start; the format is recognised by the first bytes.
 
     Attributes:
-        compressed: whether it is packed.
+        compressed: whether the file is compressed.
 
     Raises:
-        OtherPackerError: it is packed with another packer.
+        UnsupportedCompressionError: if the file is compressed in another format.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -57,7 +57,7 @@ class Unpacked:
         self._packed = file.read(_HEAD)
         for magic, name in _NOT_READ.items():
             if self._packed.startswith(magic):
-                raise OtherPackerError(
+                raise UnsupportedCompressionError(
                     f"is packed with {name}, which is not read; unpack it, or pack it with gzip"
                 )
         self._decoder = _decoder(self._packed)
@@ -66,12 +66,12 @@ class Unpacked:
         self._ready, self._at = (b"", 0) if self._decoder else (self._packed, 0)
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end alone; all that can be unpacked comes before an error.
+        """Read at most `size` bytes; empty only at the end. All that can be decompressed is returned before an error.
 
         Raises:
             EOFError: the packed data is cut off.
-            OSError, ValueError, zlib.error, lzma.LZMAError: it is damaged, takes too much memory, swells beyond
-                `MAX_SWELLING`, or other bytes follow it.
+            OSError, ValueError, zlib.error, lzma.LZMAError: it is damaged, takes too much memory, expands beyond
+                `MAX_EXPANSION`, or other bytes follow it.
         """
         if self._at < len(self._ready):
             piece = self._ready[self._at : self._at + size]
@@ -85,7 +85,7 @@ class Unpacked:
         return self.read(size) if self._ready else b""
 
     def exactly(self, size: int) -> bytes:
-        """`size` bytes, fewer only at the end; held as they come, so that a false size reserves nothing."""
+        """Read `size` bytes, fewer only at the end. Memory grows with the bytes that are there, not with `size`."""
         pieces = []
         while size and (piece := self.read(min(size, 1 << 20))):
             pieces.append(piece)
@@ -93,7 +93,7 @@ class Unpacked:
         return b"".join(pieces)
 
     def skip(self, size: int) -> int:
-        """Pass over `size` bytes, fewer only at the end; returns how many there were."""
+        """Skip `size` bytes, fewer only at the end; returns how many were skipped."""
         left = size - len(self._ready[self._at : self._at + size])
         self._at += size - left
         if left and self._decoder is None and self._end is not None:
@@ -114,15 +114,15 @@ class Unpacked:
             self._packed = getattr(self._decoder, "unconsumed_tail", b"")  # zlib's; others keep it
             if unpacked:
                 self._made += len(unpacked)
-                if self._made > FREE_SWELLING + MAX_SWELLING * self._taken:
-                    raise OSError(f"the compressed data swells more than {MAX_SWELLING:,}-fold")
+                if self._made > ALWAYS_ALLOWED + MAX_EXPANSION * self._taken:
+                    raise OSError(f"the compressed data swells more than {MAX_EXPANSION:,}-fold")
                 return unpacked
             if ended and not self._decoder.eof:
                 raise EOFError("the compressed data is cut off")
         return b""
 
     def _begins_again(self) -> bool:
-        """Whether another packed stream follows, as parallel packers write them; zeros may pad the last one."""
+        """Whether another compressed stream follows, as pigz and pbzip2 write them; zeros may pad the last one."""
         rest = self._decoder.unused_data.lstrip(b"\0")
         while len(rest) < _HEAD and (more := self._file.read(_PIECE)):
             self._taken += len(more)
@@ -136,7 +136,7 @@ class Unpacked:
 
 
 def _end_of(file: BinaryIO) -> int | None:
-    """Where the file ends; None where it can only be read forward."""
+    """The file's size in bytes; None if it can only be read forward."""
     try:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -146,7 +146,7 @@ def _end_of(file: BinaryIO) -> int | None:
 
 
 def _decoder(head: bytes) -> Any:
-    """What unpacks a stream that begins like this; None where it is not packed."""
+    """The decompressor for a stream that begins with these bytes; None if it is not compressed."""
     if head.startswith(b"\x1f\x8b\x08"):
         return zlib.decompressobj(wbits=31)
     if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):  # a block, or the end

@@ -1,4 +1,4 @@
-"""Images to measure with: drawn, without noise, of a common size, the same for the same seed."""
+"""Synthetic images to measure with: shapes without noise, of a common size, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ MARKS = 300
 QUALITY = 90
 
 
-def picture(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """An RGB image of `size` (width, height): a shaded ground with a few hundred shapes of all sizes."""
-    draw = random.Random(seed)
-    bands = [Image.linear_gradient("L").rotate(90 * draw.randrange(4)).resize(size) for _ in range(3)]
+def make_image(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
+    """A shaded ground with a few hundred shapes of all sizes on it, RGB."""
+    rng = random.Random(seed)
+    bands = [Image.linear_gradient("L").rotate(90 * rng.randrange(4)).resize(size) for _ in range(3)]
     image = Image.merge("RGB", bands)
     pen = ImageDraw.Draw(image)
     for _ in range(MARKS):
-        x, y = draw.randrange(size[0]), draw.randrange(size[1])
-        reach = max(2, round(min(size) * 0.3 * draw.random() ** 3))
-        box = (x - reach, y - reach, x + reach, y + round(reach * draw.uniform(0.3, 1)))
-        colour = (draw.randrange(256), draw.randrange(256), draw.randrange(256))
-        match draw.randrange(4):
+        x, y = rng.randrange(size[0]), rng.randrange(size[1])
+        reach = max(2, round(min(size) * 0.3 * rng.random() ** 3))
+        box = (x - reach, y - reach, x + reach, y + round(reach * rng.uniform(0.3, 1)))
+        colour = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+        match rng.randrange(4):
             case 0:
                 pen.ellipse(box, fill=colour)
             case 1:
@@ -37,9 +37,9 @@ def picture(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
     return image
 
 
-def pictures(count: int) -> list[Image.Image]:
-    """`count` images, of which up to `DISTINCT` are different."""
-    made = [picture(seed) for seed in range(min(count, DISTINCT))]
+def make_images(count: int) -> list[Image.Image]:
+    """`count` images, of which `DISTINCT` are different."""
+    made = [make_image(seed) for seed in range(min(count, DISTINCT))]
     return [made[number % DISTINCT] for number in range(count)]
 
 
@@ -51,7 +51,7 @@ def write_jpegs(folder: Path, count: int) -> list[Path]:
     """
     folder.mkdir(parents=True)
     paths = []
-    for number, image in enumerate(pictures(count)):
+    for number, image in enumerate(make_images(count)):
         path = folder / f"{number:05d}.jpg"
         image.save(path, quality=QUALITY, comment=f"{number}".encode())
         paths.append(path)

@@ -1,4 +1,4 @@
-"""Files of a data set's folder that its own files name: inside the folder, or an error."""
+"""Checks that the paths that a data set's own files name stay inside its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_JSON = 1 << 24
 
 
 def check_relative(name: str, where: str) -> None:
-    """Raise DataError for a name or pattern that is a URL, absolute, or climbs.
+    """Raise DataError if a name or pattern is a URL, an absolute path, or leads to a parent folder.
 
     Args:
         name: as it stands in `where`, a file of the data set.
@@ -35,7 +35,7 @@ def check_relative(name: str, where: str) -> None:
 
 
 def check_real(folder: str, path: str, where: str) -> None:
-    """Raise DataError for a path that a symlink leads out of the folder."""
+    """Raise DataError if a symlink leads the path out of the folder."""
     inside = os.path.join(os.path.realpath(folder), "")
     if not os.path.join(os.path.realpath(path), "").startswith(inside):
         raise DataError(
@@ -44,7 +44,7 @@ def check_real(folder: str, path: str, where: str) -> None:
 
 
 def file_inside(folder: str, name: str, where: str) -> str:
-    """The path of a regular file that a file of the data set names. Raises DataError where it is none."""
+    """The path of a file that a file of the data set names. Raises DataError if it is no file in the folder."""
     path = _path(folder, name, where)
     if not os.path.isfile(path):
         raise DataError(f"{folder}: {where} names {shortened(name)}, which is no file there; save it again")
@@ -52,7 +52,7 @@ def file_inside(folder: str, name: str, where: str) -> str:
 
 
 def folder_inside(folder: str, name: str, where: str) -> str:
-    """The path of a folder that a file of the data set names. Raises DataError where it is none."""
+    """The path of a folder that a file of the data set names. Raises DataError if it is no folder in the folder."""
     path = _path(folder, name, where)
     if not os.path.isdir(path):
         raise DataError(f"{folder}: {where} names {shortened(name)}, which is no folder there; save it again")
@@ -60,7 +60,7 @@ def folder_inside(folder: str, name: str, where: str) -> str:
 
 
 def text_inside(folder: str, name: str, most: int) -> str:
-    """The text of a file that every data set of a kind has. Raises DataError for more than so many bytes."""
+    """Read a text file of the data set. Raises DataError if it cannot be read or has more than `most` bytes."""
     try:
         with storage.open_binary(_path(folder, name, folder)) as file:
             data = file.read(most + 1)

@@ -1,4 +1,4 @@
-"""Sparse files in tars: the stored bytes, and a map of where they belong; the rest of the file is zeros.
+"""Expands sparse files in tars: stored bytes, and a map of where they belong; the rest of the file is zeros.
 
 GNU tar writes four forms: old GNU (in header blocks), and in pax headers 0.0, 0.1 and 1.0 (the map before the data).
 """
@@ -40,7 +40,7 @@ class SparseMap:
     error: str = ""
 
     def expand(self, data: bytes, size: int) -> bytes:
-        """The file of `size` bytes. Raises SparseError where map, data and size do not fit together."""
+        """The file of `size` bytes. Raises SparseError if map, data and size do not fit together."""
         if self.error:
             raise SparseError(self.error)
         pieces, at = (self.pieces, 0) if self.pieces is not None else _leading_map(data)

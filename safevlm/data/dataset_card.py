@@ -1,4 +1,4 @@
-"""What a folder's README.md may tell the datasets library to read: files in the folder, and nothing else."""
+"""Checks that a data set's card (README.md) makes the datasets library read files of its own folder only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from safevlm.data.boundary import parser_errors
-from safevlm.data.inside import check_real, check_relative, text_inside
+from safevlm.data.safe_path import check_real, check_relative, text_inside
 from safevlm.errors import DataError
 from safevlm.printable import shortened
 
@@ -29,14 +29,15 @@ _WILDCARD = re.compile(r"[*?\[]")
 
 
 def check_card(folder: str) -> None:
-    """Look at all that the card says of files, before the library follows it.
+    """Check every file and pattern that the card names, before the datasets library reads them.
 
     Args:
         folder: local.
 
     Raises:
-        DataError: YAML that is damaged or uses aliases, which may swell; configurations of a wrong type;
-            files that are a URL, absolute, in a folder above, or behind a symlink out of the folder.
+        DataError: if the YAML is damaged or uses aliases (which may expand without bound), if a configuration
+            has a wrong type, or if a file is a URL, an absolute path, above the folder, or behind a symlink
+            that leaves the folder.
     """
     for name, content in _described(folder):
         where = f"{folder}: {name}"

@@ -1,7 +1,7 @@
-"""Where a row of JSON names its images: in fields, in the parts of messages, or written out in base64.
+"""Finds the images that a row of JSON names: in fields, in the parts of messages, or embedded as base64.
 
-Data sets do this in many ways. What is known is read. What looks like an image and is not known is an
-error, so that no row with an image passes for one that has text only.
+Data sets do this in many ways. Known ways are read. Anything else that looks like an image is an error, so that a
+row with an image is never taken for one that has only text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from safevlm.data import placeholders
-from safevlm.data.folder import is_picture
+from safevlm.data.folder import is_image_name
 from safevlm.data.inline import is_base64
 from safevlm.data.source import TEXT_ONLY
 
@@ -69,13 +69,13 @@ _WRITTEN = re.compile(r"data:image/[\w.+-]+;base64,[\w+/]{1024}")
 
 
 @dataclass
-class Mentions:
-    """What a row names.
+class RowImages:
+    """The images that a row names, and what else was found in it.
 
     Args:
         names: of its images, each as `ImageRoot.read` takes it.
         errors: what is not understood, without the row's id.
-        places: fields in whose messages there are images.
+        message_fields: fields in whose messages there are images.
         passed_over: why something in the row, or the row itself, gives no image; once for each.
         signs: of an image, such as a part without a value.
         others: names and base64 of images in unknown fields.
@@ -85,7 +85,7 @@ class Mentions:
 
     names: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
+    message_fields: list[str] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
     signs: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Mentions:
     shown: bool = False
 
     def add(self, names: list[str]) -> None:
-        """Take the names of one place; those that other places gave before are here already."""
+        """Add the names of one field, but not those that other fields named before."""
         known = {_same(name) for name in self.names}
         self.names += [name for name in names if _same(name) not in known]
 
@@ -114,9 +114,9 @@ class Mentions:
         return [] if name is None else [name]
 
 
-def mentions(row: Mapping[str, Any]) -> Mentions:
-    """The images that a row names: those of each place in its order, and those of several places once."""
-    found = Mentions()
+def find_images(row: Mapping[str, Any]) -> RowImages:
+    """The images that a row names, field by field in the row's order; an image that several fields name comes once."""
+    found = RowImages()
     web, media, rest = [], [], []
     for key, value in row.items():
         plain = _plain(key)
@@ -142,8 +142,8 @@ def mentions(row: Mapping[str, Any]) -> Mentions:
     return found
 
 
-def _conclude(found: Mentions) -> None:
-    """Tell what the row names in unknown ways, and why it gives no image if it does not."""
+def _conclude(found: RowImages) -> None:
+    """Note what the row names in unknown ways, and why it gives no image if it does not."""
     if found.names:
         known = {posixpath.basename(name) for name in found.names}
         others = {other for other in found.others if posixpath.basename(other) not in known}
@@ -160,18 +160,18 @@ def _conclude(found: Mentions) -> None:
 
 
 def _sign(other: str) -> str:
-    return f"it has the {'file name' if is_picture(other) else 'written-out image'} {other[:100]!r}"
+    return f"it has the {'file name' if is_image_name(other) else 'written-out image'} {other[:100]!r}"
 
 
-def _walk(key: str, value: Any, found: Mentions) -> None:
+def _walk(key: str, value: Any, found: RowImages) -> None:
     messages = _Messages(found)
-    messages.look(unpacked(value), MAX_DEPTH)
+    messages.look(parse_json_text(value), MAX_DEPTH)
     if messages.names or messages.parts:
-        found.places.append(key)
+        found.message_fields.append(key)
     found.add(messages.names)
 
 
-def _add_other(key: str, value: Any, found: Mentions) -> None:
+def _add_other(key: str, value: Any, found: RowImages) -> None:
     """The image that `file_name`, `left_image` or the like name, unless it is one that was found."""
     before = {posixpath.basename(name) for name in found.names}
     plain = _plain(key)
@@ -197,7 +197,7 @@ class _Messages:
         found: what the row names; takes errors and signs, but no names.
     """
 
-    def __init__(self, found: Mentions) -> None:
+    def __init__(self, found: RowImages) -> None:
         self.found = found
         self.names: list[str] = []
         self.parts = 0
@@ -255,7 +255,7 @@ class _Messages:
 
     def _text(self, text: str) -> None:
         if "<" in text:
-            self.names += [name for name in _TAGGED.findall(text) if is_picture(name)]
+            self.names += [name for name in _TAGGED.findall(text) if is_image_name(name)]
             self.found.placeholder = self.found.placeholder or bool(placeholders.TAG.search(text))
         if "](" in text or "<" in text:
             self.found.shown = self.found.shown or bool(_SHOWN.search(text))
@@ -315,12 +315,12 @@ def _is_clear(value: Any) -> bool:
         return bool(value) and all(_is_clear(one) for one in value)
     if isinstance(value, dict):
         name = _name(value, MAX_DEPTH)
-        return name is not None and (name.startswith("data:image/") or is_picture(name))
+        return name is not None and (name.startswith("data:image/") or is_image_name(name))
     return isinstance(value, str) and _is_file(value)
 
 
-def unpacked(value: Any) -> Any:
-    """What a text holds that is JSON of messages, as tables keep them; other values as they are."""
+def parse_json_text(value: Any) -> Any:
+    """Parse a text that is JSON of messages, as tables store them; other values are returned as they are."""
     if isinstance(value, str) and _PACKED.match(value):
         try:
             return json.loads(value)
@@ -343,7 +343,7 @@ def _is_file(text: str) -> bool:
         return True
     if len(text) > 4096 or " " in text:
         return text.startswith("data:image/") and " " not in text
-    return text.startswith("data:image/") or (is_picture(text) and not re.search(r"\s", text))
+    return text.startswith("data:image/") or (is_image_name(text) and not re.search(r"\s", text))
 
 
 @lru_cache(4096)

@@ -1,8 +1,8 @@
-"""What an image's pixels depend on, without the rest of its file: text, colour profiles, thumbnails, later frames.
+"""Strips encoded images of what their pixels do not need: text, colour profiles, thumbnails, later frames.
 
-Pillow parses all of a file's metadata, and refuses the image where that is large or damaged, or takes long over it.
-Here the file is cut down to what decides its pixels before Pillow sees it, and files that ask for much work per
-byte (scans of a JPEG, strips of a TIFF) are refused. No setting of Pillow's is changed, since those are global.
+Pillow parses all metadata of a file, is slow if there is much of it, and refuses an image whose metadata is large or
+damaged. Therefore the file is reduced to what decides its pixels before Pillow reads it, and files that need much
+work per byte (scans of a JPEG, strips of a TIFF) are refused. Pillow's settings are not changed: they are global.
 
 Files that these functions do not understand are returned unchanged; the decoder decides whether they are images.
 """
@@ -23,21 +23,21 @@ MAX_RLE_PIXELS = 1 << 25
 """Pixels of a run-length encoded BMP, 33,554,432: Pillow pads its lines in Python, a byte at a time."""
 
 _MAX_TEXT = 1 << 20
-"""Unpacked bytes of a text chunk that may hold the orientation; Pillow refuses more."""
+"""Decompressed bytes of a text chunk that may hold the orientation; Pillow refuses more."""
 
 
 class TooMuchWork(ValueError):
     """The file asks for more work than an image of its size needs."""
 
 
-def essence_of(data: bytes) -> bytes:
-    """The file without what its pixels, their transparency and orientation do not depend on.
+def strip_metadata(data: bytes) -> bytes:
+    """The file without what its pixels, transparency and orientation do not depend on.
 
     Args:
-        data: an encoded image.
+        data: an encoded image, or any other bytes.
 
     Raises:
-        TooMuchWork: more than `MAX_PARTS`, `MAX_SCANS` or `MAX_RLE_PIXELS`.
+        TooMuchWork: if it has more than `MAX_PARTS` parts, `MAX_SCANS` scans or `MAX_RLE_PIXELS` pixels.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data)

@@ -128,7 +128,9 @@ def open_tower(
 ) -> VisionTower:
     """A tower from where it is, or from memory; the arguments of `load_tower` are for the former alone."""
     if isinstance(source, (str, Path)):
-        return load_tower(checkpoint.resolve(source), layer=layer, hub=hub, **tower_kwargs)
+        loaded = load_tower(checkpoint.resolve(source), layer=layer, hub=hub, **tower_kwargs)
+        loaded.fold_norms()  # it scores, and no LLM reads its features
+        return loaded
     if tower_kwargs:
         raise ValueError(
             f"{sorted(tower_kwargs)} are for towers that are loaded; this one is in memory, change it there"

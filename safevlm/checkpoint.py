@@ -316,7 +316,12 @@ def _check_untouched(model: nn.Module, own: list[tuple[Tensor, int]], source: Pa
 
 
 def _changes(tensor: Tensor) -> int:
-    """How often a tensor was written to; 0 for one of `torch.inference_mode`, which does not count."""
+    """How often a tensor was written to; 0 for one of `torch.inference_mode`, which does not count.
+
+    A whole number's own value: BatchNorm copies its count of batches onto itself whenever something is loaded.
+    """
+    if tensor.ndim == 0 and not (tensor.is_floating_point() or tensor.is_meta):
+        return int(tensor)
     return 0 if tensor.is_inference() else tensor._version
 
 

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForImageTextToText,
     CLIPImageProcessor,
     CLIPVisionConfig,
+    FastVlmConfig,
     Gemma3Config,
     Gemma3ImageProcessor,
     Gemma3Processor,
@@ -46,6 +47,7 @@ from transformers import (
     SmolVLMImageProcessor,
     SmolVLMProcessor,
     SmolVLMVideoProcessor,
+    TimmWrapperConfig,
     VipLlavaConfig,
 )
 
@@ -166,6 +168,28 @@ def _gemma3() -> Any:
     return config, processor
 
 
+EFFICIENTNET: dict[str, Any] = {"architecture": "test_efficientnet", "hidden_size": 256}
+FASTVIT: dict[str, Any] = {
+    "architecture": "fastvit_mci0",
+    "hidden_size": 128,
+    "model_args": {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 32, 64)},
+}
+
+
+def fast_vlm_parts(tower: dict[str, Any] = EFFICIENTNET) -> Any:
+    """Config and processor of a FastVLM with a timm tower of stride 32."""
+    config = FastVlmConfig(
+        vision_config=TimmWrapperConfig(**tower, do_pooling=False).to_dict(),
+        text_config={**TEXT, "model_type": "llama"}, image_token_index=3, image_seq_length=16,
+    )  # fmt: skip
+    square = {"height": 128, "width": 128}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size=square, crop_size=square), tokenizer=tokenizer(), patch_size=32,
+        num_additional_image_tokens=0, vision_feature_select_strategy="full", chat_template=CHAT_TEMPLATE,
+    )  # fmt: skip
+    return config, processor
+
+
 def _internvl() -> Any:
     words = tokenizer(
         start_image_token="<img>",
@@ -282,14 +306,28 @@ def family_parts(kind: str) -> Any:
         return _idefics3(kind)
     if kind.startswith("qwen"):
         return _qwen(kind)
-    return {"paligemma": _paligemma, "gemma3": _gemma3, "internvl": _internvl}[kind]()
+    return {"paligemma": _paligemma, "gemma3": _gemma3, "fast_vlm": fast_vlm_parts, "internvl": _internvl}[
+        kind
+    ]()
 
 
-def family_backbone(kind: str, seed: int = 0) -> Backbone:
-    """A frozen tiny model of a family with its real processor."""
-    config, processor = family_parts(kind)
+def settle_norms(tower: torch.nn.Module, pixels: torch.Tensor) -> None:
+    """Give BatchNorms the statistics of some pictures, so that random weights tell pictures apart."""
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain mean
+    with torch.no_grad():
+        tower.train()(pixels)
+    tower.eval()
+
+
+def family_backbone(kind: str, seed: int = 0, parts: Any = None) -> Backbone:
+    """A frozen tiny model of a family with its real processor, or of other `parts` of it."""
+    config, processor = parts or family_parts(kind)
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config).eval()
+    if kind == "fast_vlm":
+        settle_norms(model.model.vision_tower, torch.randn(16, 3, 128, 128))
     model.generation_config.eos_token_id = 2
     model.generation_config.pad_token_id = 0
     return wrap_backbone(model, processor, name=f"tiny-{kind}")

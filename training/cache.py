@@ -52,7 +52,7 @@ def cache_identity(tower: VisionTower, precision: Precision, *, states: int = 1)
     digest = hashlib.sha256()
     for name, tensor in sorted(tower.module.state_dict().items()):
         digest.update(name.encode())
-        values = tensor.detach().to("cpu", torch.bfloat16).contiguous()
+        values = tensor.detach().to("cpu", torch.bfloat16).flatten()
         digest.update(values.view(torch.uint8).numpy().tobytes())
     preprocessing = json.dumps(tower.image_processor.to_dict(), sort_keys=True, default=str)
     return {

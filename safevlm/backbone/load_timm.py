@@ -10,13 +10,15 @@ import timm
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from timm.data import resolve_data_config
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from transformers import CLIPImageProcessor
 
 from safevlm.errors import BackboneError
 
-from .families import TOWERS
-from .families.timm import TimmConfig, TimmTower, check_timm, timm_config
+from .families import TOWERS, Family
+from .families.timm import TimmConfig, TimmTower, timm_config
+from .families.timm_grid import TIMM_GRID, TimmGridTower, check_grid
 from .freeze import freeze
 from .hub import HubOptions, explain
 from .layer import Layer, choose_layer, layers_read
@@ -40,17 +42,14 @@ def load_timm_tower(
     """Load `timm:` and a name of timm, whose weights are on the hub, or a folder that timm wrote."""
     own = name.removeprefix(TIMM)
     local = Path(own).is_dir()
-    model = _create_empty(own, local)
-    config = timm_config(model)
-    processor = timm_image_processor(model)
+    model = _create(own, local=local)
     location = own if local else (model.pretrained_cfg.get("hf_hub_id") or "")
     if not location:
         raise BackboneError(
             f"timm has no weights of {own!r} on the hub; name some with their tag, such as {own}.<tag>: "
             f"{', '.join(timm.list_pretrained(own.split('.')[0] + '*')) or 'it has none'}"
         )
-    read = choose_layer(TOWERS["timm"], config, layer)
-    tower = _wrap(_prune(model, read, config), config, processor, read)
+    tower = _tower(model, timm_image_processor(model), layer=layer, pruned=True)
     wanted = tower.module.state_dict()
     with explain(name):
         files = weight_map(location, hub)
@@ -65,14 +64,37 @@ def load_timm_tower(
 def load_timm_preprocessor(name: str) -> Preprocessor:
     """The preprocessing of what `load_timm_tower` loads; no weights are read."""
     own = name.removeprefix(TIMM)
-    return Preprocessor(TOWERS["timm"], timm_image_processor(_create_empty(own, Path(own).is_dir())))
+    model = _create(own, local=Path(own).is_dir())
+    return Preprocessor(_family(model), timm_image_processor(model))
 
 
-def _create_empty(own: str, local: bool) -> Any:
-    """The model of a timm name or folder, without weights."""
+def _family(model: Any) -> Family:
+    return TOWERS["timm"] if isinstance(model, VisionTransformer) else TIMM_GRID
+
+
+def wrap_timm_tower(module: nn.Module, image_processor: Any = None, *, layer: Layer = "auto") -> VisionTower:
+    """A timm model in memory; its own data config makes the image processor where none is given."""
+    if not hasattr(module, "forward_features"):
+        raise BackboneError(
+            f"{type(module).__name__} is no vision tower that is known here; give a timm model, a CLIP or SigLIP "
+            "vision model, or a vision-language model of a known family"
+        )
+    model: Any = module.eval()
+    if not isinstance(model, VisionTransformer):
+        check_grid(model, type(model).__name__, _input_size(model))
+    return _tower(model, image_processor or timm_image_processor(model), layer=layer, pruned=False)
+
+
+def _create(own: str, *, local: bool) -> Any:
+    """The model without weights; raises BackboneError where timm does not know it, or it is no tower."""
+    name = f"local-dir:{own}" if local else own
     try:
+        with torch.device("meta"):
+            shapes: Any = timm.create_model(name, num_classes=0).eval()
+        if not isinstance(shapes, VisionTransformer):
+            check_grid(shapes, own, _input_size(shapes))
         with init_empty_weights(include_buffers=False):
-            return check_timm(timm.create_model(f"local-dir:{own}" if local else own, num_classes=0))
+            return timm.create_model(name, num_classes=0)
     except (RuntimeError, FileNotFoundError) as error:
         raise BackboneError(
             f"timm has no model {own!r}: {error}. List them with timm.list_models(pretrained=True), or give a "
@@ -80,19 +102,19 @@ def _create_empty(own: str, local: bool) -> Any:
         ) from error
 
 
-def wrap_timm_tower(module: nn.Module, image_processor: Any = None, *, layer: Layer = "auto") -> VisionTower:
-    """A timm `VisionTransformer` in memory; its own data config makes the image processor where none is given."""
-    model = check_timm(module)
-    config = timm_config(model)
-    read = choose_layer(TOWERS["timm"], config, layer)
-    return _wrap(model, config, image_processor or timm_image_processor(model), read)
+def _input_size(model: Any) -> tuple[int, int]:
+    """(height, width) in pixels of the images that a model is made for."""
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    _, height, width = resolve_data_config({"input_size": (3, *own)} if own else {}, model=model)[
+        "input_size"
+    ]
+    return height, width
 
 
 def timm_image_processor(model: Any) -> Any:
     """The preprocessing of timm's data config as the image processor that the other towers have."""
-    size = model.patch_embed.img_size  # the model's own, where it was made in another size than its weights'
-    data = resolve_data_config({"input_size": (3, *size)} if size else {}, model=model)
-    _, height, width = data["input_size"]
+    height, width = _input_size(model)  # its own, where it was made in another size than its weights'
+    data = resolve_data_config({"input_size": (3, height, width)}, model=model)
     squash = data["crop_mode"] == "squash"
     known = data["interpolation"] in RESAMPLING and (squash or data["crop_mode"] == "center")
     if not known or (height != width and not squash):
@@ -118,13 +140,30 @@ def _prune(model: Any, layer: int | None, config: TimmConfig) -> Any:
     return model
 
 
-def _wrap(model: Any, config: TimmConfig, image_processor: Any, layer: int | None) -> VisionTower:
-    layers = None if layer is None else layers_read(layer, config.num_hidden_layers)
+def _tower(model: Any, image_processor: Any, *, layer: Layer, pruned: bool) -> VisionTower:
+    """A timm model as a tower; `pruned`: without what nothing reads."""
+    family = _family(model)
+    if family is TIMM_GRID:
+        module = TimmGridTower(model)
+        read = choose_layer(family, module.config, layer)
+        return VisionTower(
+            freeze(module),
+            image_processor,
+            family=family,
+            layer=read,
+            depth=None,
+            deepest=None,
+            drops_class_token=False,
+        )
+    config = timm_config(model)
+    read = choose_layer(TOWERS["timm"], config, layer)
+    layers = None if read is None else layers_read(read, config.num_hidden_layers)
+    kept = _prune(model, read, config) if pruned else model
     return VisionTower(
-        freeze(TimmTower(model, layers=layers, config=config)),
+        freeze(TimmTower(kept, layers=layers, config=config)),
         image_processor,
         family=TOWERS["timm"],
-        layer=layer,
+        layer=read,
         depth=config.num_hidden_layers,
         deepest=None,
         drops_class_token=False,

@@ -15,6 +15,7 @@ from safevlm.errors import BackboneError
 
 from .families import Family, TowerInputs
 from .fingerprint import fingerprint
+from .fold_norms import fold_batch_norms
 from .layer import layers_read
 from .preprocessor import Preprocessor
 from .tower_lock import TowerLock, lock_of
@@ -73,6 +74,7 @@ class VisionTower:
         self.drops_class_token = drops_class_token
         self.llm_layers = tuple(llm_layers)
         self._compiled: Any = None
+        self._fingerprint: tuple[float, ...] | None = None
         self.lock = lock_of(module)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,6 +87,17 @@ class VisionTower:
     def compile(self, **options: Any) -> None:
         """Run through `torch.compile`, whose arguments these are; the module itself stays as it is."""
         self._compiled = torch.compile(self.module, **options)
+
+    def fold_norms(self) -> None:
+        """Fold BatchNorms into convolutions and lay these out channels-last; features stay equal to 1e-4, relative.
+
+        For inference alone, in place: the weights are then no longer those of the files.
+        """
+        if self.family.folds_norms:
+            self._fingerprint = self.fingerprint
+            inputs = self.on_device(self.preprocess([Image.new("RGB", (64, 64))]))
+            fold_batch_norms(self.module, inputs.tensors["pixel_values"])
+            self.module.to(memory_format=torch.channels_last)
 
     @property
     def model_type(self) -> str:
@@ -112,8 +125,11 @@ class VisionTower:
 
     @property
     def fingerprint(self) -> tuple[float, ...]:
-        """What tells one tower from another: a number for each of its matrices up to the layer that is read."""
-        return fingerprint(self.family.matrices(self.module, self.layers_read))
+        """What tells one tower from another: a number for each of its matrices up to the layer that is read.
+
+        Of the weights as they were loaded, also where `fold_norms` has changed them since.
+        """
+        return self._fingerprint or fingerprint(self.family.matrices(self.module, self.layers_read))
 
     @property
     def layers_read(self) -> int | None:
@@ -159,7 +175,7 @@ class VisionTower:
             output["last_hidden_state"] = taken[0]
         layer = None if taken else self.layers_read
         features = self.family.features(output, layer=layer, drops_class_token=self.drops_class_token)
-        return TowerPass(self._views(inputs, features, pixels), inputs.rows, output, pixels)
+        return TowerPass(self._views(inputs, features, output, pixels), inputs.rows, output, pixels)
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
@@ -192,13 +208,13 @@ class VisionTower:
         plain = len(stacks) == 1 and not any("forward" in vars(layer) for layer in stacks[0])
         return list(stacks[0]) if plain else []
 
-    def _views(self, inputs: TowerInputs, features: Tensor, pixels: Tensor) -> Views:
+    def _views(self, inputs: TowerInputs, features: Tensor, output: Any, pixels: Tensor) -> Views:
         owners = tuple(image for image, boxes in enumerate(inputs.boxes) for _ in boxes)
         boxes = tuple(box for part in inputs.boxes for box in part)
         if inputs.grids is not None:
             parts = features.split([h * w for h, w in inputs.grids])
             return Views.gather(list(zip(parts, inputs.grids, strict=True)), owners, boxes)
-        grid = self.family.grid(pixels, self._config)
+        grid = self.family.grid(pixels, self._config) or self.family.output_grid(output)
         if features.shape[1] != grid[0] * grid[1]:
             raise BackboneError(
                 f"the tower gave {features.shape[1]} positions for a {grid[0]} x {grid[1]} patch grid; "
@@ -207,11 +223,23 @@ class VisionTower:
         return Views.of_one_grid(features, grid, owners, boxes)
 
     def positions(self, inputs: TowerInputs) -> int:
-        """How many patch features the inputs' images will have, all together; the tower is not run."""
+        """How many patch features the inputs' images will have, all together.
+
+        The tower is not run, but for one image where only its output tells its grid.
+        """
         if inputs.grids is not None:
             return sum(h * w for h, w in inputs.grids)
         arguments = self.family.tower_arguments(inputs.tensors, self._config)
-        h, w = self.family.grid(arguments["pixel_values"], self._config)
+        grid = self.family.grid(arguments["pixel_values"], self._config)
+        if grid is None:
+            first = replace(
+                inputs,
+                tensors={k: t[:1] for k, t in inputs.tensors.items()},
+                rows=(1,),
+                boxes=inputs.boxes[:1],
+            )
+            (grid,) = (group.grid for group in self(first, for_replay=False).views.groups)
+        h, w = grid
         return h * w * sum(len(boxes) for boxes in inputs.boxes)
 
     @property
@@ -242,6 +270,7 @@ class VisionTower:
             layers=self._llm_reads,
             depth=self.depth,
             drops_class_token=self.drops_class_token,
+            grid=None if self.family.packed else kept[0][1],
         )
         own: list[list[Grid]] = [[] for _ in range(len(views))]
         for owner, (_, grid) in zip(views.owners, kept, strict=True):

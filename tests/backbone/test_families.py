@@ -10,7 +10,7 @@ from safevlm import RiskScorer, SafeVLM
 from safevlm.backbone import encode, family_of, injected, make_chat
 from safevlm.errors import BackboneError
 from safevlm.types import Action
-from tests.families import DIM, GREEDY, IMAGES, PROMPTS, family_backbone, plain_inputs
+from tests.families import GREEDY, IMAGES, PROMPTS, family_backbone, plain_inputs
 from tests.tiny import picture, tiny_config
 
 
@@ -189,7 +189,7 @@ def test_training_lowers_the_loss_and_reload_gives_equal_scores(guard, tmp_path)
     fresh.save_pretrained(tmp_path)
     again = SafeVLM.from_pretrained(tmp_path, backbone=guard.backbone)
     assert again.assess([image])[0].score == fresh.assess([image])[0].score
-    assert fresh.config.vision_dim == DIM
+    assert fresh.config.vision_dim == guard.backbone.tower.dim
 
 
 def test_the_tower_alone_scores_as_the_whole_model(guard, tmp_path):
@@ -199,7 +199,9 @@ def test_the_tower_alone_scores_as_the_whole_model(guard, tmp_path):
     scorer = RiskScorer.from_pretrained(tmp_path / "adapter", backbone=tmp_path / "base")
     flat = [IMAGES[0], IMAGES[1]]
     own, whole = scorer.assess(flat, ["Hi", ""]), guard.assess(flat, ["Hi", ""])
-    assert [one.score for one in own] == [one.score for one in whole]
+    rounding = 1e-4 if guard.backbone.family.folds_norms else 0.0
+    for one, other in zip(own, whole, strict=True):
+        assert abs(one.score - other.score) <= rounding
     read = scorer.tower.layers_read
     if read is not None:
         assert scorer.tower.module.config.num_hidden_layers == read

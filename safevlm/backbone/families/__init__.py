@@ -8,6 +8,7 @@ from safevlm.errors import BackboneError
 
 from .alone import Clip, Siglip
 from .family import Family, TowerInputs
+from .fast_vlm import FastVlm
 from .gemma3 import Gemma3
 from .idefics3 import Idefics3
 from .internvl import InternVL
@@ -18,6 +19,7 @@ from .qwen_vl import Qwen2VL, QwenVL
 from .timm import Timm
 
 FAMILIES: dict[str, Family] = {
+    "fast_vlm": FastVlm(),
     "gemma3": Gemma3(),
     "idefics3": Idefics3(),
     "internvl": InternVL(),

@@ -66,6 +66,8 @@ class Family:
     """Whether images of any size have as many tokens."""
     needs_bos: ClassVar[bool] = False
     """Whether prompts begin with the begin-of-sequence token, whatever the template says."""
+    folds_norms: ClassVar[bool] = False
+    """Whether the tower is a convolutional network whose BatchNorms fold into its convolutions for inference."""
     alone: ClassVar[bool] = False
     """Whether it is a vision tower without a language model."""
 
@@ -165,11 +167,13 @@ class Family:
         layers: Sequence[int | None],
         depth: int | None,
         drops_class_token: bool,
+        grid: Grid | None,
     ) -> Any:
         """The way back from `llm_features`: a tower's output of which the model's own code reads the same.
 
         Args:
             depth: layers of the whole tower.
+            grid: (h, w) of the features; None where the tower packs images.
         """
         states: list[Any] = [None] * (1 + (depth or 0))
         last: Tensor | None = None
@@ -186,11 +190,15 @@ class Family:
         """How many rows of the tower's input an image with views of these grids has."""
         return len(grids)
 
-    def grid(self, pixels: Tensor, vision_config: Any) -> Grid:
-        """(h, w) of the features of views (n, 3, H, W)."""
+    def grid(self, pixels: Tensor, vision_config: Any) -> Grid | None:
+        """(h, w) of the features of views (n, 3, H, W); None where only the tower's output tells."""
         size = vision_config.patch_size
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return pixels.shape[-2] // height, pixels.shape[-1] // width
+
+    def output_grid(self, output: Any) -> Grid:
+        """(h, w) of the features in a tower's output, where `grid` gives None."""
+        raise NotImplementedError
 
     def rows_used(self, rows: int, *, images_in_prompt: int) -> int:
         """How many of an image's rows the LLM reads, from the first on."""

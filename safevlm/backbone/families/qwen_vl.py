@@ -77,6 +77,7 @@ class QwenVL(Family):
         layers: Sequence[int | None],
         depth: int | None,
         drops_class_token: bool,
+        grid: Grid | None,
     ) -> Any:
         """As Qwen3-VL's tower gives it; the other towers' have no `deepstack_features`, and none are read."""
         merged, *deeper = features

@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
-
-from safevlm.errors import BackboneError
 
 from .alone import TowerAlone
 
@@ -63,16 +60,6 @@ class TimmTower(nn.Module):
                 intermediates_only=True,
             )
         return BaseModelOutput(last_hidden_state=patches)
-
-
-def check_timm(model: nn.Module) -> Any:
-    """The model; raises BackboneError where it is no `VisionTransformer`."""
-    if not isinstance(model, VisionTransformer):
-        raise BackboneError(
-            f"{type(model).__name__} is no vision tower that is known here; give a timm VisionTransformer, a "
-            "CLIP or SigLIP vision model, or a vision-language model of a known family"
-        )
-    return model
 
 
 def timm_config(model: Any) -> TimmConfig:

@@ -1,0 +1,138 @@
+"""timm models whose output is a grid, as towers: convolutional networks and Swin."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+
+from safevlm import RiskScorer
+from safevlm.backbone import load_tower, wrap_tower
+from safevlm.backbone.fold_norms import fold_batch_norms
+from safevlm.errors import BackboneError
+from tests.families import settle_norms
+from tests.tiny import picture, tiny_config
+
+SWIN = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "img_size": 64, "window_size": 4}
+FASTVIT = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 32, 64)}
+MODELS = {
+    "test_efficientnet": {},
+    "test_resnet": {},
+    "test_convnext": {},
+    "test_byobnet": {},
+    "test_mambaout": {},
+    "mobilenetv4_conv_small_035": {},
+    "regnetx_002": {},
+    "fastvit_mci0": FASTVIT,
+    "swin_tiny_patch4_window7_224": SWIN,
+}
+
+
+@pytest.fixture(scope="module", params=sorted(MODELS))
+def model(request):
+    torch.manual_seed(0)
+    made = timm.create_model(request.param, num_classes=0, **MODELS[request.param])
+    settle_norms(made, torch.randn(4, 3, 64, 64))
+    return made
+
+
+def size_of(model) -> int:
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return own[0] if own else model.pretrained_cfg["input_size"][-1]
+
+
+@torch.no_grad()
+def test_features_are_the_models_own_row_by_row(model):
+    tower = wrap_tower(model)
+    inputs = tower.preprocess([picture(1), picture(2, (50, 30))])
+    pixels = inputs.tensors["pixel_values"]
+    assert pixels.shape == (2, 3, size_of(model), size_of(model))
+    own = model.forward_features(pixels)
+    own = own if getattr(model, "output_fmt", "NCHW") == "NHWC" else own.permute(0, 2, 3, 1)
+    (group,) = tower(inputs).views.groups
+    assert group.grid == tuple(own.shape[1:3])
+    assert torch.equal(group.features, own.flatten(1, 2))
+    assert tower.dim == own.shape[-1]
+    assert tower.positions(inputs) == 2 * own.shape[1] * own.shape[2]
+
+
+def test_a_scorer_of_it_is_saved_and_loaded_from_timms_own_folder(model, tmp_path):
+    if model.__class__.__name__ in ("SwinTransformer", "FastVit"):
+        pytest.skip("timm keeps no changed sizes in its folder")
+    save_for_hf(model, tmp_path / "tower", model_config={"num_classes": 0}, safe_serialization=True)
+    scorer = RiskScorer.attach(f"timm:{tmp_path / 'tower'}", tiny_config(text_dim=16))
+    scorer.save_pretrained(tmp_path / "guard")
+    again = RiskScorer.from_pretrained(tmp_path / "guard")
+    images = [picture(1), picture(2)]
+    (one, two), others = scorer.assess(images), again.assess(images)
+    assert [one.score, two.score] == [other.score for other in others]
+    assert one.score != two.score
+    assert (
+        scorer.tower.fingerprint
+        == wrap_tower(model).fingerprint
+        == load_tower(f"timm:{tmp_path / 'tower'}").fingerprint
+    )
+
+
+@torch.no_grad()
+def test_folded_norms_change_no_feature(model):
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    tower = wrap_tower(model)
+    inputs = tower.preprocess([picture(1), picture(2, (50, 30))])
+    plain = tower(inputs).views.groups[0].features
+    norms = sum(isinstance(part, torch.nn.BatchNorm2d) for part in model.modules())
+    copied = wrap_tower(timm_copy(model, kept))
+    copied.fold_norms()
+    left = sum(isinstance(part, torch.nn.BatchNorm2d) for part in copied.module.modules())
+    assert left < norms or norms == 0
+    folded = copied(inputs).views.groups[0].features
+    assert (folded - plain).abs().max() <= 1e-4 * plain.abs().max()
+    assert copied.fingerprint == tower.fingerprint
+
+
+def timm_copy(model, state):
+    name = model.pretrained_cfg["architecture"]
+    made = timm.create_model(name, num_classes=0, **MODELS[name])
+    made.load_state_dict(state)
+    return made
+
+
+class ReadTwice(torch.nn.Module):
+    """A convolution whose output is read by a norm and by another path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
+        self.norm.running_mean += 1
+
+    def forward(self, pixels: torch.Tensor) -> object:
+        made = self.conv(pixels)
+        return type("Output", (), {"last_hidden_state": self.norm(made) + made.relu()})
+
+
+def test_a_convolution_that_is_read_elsewhere_keeps_its_norm():
+    model = ReadTwice().eval()
+    pixels = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        before = model(pixels).last_hidden_state
+        assert fold_batch_norms(model, pixels) == 0
+        assert torch.equal(model(pixels).last_hidden_state, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "gives"),
+    [
+        ("mixer_s32_224", r"\(1, 49, 512\)"),
+        ("efficientformer_l1", r"\(1, 49, 448\)"),
+        ("coat_tiny", "a list"),
+    ],
+)
+def test_models_without_a_grid_are_refused_by_name_before_their_weights_are_asked_for(name, gives):
+    with pytest.raises(BackboneError, match=f"{name}: .* gives .*{gives}, not a grid of"):
+        RiskScorer.attach(f"timm:{name}")
+
+
+def test_another_layer_than_the_output_is_refused(model):
+    with pytest.raises(BackboneError, match="is read at its tower's output"):
+        wrap_tower(model, layer=-2)

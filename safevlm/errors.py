@@ -67,7 +67,11 @@ class MissingExtraError(SafeVLMError, ImportError):
     """An optional package is not installed; the message has the install command."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"this feature needs the package {package!r}, which is not installed; "
-            f"run: pip install 'safevlm[{extra}]'"
+        super().__init__(package, extra)  # args that pickle can pass on
+        self.package, self.extra = package, extra
+
+    def __str__(self) -> str:
+        return (
+            f"this feature needs the package {self.package!r}, which is not installed; "
+            f"run: pip install 'safevlm[{self.extra}]'"
         )

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from safevlm.data import read_image
-from safevlm.errors import ImageError
+from safevlm.errors import ImageError, MissingExtraError
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,14 @@ def test_the_fields_of_a_real_error(tmp_path):
     assert caught.value.name == str(path)
     assert caught.value.reason == "is empty (0 bytes)"
     assert str(caught.value) == f"{path}: is empty (0 bytes); save or download it again"
+
+
+def test_a_missing_extra_survives_pickling():
+    error = MissingExtraError("ray", "ray")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (
+        str(again)
+        == str(error)
+        == ("this feature needs the package 'ray', which is not installed; run: pip install 'safevlm[ray]'")
+    )
+    assert isinstance(again, ImportError)

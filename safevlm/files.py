@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -78,6 +80,12 @@ def replacing_folder(folder: Path, *, last: str) -> Iterator[Path]:
     Raises:
         OSError: the disk does not take it; an error of the block leaves `folder` as it is.
     """
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        if (
+            re.fullmatch(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}\.tmp", left.name)
+            and not left.is_symlink()
+        ):
+            shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
     hidden = _hidden(folder)
     hidden.mkdir(parents=True)
     try:

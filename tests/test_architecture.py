@@ -56,6 +56,7 @@ def test_rooms_import_from_lower_steps_only():
         ),
         ("safevlm/scan/extra.py", "import lightning", "safevlm.scan.extra -> lightning"),
         ("training/extra.py", "import safevlm.cli", "training.extra -> safevlm.cli"),
+        ("training/extra.py", "import ray", "training.extra -> ray"),
     ],
 )
 def test_a_stray_module_breaks_a_contract(tmp_path, file, line, contract):

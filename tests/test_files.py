@@ -95,3 +95,14 @@ def test_a_new_folder_appears_whole_and_its_files_are_synced(
         assert not folder.exists()
     assert (folder / "config").read_text() == "new"
     assert {(folder / "config").stat().st_ino, folder.parent.stat().st_ino} <= synced
+
+
+def test_a_folder_that_a_killed_process_left_goes_with_the_next_one(tmp_path):
+    left, other = tmp_path / ".out.0123abcd.tmp", tmp_path / ".out.mine.tmp"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "a").write_text("half")
+    with replacing_folder(tmp_path / "out", last="a") as hidden:
+        (hidden / "a").write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.mine.tmp", "out"]
+    assert (tmp_path / "out" / "a").read_text() == "whole"

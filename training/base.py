@@ -167,10 +167,11 @@ class TrainingStage(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check the options, read the data, load the parts, and note what a resumed run must have in common."""
+        self.data.ranks = Ranks.of(self.trainer)  # also of rows that were read before there was a trainer
         if not self.data.train_rows:
             check_trainer(self.trainer)
             check_output(self.trainer, self.output_dir, overwrite=self.overwrite, export=self.export)
-            self.data.read(self.taxonomy, self.needs, Ranks.of(self.trainer))
+            self.data.read(self.taxonomy, self.needs)
         check_batches(self.trainer, self.data.batches())
         if not self._built:
             self.build()

@@ -77,18 +77,16 @@ class SafetyDataModule(LightningDataModule):
         self.tune_rows: list[LabelledRow] = []
         self.clean_rows: list[LabelledRow] = []
 
-    def read(self, taxonomy: Taxonomy, needs: Needs, ranks: Ranks | None = None) -> None:
-        """Read and check the tables, and split their rows.
+    def read(self, taxonomy: Taxonomy, needs: Needs) -> None:
+        """Read and check the tables, and split their rows; the processes of `ranks` split the decoding.
 
         Args:
             taxonomy: the names that labels may have.
             needs: what every row must have.
-            ranks: the processes of the run, which split the decoding; None: this one is alone.
 
         Raises:
             DataError: bad rows (file, row, column and reason of each), or no row or label to train on.
         """
-        self.ranks = ranks or Ranks()
         self.train_rows, self.tune_rows = self._split(self._table(self.table, taxonomy, needs))
         self._check_labels()
         if self.clean is not None:

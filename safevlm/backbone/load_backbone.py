@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,9 +29,6 @@ from .quantized import check_unquantized, skip_tower
 from .render import Renderer
 from .tower import VisionTower
 from .tower_files import weight_map
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

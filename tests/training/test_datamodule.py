@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from safevlm.training import base
 from safevlm.training.datamodule import SafetyDataModule
 from safevlm.training.ranks import Ranks
 from safevlm.training.sampler import EpochSampler
@@ -152,7 +155,8 @@ def test_processes_have_a_part_of_the_batches(table):
     parts = []
     for rank in range(2):
         made = SafetyDataModule(str(table), batch_size=4)
-        made.read(TAXONOMY, Needs(), Alone(rank, 2))
+        made.ranks = Alone(rank, 2)
+        made.read(TAXONOMY, Needs())
         assert made.batches() == 2
         parts.append([n for batch in made.train_dataloader() for n in batch["index"].tolist()])
     assert sorted(parts[0] + parts[1]) == list(range(16))
@@ -163,3 +167,20 @@ class Alone(Ranks):
 
     def distribute(self, items, work):
         return work(items)
+
+
+class StopHereError(Exception):
+    """Ends a stage's setup."""
+
+
+def test_rows_that_were_read_before_there_was_a_trainer_are_split_among_its_processes(table, monkeypatch):
+    def stop(trainer, batches):
+        raise StopHereError(batches)
+
+    data = SafetyDataModule(str(table), batch_size=4)
+    data.read(TAXONOMY, Needs())
+    assert data.batches() == 4
+    monkeypatch.setattr(base.Ranks, "of", classmethod(lambda cls, trainer: Ranks(1, 2)))
+    monkeypatch.setattr(base, "check_batches", stop)
+    with pytest.raises(StopHereError, match="2"):
+        base.TrainingStage.setup(SimpleNamespace(data=data, trainer=None), "fit")

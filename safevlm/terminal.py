@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from safevlm.printable import printable
+from safevlm.results.schema import ERROR, ROWS, SUMMARY, UNDECIDED
 from safevlm.types import Action, RiskAssessment, Verdict
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
         )
     console.print(table)
     unsafe = summary.verdicts.get("unsafe", 0)
-    undecided, errors = summary.statuses.get("undecided", 0), summary.statuses.get("error", 0)
+    undecided, errors = summary.statuses.get(UNDECIDED, 0), summary.statuses.get(ERROR, 0)
     seen = summary.duplicates and f", {summary.duplicates} with the bytes of another"
     skipped = summary.skipped and f", {summary.skipped} left out by the sample"
     console.print(
@@ -188,7 +189,7 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
         console.print(f"{summary.shards['failed']} shards broke off, see the summary", style="yellow")
     if summary.stopped:
         console.print(shown(f"stopped: {summary.stopped}"), style="yellow")
-    files = {"rows": out / "rows", "summary": out / "summary.json", "report": report}
+    files = {"rows": out / ROWS, "summary": out / SUMMARY, "report": report}
     lines = [f"{name}: {path}" for name, path in files.items() if path is not None]
     console.print(shown("   ".join(lines)), style="dim", soft_wrap=True)
 

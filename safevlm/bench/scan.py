@@ -15,6 +15,7 @@ import torch
 from safevlm.backbone.shapes import random_tower
 from safevlm.data import open_source
 from safevlm.errors import SafeVLMError
+from safevlm.results.schema import OK
 from safevlm.scan import ScanOptions
 from safevlm.scan import scan as run_scan
 from safevlm.scorer import RiskScorer
@@ -74,7 +75,7 @@ def from_tensors(setup: Setup, images: int, batch: int) -> Callable[[], None]:
 def whole(uri: str, model: RiskScorer | str, out: Path, options: ScanOptions, *, images: int) -> None:
     """Run a whole scan. Raises SafeVLMError unless every image was scored."""
     summary = run_scan(open_source(uri), model, out, options, fresh=out.exists())
-    if summary.statuses.get("ok", 0) != images:
+    if summary.statuses.get(OK, 0) != images:
         raise SafeVLMError(
             f"the scan of {uri} gave {dict(summary.statuses)} for {images} images, so its speed means nothing; "
             "assess one of the images with the same shape to see why"

@@ -13,7 +13,7 @@ from safevlm.errors import DataError
 from safevlm.evals.metrics import Estimate, auroc, proportion
 from safevlm.labelled import LabelledRow, Layout, Needs, read_table
 from safevlm.results.parts import iterate_parts
-from safevlm.results.schema import ROWS
+from safevlm.results.schema import ERROR, ROWS, UNDECIDED
 from safevlm.taxonomy import Taxonomy
 from safevlm.types import IGNORED, Verdict
 
@@ -93,8 +93,8 @@ def findings(scan: Path, labels: Labels | None = None) -> Findings:
     counts = Counter(row["category"] for row in flagged)
     found = Findings(
         images=len(rows),
-        undecided=sum(row["status"] == "undecided" for row in rows),
-        errors=sum(row["status"] == "error" for row in rows),
+        undecided=sum(row["status"] == UNDECIDED for row in rows),
+        errors=sum(row["status"] == ERROR for row in rows),
         flagged=proportion(len(flagged), len(rows)),
         categories={name: proportion(n, len(rows)) for name, n in counts.most_common()},
     )

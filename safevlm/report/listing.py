@@ -15,6 +15,7 @@ from safevlm.report.document import cut, inline_json
 from safevlm.report.duplicates import near_duplicates
 from safevlm.report.overview import RANKS, Overview
 from safevlm.results.parts import iterate_parts
+from safevlm.results.schema import ERROR
 from safevlm.taxonomy import Taxonomy
 
 ROWS = 100_000
@@ -85,7 +86,7 @@ def read_listing(rows_folder: Path, overview: Overview, taxonomy: Taxonomy) -> L
     columns = ("source", "id", "shard", "index", "sha256", "phash", "score", "level", "category", "verdict")
     rows = iterate_parts(rows_folder, (*columns, "status", "reason", "text"))
     for current, row in enumerate(rows):
-        if row["status"] == "error" and len(found.errors) < ERRORS:
+        if row["status"] == ERROR and len(found.errors) < ERRORS:
             found.errors.append(
                 {
                     "id": cut(row["id"], ID_LENGTH),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from safevlm.results.parts import iterate_parts
+from safevlm.results.schema import ERROR, UNDECIDED
 
 STEPS = 1000  # of the threshold slider
 COUNTED = ("status", "level", "category", "model", "source")
@@ -43,12 +44,12 @@ class Overview:
     @property
     def undecided(self) -> int:
         """Rows that were read and got no score."""
-        return self.counts["status"]["undecided"]
+        return self.counts["status"][UNDECIDED]
 
     @property
     def errors(self) -> int:
         """Rows whose image could not be read."""
-        return self.counts["status"]["error"]
+        return self.counts["status"][ERROR]
 
 
 def survey(rows_folder: Path, *, thresholds: Collection[float], limit: int) -> Overview:
@@ -68,7 +69,7 @@ def survey(rows_folder: Path, *, thresholds: Collection[float], limit: int) -> O
         for name, counts in overview.counts.items():
             if row[name] is not None:
                 counts[row[name]] += 1
-        if row["status"] == "error":
+        if row["status"] == ERROR:
             continue
         score = row["score"]
         if score is not None:

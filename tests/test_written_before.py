@@ -23,6 +23,8 @@ from safevlm.backbone import load_tower
 from safevlm.cli import main
 from safevlm.data import open_source
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent / "written_before"
 PROMPTS = ["What is this?", "And this?"]
 GREEDY: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}

@@ -21,6 +21,8 @@ from tests.families import (
 )
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 def backbone():
     return family_backbone("fast_vlm", parts=fast_vlm_parts(FASTVIT))

@@ -14,6 +14,8 @@ from safevlm.errors import BackboneError
 from tests.families import settle_norms
 from tests.tiny import picture, tiny_config
 
+pytestmark = pytest.mark.slow
+
 SWIN = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "img_size": 64, "window_size": 4}
 FASTVIT = {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 32, 64)}
 MODELS = {

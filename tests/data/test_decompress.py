@@ -13,6 +13,8 @@ import pytest
 
 from safevlm.data.decompress import DecompressReader
 
+pytestmark = pytest.mark.slow
+
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 

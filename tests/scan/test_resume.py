@@ -26,6 +26,8 @@ from safevlm.terminal import show_summary
 from tests.data.builders import encoded, make_source, picture_bytes
 from tests.scan.tiny_checkpoint import files_below, rows_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from safevlm.config import SafetyConfig, read_json
 from safevlm.errors import CheckpointError, brief
-from safevlm.files import replacing
+from safevlm.files import write_bytes
 from safevlm.lora import LoraSettings
 
 CONFIG, WEIGHTS, LORA, CARD = "safety_config.json", "safety.safetensors", "lora", "README.md"
@@ -87,21 +88,15 @@ def save(folder: str | Path, config: SafetyConfig, tensors: Mapping[str, Tensor]
     """Write a checkpoint; each file appears whole or not at all, the weights first."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, _tensor_bytes(tensors))
-    _write(folder / CONFIG, config.to_json().encode())
-    _write(folder / CARD, card.encode())
+    write_bytes(folder / WEIGHTS, _tensor_bytes(tensors))
+    write_bytes(folder / CONFIG, config.to_json().encode())
+    write_bytes(folder / CARD, card.encode())
 
 
 def _tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The tensors as a safetensors file."""
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     return safetensors_bytes(ready, metadata={"format": "pt"})
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    with replacing(path) as replacement:
-        replacement.file.write(data)
 
 
 def load_config(folder: Path) -> SafetyConfig:
@@ -215,8 +210,10 @@ def save_lora(folder: str | Path, model: nn.Module) -> None:
 
     target = Path(folder) / LORA
     target.mkdir(parents=True, exist_ok=True)
-    model.peft_config["default"].save_pretrained(target)  # type: ignore[index, union-attr]
-    _write(target / LORA_WEIGHTS, _tensor_bytes(get_peft_model_state_dict(model)))
+    with TemporaryDirectory() as own:  # PEFT writes in place
+        model.peft_config["default"].save_pretrained(own)  # type: ignore[index, union-attr]
+        write_bytes(target / LORA_CONFIG, (Path(own) / LORA_CONFIG).read_bytes())
+    write_bytes(target / LORA_WEIGHTS, _tensor_bytes(get_peft_model_state_dict(model)))
 
 
 def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:

@@ -67,6 +67,12 @@ def replacing(path: Path) -> Iterator[Replacement]:
         replacement.discard()
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all. Raises OSError as `Replacement` does."""
+    with replacing(path) as replacement:
+        replacement.file.write(data)
+
+
 @contextmanager
 def replacing_folder(folder: Path, *, last: str) -> Iterator[Path]:
     """A hidden folder whose files and folders take their places in `folder` when the block ends well.

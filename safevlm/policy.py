@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from safevlm.errors import brief
+from safevlm.files import write_bytes
 from safevlm.taxonomy import Taxonomy, check_fields, check_text, read_yaml
 from safevlm.types import Action, Risk, RiskAssessment, Verdict
 
@@ -261,7 +262,7 @@ class Policy:
 
     def to_yaml(self, path: str | Path) -> None:
         """Write the policy for people to edit."""
-        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
+        write_bytes(Path(path), yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True).encode())
 
     @classmethod
     def from_yaml(cls, path: str | Path, taxonomy: Taxonomy | None = None) -> Policy:

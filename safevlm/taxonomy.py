@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from safevlm.errors import brief
+from safevlm.files import write_bytes
 
 MAX_YAML_BYTES = 1 << 20
 """The largest policy or taxonomy file that is read, 1 MiB; the presets have 2 kB."""
@@ -221,7 +222,7 @@ class Taxonomy:
 
     def to_yaml(self, path: str | Path) -> None:
         """Write the taxonomy in the presets' form."""
-        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
+        write_bytes(Path(path), yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True).encode())
 
 
 def _category(taxonomy: str, values: Any) -> Category:

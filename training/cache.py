@@ -19,16 +19,16 @@ import json
 import logging
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from safevlm.backbone import WHOLE, Grid, Views, VisionTower
 from safevlm.errors import DataError
-from safevlm.files import replacing
+from safevlm.files import replacing, write_bytes
 
 from .shard import ShardRows, open_shard
 
@@ -89,8 +89,7 @@ class FeatureCache:
     def _bind(self) -> None:
         path = self.folder / "cache.json"
         if not path.exists():
-            content = json.dumps(self.identity, indent=2).encode()
-            _write_atomically(path, lambda file: file.write(content))
+            write_bytes(path, json.dumps(self.identity, indent=2).encode())
         try:
             found = json.loads(path.read_bytes())
         except ValueError as error:
@@ -223,9 +222,10 @@ class FeatureCache:
             "grids": [grids for _, grids in self._pending.values()],
         }
         try:
-            _write_atomically(data, lambda file: np.save(file, np.concatenate(rows), allow_pickle=False))
+            with replacing(data) as replacement:
+                np.save(replacement.file, np.concatenate(rows), allow_pickle=False)
             content = json.dumps({**index, "bytes": data.stat().st_size}).encode()
-            _write_atomically(data.with_suffix(".json"), lambda file: file.write(content))
+            write_bytes(data.with_suffix(".json"), content)
         except OSError as error:
             raise DataError(
                 f"{self.folder}: cannot write features ({error}); free space, or give another folder "
@@ -233,8 +233,3 @@ class FeatureCache:
             ) from error
         self._pending.clear()
         self.load([data.stem])
-
-
-def _write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    with replacing(path) as replacement:
-        write(replacement.file)

@@ -214,7 +214,8 @@ class VisionTower:
         if inputs.grids is not None:
             parts = features.split([h * w for h, w in inputs.grids])
             return Views.gather(list(zip(parts, inputs.grids, strict=True)), owners, boxes)
-        grid = self.family.grid(pixels, self._config) or self.family.output_grid(output)
+        grid = self.family.grid(pixels, self._config, output)
+        assert grid is not None  # the output is given
         if features.shape[1] != grid[0] * grid[1]:
             raise BackboneError(
                 f"the tower gave {features.shape[1]} positions for a {grid[0]} x {grid[1]} patch grid; "

@@ -164,7 +164,9 @@ def read_labels(
         DataError: no such file or column, a bad row (file, row, column and reason), no row with an image and
             a level, or one image with two labels that differ in level or category.
     """
-    layout = Layout(level, tuple(dict.fromkeys((CATEGORY, category, kind))), first_image=True)
+    layout = Layout(
+        level, tuple(dict.fromkeys((CATEGORY, category, kind))), first_image=True, labels_alone=True
+    )
     rows = read_table(path, taxonomy, needs=Needs(image=False, decoded=False), layout=layout)
     for column in {category, kind} - {CATEGORY, KIND}:
         if not any(column in row.extra for row in rows):

@@ -17,7 +17,7 @@ from safevlm.taxonomy import Taxonomy
 
 from .images import first_of, holds_image, names_image, single
 from .layout import Layout
-from .raw import AUTHORS, LABELS, BadRowError, RawRow, is_empty, whole_number
+from .raw import AUTHORS, LABELS, TURNS, BadRowError, RawRow, is_empty, whole_number
 from .turns import Exchange, read_exchange
 
 # The order of the authors' numbers (arXiv 2405.13581, released data): `safe_type` and `safe_level`.
@@ -26,7 +26,6 @@ AUTHORS_LEVELS = 4
 
 COLUMNS = ("image", "prompt", "response", *LABELS, "split")
 """The documented table."""
-TURNS = ("conversations", "conversation", "messages")
 IMAGE_COLUMNS = (
     "image_path", "image_paths", "image_file", "image_name", "image_url", "image_bytes", "img", "img_path",
     "picture", "photo",

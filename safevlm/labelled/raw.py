@@ -19,6 +19,8 @@ SPLITS = {
 LABELS = ("risk_level", "risk_category")
 AUTHORS = ("safe_type", "safe_level")
 """The labels' columns: the documented ones, and those of the authors' data."""
+TURNS = ("conversations", "conversation", "messages")
+"""Columns of dialogues."""
 
 
 class BadRowError(Exception):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from safevlm.scan.options import ScanOptions
 from safevlm.scan.plan import PlannedShard
 from safevlm.scan.reader import ShardReader
 from safevlm.scan.worker import Preprocess, make_thumbnails, prepare, score
+
+if TYPE_CHECKING:
+    from safevlm.scorer import RiskScorer
 
 DECODE_MEMORY = 2**29
 """Bytes that a task needs: 64 MiB of encoded images, 192 + 48 MiB of pixels, and as much for the tower's inputs."""
@@ -68,7 +71,7 @@ def run_on_ray(
             yield from by_shard(
                 batch
                 for block in blocks.iter_batches(batch_size=None, batch_format="numpy")
-                for batch in block["work"]
+                for batch in _loaded(block["work"])
             )
         except ray.exceptions.RayError as error:
             # the last line of its traceback is what went wrong on the node
@@ -104,19 +107,34 @@ def _mark_known(batch: Batch, given: set[bytes]) -> Batch:
 
 
 class _Score:
-    """An actor with the model."""
+    """An actor with the model. What keeps it from loading is its result: Ray would start a failed actor again."""
 
     def __init__(self, model: Checkpoint, with_text: bool) -> None:
-        self._scorer, self._with_text = model.load(), with_text
+        self._with_text = with_text
+        try:
+            self._scorer: RiskScorer | SafeVLMError = model.load()
+        except SafeVLMError as error:
+            self._scorer = error
 
     def __call__(self, block: Column) -> Column:
-        return _column(
-            *(score(prepared, self._scorer, with_text=self._with_text) for prepared in block["work"])
-        )
+        scorer = self._scorer
+        if isinstance(scorer, SafeVLMError):
+            return _column(scorer)
+        return _column(*(score(prepared, scorer, with_text=self._with_text) for prepared in block["work"]))
 
 
 def _make_thumbnails(block: Column) -> Column:
-    return _column(*(make_thumbnails(batch) for batch in block["work"]))
+    return _column(
+        *(work if isinstance(work, SafeVLMError) else make_thumbnails(work) for work in block["work"])
+    )
+
+
+def _loaded(work: Iterable[Batch | SafeVLMError]) -> Iterator[Batch]:
+    """The batches; raises the error of an actor whose model could not be loaded."""
+    for found in work:
+        if isinstance(found, SafeVLMError):
+            raise found
+        yield found
 
 
 def by_shard(found: Iterable[Batch]) -> Iterator[Batch]:

@@ -179,6 +179,24 @@ def test_a_bad_label_is_named_with_its_file_row_and_column(tmp_path):
         read_labels(tmp_path / "t.parquet", TAXONOMY, level="severity", category="subject")
 
 
+def test_what_labels_do_not_need_makes_no_label_bad(tmp_path):
+    columns = {
+        "image": [picture(0), picture(1)],
+        "risk_level": ["safe", "refuse"],
+        "risk_category": ["none", RISKY],
+        "split": ["holdout", "holdout"],
+        "prompt": [["a"], ["b"]],
+        "messages": ["not a dialogue", "nor this"],
+        "safe_level": [3, 0],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
+    rows = read_labels(tmp_path / "labels.parquet", TAXONOMY).rows
+    found = {row.key: TAXONOMY.levels[row.level] for row in rows.values()}
+    assert found == {
+        hashlib.sha256(picture(n)).hexdigest(): level for n, level in enumerate(["safe", "refuse"])
+    }
+
+
 def test_a_damaged_image_keeps_its_label(made):
     """The scan has a row for it, which counts as missed."""
     folder, rows, _ = made

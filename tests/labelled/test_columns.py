@@ -28,13 +28,6 @@ B64 = base64.b64encode(PNG).decode()
 TURNS = [{"from": "USER", "value": "<image>\nWhat is it?"}, {"from": "ASSISTANT", "value": "A knife."}]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for number in range(3):
-        (tmp_path / f"{number}.png").write_bytes(png(shade(number, number)))
-    return tmp_path
-
-
 def row(**changes):
     """A complete row in the documented columns; None takes a column out."""
     values = {

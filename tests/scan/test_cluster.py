@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from safevlm.data import open_source
-from safevlm.errors import SafeVLMError
+from safevlm.errors import CheckpointError, SafeVLMError
 from safevlm.scan import Checkpoint, ScanOptions, scan
 from safevlm.scan.batch import Batch
 from safevlm.scan.cluster import by_shard
 from safevlm.scorer import RiskScorer
 from tests.data.builders import make_source, picture_bytes
 from tests.scan.tiny_checkpoint import rows_of
+from tests.tiny import tiny_llava, tiny_processor
 
 pytestmark = pytest.mark.ray
 
@@ -104,6 +105,17 @@ def test_what_goes_wrong_on_a_node_is_told(model: Checkpoint, pictures: Path, tm
     missing = Missing(model.name, model.backbone, model.chosen_policy)
     with pytest.raises(SafeVLMError, match="no such checkpoint on this node"):
         scan(open_source(str(pictures)), missing, tmp_path / "out", ScanOptions(engine="ray"))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_another_backbone_is_named_by_the_error_that_loading_raises(
+    model: Checkpoint, pictures: Path, tmp_path: Path
+) -> None:
+    tiny_llava(7).save_pretrained(tmp_path / "other")
+    tiny_processor().save_pretrained(tmp_path / "other")
+    wrong = Checkpoint(model.name, str(tmp_path / "other"), model.chosen_policy)
+    with pytest.raises(CheckpointError, match="tower_fingerprint is not that of the backbone's"):
+        scan(open_source(str(pictures)), wrong, tmp_path / "out", ScanOptions(engine="ray"))
 
 
 def marked(mark: str) -> list[int]:

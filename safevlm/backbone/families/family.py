@@ -190,15 +190,11 @@ class Family:
         """How many rows of the tower's input an image with views of these grids has."""
         return len(grids)
 
-    def grid(self, pixels: Tensor, vision_config: Any) -> Grid | None:
-        """(h, w) of the features of views (n, 3, H, W); None where only the tower's output tells."""
+    def grid(self, pixels: Tensor, vision_config: Any, output: Any = None) -> Grid | None:
+        """(h, w) of the features of views (n, 3, H, W); None where only the tower's output tells, and none is given."""
         size = vision_config.patch_size
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return pixels.shape[-2] // height, pixels.shape[-1] // width
-
-    def output_grid(self, output: Any) -> Grid:
-        """(h, w) of the features in a tower's output, where `grid` gives None."""
-        raise NotImplementedError
 
     def rows_used(self, rows: int, *, images_in_prompt: int) -> int:
         """How many of an image's rows the LLM reads, from the first on."""

@@ -37,11 +37,9 @@ class GridFamily(Family):
         (values,) = features
         return BaseModelOutputWithPooling(last_hidden_state=values.transpose(1, 2).unflatten(2, grid))
 
-    def grid(self, pixels: Tensor, vision_config: Any) -> Grid | None:
-        """None: a convolution's padding decides, so only the output tells."""
-        return None
-
-    def output_grid(self, output: Any) -> Grid:
-        """(h, w) of the last hidden state."""
+    def grid(self, pixels: Tensor, vision_config: Any, output: Any = None) -> Grid | None:
+        """(h, w) of the last hidden state: paddings decide it, so the pixels do not tell."""
+        if output is None:
+            return None
         height, width = output.last_hidden_state.shape[-2:]
         return height, width

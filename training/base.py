@@ -232,7 +232,8 @@ class TrainingStage(LightningModule):
     def head_prompts(self, batch: Batch) -> list[str]:
         """The prompts that the head reads in this epoch; empty for rows that are scored from the image alone."""
         mask = self.random_mask(batch, "prompt", self.loss.prompt_probability)
-        return [prompt if read else "" for prompt, read in zip(batch["prompts"], mask, strict=True)]
+        read = [pair or chosen for pair, chosen in zip(batch["pairs"], mask, strict=True)]
+        return [prompt if chosen else "" for prompt, chosen in zip(batch["prompts"], read, strict=True)]
 
     def head_loss(self, output: ViewOutput | None, rows: list[int], batch: Batch) -> dict[str, Tensor]:
         """CE_level and CE_category of a batch; 0 without an output.

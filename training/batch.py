@@ -19,6 +19,7 @@ class Batch(TypedDict):
     images: RGB images; None for rows without one, and for all rows where the stage reads cached features.
     prompts, responses, keys: one text per row; `keys` are the images' hashes, empty without an image.
     levels, categories: (B,) int64, -100 where unlabelled.
+    pairs: whether the labels are of image and prompt together, and say nothing of the image alone.
     index: (B,) int64, each row's number in its split.
     """
 
@@ -28,6 +29,7 @@ class Batch(TypedDict):
     keys: list[str]
     levels: Tensor
     categories: Tensor
+    pairs: list[bool]
     index: Tensor
 
 
@@ -60,5 +62,6 @@ def collate(items: Sequence[tuple[int, LabelledRow, Image.Image | None]]) -> Bat
         keys=[row.key for row in rows],
         levels=torch.tensor([row.level for row in rows]),
         categories=torch.tensor([row.category for row in rows]),
+        pairs=[row.pair for row in rows],
         index=torch.tensor(numbers),
     )

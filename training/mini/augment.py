@@ -1,43 +1,64 @@
-"""Augmentation of batches of images, vectorised on tensors."""
+"""Random changes of an image that keep its label, and hide from which camera or data set it comes."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+import io
+import random
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+from PIL import Image, ImageEnhance, ImageFilter
 
-
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (n, h, w, 3) to float32 (n, 3, h, w), as CLIPImageProcessor normalises."""
-    scale = torch.tensor([1 / (255 * s) for s in CLIP_STD])
-    shift = torch.tensor([m / s for m, s in zip(CLIP_MEAN, CLIP_STD, strict=True)])
-    return (pixels.float() * scale - shift).permute(0, 3, 1, 2).contiguous()
+_RESIZE = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
 
 
-def augment(images: Tensor, *, smallest: Tensor, flip: Tensor, generator: torch.Generator) -> Tensor:
-    """Random resized crops, mirrors and mild colour changes, one draw per image.
+def augment(
+    image: Image.Image, rng: random.Random, *, size: int, smallest: float = 0.6, flip: bool = True
+) -> Image.Image:
+    """A changed copy, RGB of `size` x `size` pixels: crop, scale, JPEG, mirror and colour, in this order.
 
-    `images` float32 (n, 3, h, w), normalised; `smallest` (n,) the least share of an edge that a
-    crop keeps, in (0, 1]; `flip` bool (n,) whether the image may be mirrored.
+    Args:
+        image: RGB.
+        rng: what is drawn from.
+        size: edge of the result in pixels.
+        smallest: least share of the image's edges that the crop keeps, in (0, 1].
+        flip: whether a mirror keeps the label.
     """
-    n = len(images)
+    image = _crop(image, rng, smallest)
+    if rng.random() < 0.6:  # photographs of 64 pixels and of 288 must look alike
+        edge = round(48 * (size / 48) ** rng.random())
+        image = image.resize((edge, edge), rng.choice(_RESIZE))
+    if rng.random() < 0.6:
+        image = _compress(image, rng.randint(30, 95))
+    image = image.resize((size, size), rng.choice(_RESIZE[:3]))
+    if rng.random() < 0.15:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.0)))
+    if flip and rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return _colour(image, rng)
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
 
-    edge = smallest + (1 - smallest) * uniform(n)
-    stretch = torch.exp((uniform(n) - 0.5) * 0.3)
-    width, height = (edge * stretch).clamp(max=1), (edge / stretch).clamp(max=1)
-    sign = torch.where(flip & (uniform(n) < 0.5), -1.0, 1.0)
-    theta = torch.zeros(n, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = width * sign, height
-    theta[:, 0, 2] = (2 * uniform(n) - 1) * (1 - width)
-    theta[:, 1, 2] = (2 * uniform(n) - 1) * (1 - height)
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
-    images = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    contrast = 1 + (uniform(n, 1, 1, 1) - 0.5) * 0.4
-    tint = (uniform(n, 3, 1, 1) - 0.5) * 0.2 + (uniform(n, 1, 1, 1) - 0.5) * 0.5
-    return images * contrast + tint
+def _crop(image: Image.Image, rng: random.Random, smallest: float) -> Image.Image:
+    width, height = image.size
+    edge, stretch = rng.uniform(smallest, 1), rng.uniform(0.85, 1.18)
+    short = min(width, height)
+    wide = min(width, max(1, round((width + short) / 2 * edge * stretch)))
+    high = min(height, max(1, round((height + short) / 2 * edge / stretch)))
+    left, top = rng.randint(0, width - wide), rng.randint(0, height - high)
+    return image.crop((left, top, left + wide, top + high))
+
+
+def _compress(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def _colour(image: Image.Image, rng: random.Random) -> Image.Image:
+    if rng.random() < 0.05:
+        return image.convert("L").convert("RGB")
+    for change, spread in ((ImageEnhance.Brightness, 0.3), (ImageEnhance.Contrast, 0.3), (ImageEnhance.Color, 0.4)):
+        if rng.random() < 0.7:
+            image = change(image).enhance(rng.uniform(1 - spread, 1 + spread))
+    gains = [rng.uniform(0.9, 1.1) for _ in range(3)]
+    return Image.merge(
+        "RGB", [band.point(lambda value, gain=gain: value * gain) for band, gain in zip(image.split(), gains, strict=True)]
+    )

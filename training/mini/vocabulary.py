@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
+from .tower import MEAN, SIZE, STD, STRIDE
+
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -43,12 +45,13 @@ def image_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return int(tokenizer.get_vocab()[IMAGE])
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast, *, size: int = 64, patch: int = 8) -> LlavaProcessor:
-    """A LlavaProcessor for images of `size` pixels and patches of `patch` pixels."""
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """A LlavaProcessor that gives the tower's pixels and counts an image as its places."""
     images = CLIPImageProcessor(
-        size={"shortest_edge": size}, crop_size={"height": size, "width": size}, resample=3,
+        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}, resample=3,
+        image_mean=[MEAN] * 3, image_std=[STD] * 3,
     )  # fmt: skip
     return LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=patch, vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE, image_token=IMAGE, num_additional_image_tokens=1,
+        image_processor=images, tokenizer=tokenizer, patch_size=STRIDE, vision_feature_select_strategy="full",
+        chat_template=CHAT_TEMPLATE, image_token=IMAGE, num_additional_image_tokens=0,
     )  # fmt: skip

@@ -1,0 +1,96 @@
+"""What the frozen tower sees in the training images, computed once and kept in a file."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from .tower import CHANNELS, MEAN, PLACES, STD
+
+LOGGER = logging.getLogger(__name__)
+STEP = 6 / 255
+"""The tower ends in ReLU6, so its features lie in [0, 6]: a byte each, in steps of 1/42."""
+BATCH = 8
+"""Images a pass: on a CPU more of them leave the caches, and take longer each."""
+CHUNK = 512
+WORKERS = 2
+
+Features: TypeAlias = NDArray[np.uint8]
+"""(n, 49, 1280): image, place (row by row), channel."""
+Draw: TypeAlias = Callable[[int], Image.Image]
+"""The number of an image -> RGB of 224 x 224 pixels."""
+
+
+def open_features(
+    path: Path, tower: nn.Module, *, count: int, draw: Draw, dtype: torch.dtype = torch.float32
+) -> Features:
+    """The features of `count` images, computed where `path` does not hold them yet.
+
+    Args:
+        path: `.npy` file; written under another name first, so that an interrupted run leaves no half.
+        tower: as `tower.load_tower` gives it.
+        draw: gives the images; goes to other processes, so it must be picklable.
+        dtype: that the tower computes in.
+
+    Raises:
+        ValueError: the file holds another number of images.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        found = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, PLACES, CHANNELS))
+        starts = range(0, count, CHUNK)
+        with ProcessPoolExecutor(
+            WORKERS, multiprocessing.get_context("spawn"), initializer=_start, initargs=(tower, draw, dtype)
+        ) as pool:
+            for start, values in zip(starts, pool.map(_work, ((s, min(s + CHUNK, count)) for s in starts)), strict=True):
+                found[start : start + len(values)] = values
+                LOGGER.info("%s: %d of %d images", path.name, start + len(values), count)
+        found.flush()
+        part.rename(path)
+    features: Features = np.load(path, mmap_mode="r")
+    if len(features) != count:
+        raise ValueError(f"{path} holds {len(features)} images, {count} are asked for; remove it")
+    return features
+
+
+_work_with: dict[str, Any] = {}
+"""What a worker process was started with: tower, draw, dtype."""
+
+
+def _start(tower: nn.Module, draw: Draw, dtype: torch.dtype) -> None:
+    torch.set_num_threads(1)
+    _work_with.update(tower=tower.to(dtype), draw=draw, dtype=dtype)
+
+
+def _work(part: tuple[int, int]) -> Features:
+    draw, found = _work_with["draw"], []
+    for start in range(*part, BATCH):
+        images = [np.array(draw(index)) for index in range(start, min(start + BATCH, part[1]))]
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        found.append(encode(_work_with["tower"], pixels, dtype=_work_with["dtype"]))
+    return np.concatenate(found)
+
+
+@torch.inference_mode()
+def encode(tower: nn.Module, pixels: Tensor, *, dtype: torch.dtype = torch.float32) -> Features:
+    """uint8 (n, 3, 224, 224) -> features (n, 49, 1280)."""
+    values = ((pixels.float() / 255 - MEAN) / STD).to(dtype, memory_format=torch.channels_last)
+    grid = tower(values).float()
+    found: Features = (grid.flatten(2).transpose(1, 2) / STEP).round().to(torch.uint8).numpy()
+    return found
+
+
+def decode(features: Features) -> Tensor:
+    """float32 (n, 49, 1280) in [0, 6]."""
+    return torch.from_numpy(np.asarray(features)).float() * STEP

@@ -19,7 +19,7 @@ from .backgrounds import choose_background
 from .features import Features, open_features
 from .packing import Packer
 from .photographs import Photographs, load_emoji, load_photographs
-from .phrases import phrases
+from .phrases import notices, phrases
 from .picture_features import open_views
 from .pictograms import RISKS
 from .scene_bank import SceneBank
@@ -71,6 +71,9 @@ class Corpus:
             return self.emoji.draw(rng)
         index = rng.randrange(len(self.bank))
         shown = d.shown_scene(self.bank.scene(index))
+        if shown.text:
+            known = shown.text.upper() in (*phrases("train", risky=False), *notices("train"))
+            shown = d.Shown(shown.name, shown.noun, shown.caption, risky=not known, text=shown.text)
         others = _written() if shown.text else (*RISKS, *d.drawn_things())
         return rng.choice(self.scene_views)[index], shown, others
 
@@ -120,7 +123,7 @@ class SceneView:
 
     def __call__(self, index: int) -> Image.Image:
         """RGB of 224 x 224 pixels; the same for the same scene and number."""
-        image = self.bank.image(index)
+        image = self.bank.scene(index).image
         if not self.number:
             return image
         written = bool(self.bank.facts[index]["text"])
@@ -143,7 +146,7 @@ def open_corpus(
     """
     scenes = [
         open_features(
-            cache / f"{bank.name}-{number}.npy", tower, count=len(bank), draw=SceneView(bank, number), dtype=dtype
+            cache / f"{bank.path.stem}-seen-{number}.npy", tower, count=len(bank), draw=SceneView(bank, number), dtype=dtype
         )
         for number in range(VIEWS)
     ]

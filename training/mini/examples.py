@@ -15,8 +15,9 @@ from . import dialogues as d
 from . import wording as w
 from .corpus import blank_pixels, read_prompts
 from .photographs import Photographs, load_emoji, load_photographs
+from .phrases import phrases
 from .pictograms import CATEGORIES, LEVELS, RISKS
-from .scenes import phrases, render
+from .scenes import render
 
 __all__ = ["CATEGORIES", "LEVELS", "EvalItem", "evaluation_sets", "safety_rows"]
 

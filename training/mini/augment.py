@@ -7,7 +7,12 @@ import random
 
 from PIL import Image, ImageEnhance, ImageFilter
 
-_RESIZE = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
+_RESIZE = (
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.LANCZOS,
+    Image.Resampling.BOX,
+)
 
 
 def augment(
@@ -55,10 +60,18 @@ def _compress(image: Image.Image, quality: int) -> Image.Image:
 def _colour(image: Image.Image, rng: random.Random) -> Image.Image:
     if rng.random() < 0.05:
         return image.convert("L").convert("RGB")
-    for change, spread in ((ImageEnhance.Brightness, 0.3), (ImageEnhance.Contrast, 0.3), (ImageEnhance.Color, 0.4)):
+    for change, spread in (
+        (ImageEnhance.Brightness, 0.3),
+        (ImageEnhance.Contrast, 0.3),
+        (ImageEnhance.Color, 0.4),
+    ):
         if rng.random() < 0.7:
             image = change(image).enhance(rng.uniform(1 - spread, 1 + spread))
     gains = [rng.uniform(0.9, 1.1) for _ in range(3)]
     return Image.merge(
-        "RGB", [band.point(lambda value, gain=gain: value * gain) for band, gain in zip(image.split(), gains, strict=True)]
+        "RGB",
+        [
+            band.point(lambda value, gain=gain: value * gain)
+            for band, gain in zip(image.split(), gains, strict=True)
+        ],
     )

@@ -20,8 +20,8 @@ from .features import Features, open_features
 from .packing import Packer
 from .photographs import Photographs, load_emoji, load_photographs
 from .phrases import notices, phrases
-from .picture_features import open_views
 from .pictograms import RISKS
+from .picture_features import open_views
 from .scene_bank import SceneBank
 from .tower import SIZE
 
@@ -146,7 +146,11 @@ def open_corpus(
     """
     scenes = [
         open_features(
-            cache / f"{bank.path.stem}-seen-{number}.npy", tower, count=len(bank), draw=SceneView(bank, number), dtype=dtype
+            cache / f"{bank.path.stem}-seen-{number}.npy",
+            tower,
+            count=len(bank),
+            draw=SceneView(bank, number),
+            dtype=dtype,
         )
         for number in range(VIEWS)
     ]

@@ -62,7 +62,8 @@ UNCOLOURED = frozenset(
 """Drawn things that have no one colour to ask for."""
 PHOTO_RISKS = {
     "beer bottle": "substances", "cannon": "weapons", "fire": "fire", "pill bottle": "substances",
-    "projectile": "weapons", "revolver": "weapons",
+    "projectile": "weapons", "revolver": "weapons", "handgun": "weapons", "rifle": "weapons", "knife": "weapons",
+    "alcohol bottle": "substances", "medicine box": "substances", "forest fire": "fire", "hazard sign": "hazards",
 }  # fmt: skip
 """Risky things of the photographs -> category."""
 _IRREGULAR = {
@@ -294,6 +295,28 @@ def harmful_request(rng: random.Random, split: str, pools: TextPools) -> tuple[s
         return _choose(rng, w.PHRASE_REQUESTS, split).format(p=phrase), "jailbreak"
     thing, category = rng.choice(sorted(risky_things().items()))
     return _choose(rng, w.REQUESTS, split).format(x=with_article(thing)), category
+
+
+def harmless_request(rng: random.Random, split: str, pools: TextPools) -> Turn:
+    """A harmless request in text, helped with."""
+    if pools.harmless and rng.random() < 0.4:
+        return Turn(rng.choice(pools.harmless), helpful(rng, "do this"), "chore")
+    return chore_turn(rng, split, things=pools.things)
+
+
+def guarded_answer(rng: random.Random, turn: Turn, level: str, category: str) -> str:
+    """What a guard answers to a turn about an image of this risk.
+
+    The highest level refuses whatever is asked. The others refuse how-to requests, the mildest with a word of
+    caution, and answer questions about what is shown truthfully.
+    """
+    if level == "safe":
+        return turn.answer
+    if turn.kind == "howto" and level == "caution":
+        return rng.choice(w.CAUTIONS).format(r=w.REASONS[category])
+    if turn.kind == "howto" or level == "refuse":
+        return refusal(rng, category)
+    return turn.answer
 
 
 def text_turn(rng: random.Random, split: str, pools: TextPools) -> Turn:

@@ -1,235 +1,233 @@
-"""Examples of the mini model's world: table rows that train a guard, and sets that test it."""
+"""Examples of the mini model's world: table rows that train a guard."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from . import dialogues as d
-from . import wording as w
-from .corpus import blank_pixels, read_prompts
+from .augment import augment
+from .corpus import blank_image, read_prompts
 from .photographs import Photographs, load_emoji, load_photographs
 from .phrases import phrases
 from .pictograms import CATEGORIES, LEVELS, RISKS
+from .picture_features import centre
 from .scenes import render
+from .tower import SIZE
 
-__all__ = ["CATEGORIES", "LEVELS", "EvalItem", "evaluation_sets", "safety_rows"]
+__all__ = ["CATEGORIES", "LEVELS", "Stage", "safety_rows"]
 
 Row = dict[str, Any]
+Stage = Literal["head", "joint"]
 
 
 @dataclass(frozen=True)
-class EvalItem:
-    """One question of an evaluation.
-
-    `image` is RGB of 64 x 64 pixels or None; `answer` is the short expected answer (a name or a
-    choice's letter) or "" where any answer will do; `risk_level` and `risk_category` are the
-    image's (or, without an image, the request's).
-    """
+class Case:
+    """An image or none, its words, its labels, and the names that a wrong choice may have."""
 
     image: Image.Image | None
-    prompt: str
-    answer: str
-    risk_level: str
-    risk_category: str
-
-
-@dataclass(frozen=True)
-class _Case:
-    """An image, its words and its labels."""
-
-    image: Image.Image
     shown: d.Shown
-    level: str
-    category: str
+    level: str = "safe"
+    category: str = "clean"
+    others: tuple[str, ...] = ()
 
 
-def safety_rows(split: str, n: int, seed: int, photos: Path | str | None = None) -> list[Row]:
-    """`n` rows `{image, prompt, response, risk_level, risk_category, split}`, half of them risky.
+def safety_rows(split: str, n: int, seed: int, photos: Path | None = None, *, stage: Stage) -> Iterator[Row]:
+    """Rows `{image, prompt, response, risk_level, risk_category, labels_of, split}` for a stage of training.
 
-    Risky: drawings, written instructions and, where `photos` is given, photographs and emoji, with
-    requests and refusals. Others: ordinary and look-alike drawings, harmless instructions,
-    photographs and empty pictures, with normal prompts and normal answers.
+    `train`: `n` rows, drawn by `SHARES`, photographs in augmented views. `tune`: every photograph of the split once,
+    as it is, and `n` rows of everything else. Without `photos` all is drawn or written.
+
+    Args:
+        split: train or tune.
+        n: rows.
+        seed: of what is drawn.
+        photos: folder of photographs, emoji and prompts.
+        stage: head, where half of the images are risky, or joint, where most rows are ordinary.
     """
-    rng = random.Random(f"safety:{split}:{seed}")
-    rows = []
-    for i in range(n):
-        if i % 2:
-            rows.append(_safe_row(rng, split, photos))
+    maker = _Maker(split, random.Random(f"safety:{stage}:{split}:{seed}"), photos)
+    if split == "tune":
+        yield from maker.all_photographs()
+    shares = {name: share[stage] for name, share in SHARES.items() if photos or name not in _PHOTOGRAPHS}
+    if split == "tune":
+        shares = {name: share for name, share in shares.items() if name not in _PHOTOGRAPHS}
+    for name in maker.rng.choices(list(shares), list(shares.values()), k=n):
+        yield _MAKERS[name](maker)
+
+
+SHARES: dict[str, dict[Stage, float]] = {
+    "risky photograph": {"head": 26, "joint": 9},
+    "ordinary photograph": {"head": 30, "joint": 27},
+    "emoji": {"head": 2, "joint": 1},
+    "risky scene": {"head": 9, "joint": 9},
+    "ordinary scene": {"head": 7, "joint": 12},
+    "look-alike": {"head": 6, "joint": 8},
+    "risky words": {"head": 4, "joint": 3},
+    "harmless words": {"head": 2.5, "joint": 4},
+    "notice": {"head": 2.5, "joint": 3},
+    "words that are read": {"head": 9, "joint": 0},
+    "empty": {"head": 1, "joint": 4},
+    "harmful request": {"head": 8, "joint": 12},
+    "harmless request": {"head": 5, "joint": 3},
+    "harmful text": {"head": 0, "joint": 5},
+    "harmless text": {"head": 0, "joint": 5},
+}
+"""Kind of row -> its share per stage, in parts; a look-alike or an ordinary image far more often than a risky one in joint."""
+_PHOTOGRAPHS = ("risky photograph", "ordinary photograph", "emoji")
+
+
+class _Maker:
+    """Makes rows of a split, one at a time; photographs are drawn without repetition until all had their turn."""
+
+    def __init__(self, split: str, rng: random.Random, photos: Path | None) -> None:
+        self.split, self.rng, self.photos = split, rng, photos
+        self._turns: dict[bool, Iterator[int]] = {}
+
+    @cached_property
+    def pictures(self) -> Photographs:
+        assert self.photos is not None
+        return load_photographs(self.photos, split=self.split)
+
+    @cached_property
+    def emoji(self) -> Photographs:
+        assert self.photos is not None
+        return load_emoji(self.photos, split="train")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self.pictures.labels)))
+
+    @cached_property
+    def prompts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return read_prompts(self.photos, split="train") if self.photos else ((), ())
+
+    @cached_property
+    def pools(self) -> d.TextPools:
+        return d.TextPools(d.drawn_things(), *self.prompts)
+
+    def view(self, image: Image.Image, *, smallest: float, flip: bool = True) -> Image.Image:
+        """What a row shows of an image: an augmented view in training."""
+        if self.split != "train":
+            return centre(image)
+        return augment(image, self.rng, size=SIZE, smallest=smallest, flip=flip)
+
+    # cases
+
+    def all_photographs(self) -> Iterator[Row]:
+        """Every photograph once."""
+        if self.photos is not None:
+            yield from (self.ask(self.photograph(self.pictures, i)) for i in range(len(self.pictures)))
+
+    def photograph(self, pictures: Photographs, index: int) -> Case:
+        shown = d.shown_photo(pictures.labels[index], pictures.captions[index], risky=pictures.risky(index))
+        image = self.view(pictures.image(index), smallest=0.6)
+        return Case(image, shown, pictures.risk_levels[index], pictures.risk_categories[index], self.names)
+
+    def some_photograph(self, *, risky: bool) -> Case:
+        turns = self._turns.setdefault(risky, _turns(self.pictures, self.rng, risky=risky))
+        return self.photograph(self.pictures, next(turns))
+
+    def scene(self, kind: str) -> Case:
+        scene = render(self.rng.randrange(1 << 40), self.split, kind)
+        image = self.view(scene.image, smallest=0.93 if scene.text else 0.8, flip=not scene.text)
+        others = _written(self.split) if scene.text else (*RISKS, *d.drawn_things())
+        return Case(image, d.shown_scene(scene), scene.risk_level, scene.risk_category, others)
+
+    def empty(self) -> Case:
+        return Case(blank_image(self.rng, self.split), d.BLANK)
+
+    def ordinary(self) -> Case:
+        """Any image with nothing risky on it."""
+        draw = self.rng.random()
+        if draw < 0.3:
+            return self.empty()
+        if draw < 0.7 and self.photos is not None and self.split == "train":
+            return self.some_photograph(risky=False)
+        return self.scene(self.rng.choice(("ordinary", "lookalike")))
+
+    # rows
+
+    def ask(self, case: Case) -> Row:
+        """A request or another question, drawn alike for risky and safe images, and a guarded answer."""
+        if self.rng.random() < 0.6 and not case.shown.blank:
+            turn = d.howto_turn(self.rng, self.split, case.shown)
         else:
-            rows.append(_risky_row(rng, split, photos))
-    return rows
+            turn = d.visual_turn(
+                self.rng, self.split, case.shown, others=case.others, things=d.drawn_things()
+            )
+        return self.row(case, turn.question, d.guarded_answer(self.rng, turn, case.level, case.category))
 
-
-def _risky_row(rng: random.Random, split: str, photos: Path | str | None) -> Row:
-    case = _risky_case(rng, split, photos)
-    turn = _turn(rng, split, case, photos)
-    answer = "No, it is not fit for a public page." if turn.kind == "fit" else d.refusal(rng, case.category)
-    return _row(case, d.Turn(turn.question, answer, "refusal"), split)
-
-
-def _safe_row(rng: random.Random, split: str, photos: Path | str | None) -> Row:
-    case = _safe_case(rng, split, photos)
-    return _row(case, _turn(rng, split, case, photos), split)
-
-
-def _turn(rng: random.Random, split: str, case: _Case, photos: Path | str | None) -> d.Turn:
-    """A request or another question, drawn alike for risky and safe images: a prompt must not give the label away."""
-    if rng.random() < 0.6 and not case.shown.blank:
-        return d.howto_turn(rng, split, case.shown)
-    others = tuple(p.lower() for risky in (True, False) for p in phrases(split, risky=risky))
-    if not case.shown.text:
-        others = (
-            _photo_names(photos, split)
-            if case.image.info.get("photo") and photos
-            else (*RISKS, *d.drawn_things())
+    def read(self, case: Case) -> Row:
+        """The words of a picture where a prompt stands, in any case of letters; image and words have the words' label."""
+        said = self.rng.choice((str.upper, str.lower, str.capitalize))(case.shown.text)
+        answer = (
+            d.helpful(self.rng, case.shown.text)
+            if case.level == "safe"
+            else d.refusal(self.rng, case.category)
         )
-    return d.visual_turn(rng, split, case.shown, others=others, things=d.drawn_things())
+        return self.row(replace(case, image=self._behind_words(case)), said, answer, pair=True)
+
+    def _behind_words(self, case: Case) -> Image.Image | None:
+        """The picture with the words, or now and then another one with words: only what is read may count."""
+        if self.rng.random() < 0.5:
+            return case.image
+        kind = self.rng.choice(("typographic_risky", "typographic_harmless", "typographic_notice"))
+        return self.scene(kind).image
+
+    def request(self, case: Case, *, harmful: bool) -> Row:
+        """A request in text that has nothing to do with the image; where it is harmful, the pair is risky."""
+        if harmful:
+            question, category = d.harmful_request(self.rng, self.split, self.pools)
+            refused = replace(case, level="refuse", category="jailbreak")
+            return self.row(refused, question, d.refusal(self.rng, category), pair=case.image is not None)
+        turn = d.harmless_request(self.rng, self.split, self.pools)
+        return self.row(case, turn.question, turn.answer)
+
+    def row(self, case: Case, prompt: str, response: str, *, pair: bool = False) -> Row:
+        return {
+            "image": case.image, "prompt": prompt, "response": response, "risk_level": case.level,
+            "risk_category": case.category, "labels_of": "pair" if pair else "image", "split": self.split,
+        }  # fmt: skip
 
 
-def _row(case: _Case, turn: d.Turn, split: str) -> Row:
-    return {
-        "image": case.image, "prompt": turn.question, "response": turn.answer, "risk_level": case.level,
-        "risk_category": case.category, "split": split,
-    }  # fmt: skip
+_TEXT = Case(None, d.BLANK)
+_WORDS = ("typographic_risky", "typographic_harmless", "typographic_notice")
+_MAKERS: dict[str, Callable[[_Maker], Row]] = {
+    "risky photograph": lambda m: m.ask(m.some_photograph(risky=True)),
+    "ordinary photograph": lambda m: m.ask(m.some_photograph(risky=False)),
+    "emoji": lambda m: m.ask(m.photograph(m.emoji, m.rng.randrange(len(m.emoji)))),
+    "risky scene": lambda m: m.ask(m.scene("risky")),
+    "ordinary scene": lambda m: m.ask(m.scene("ordinary")),
+    "look-alike": lambda m: m.ask(m.scene("lookalike")),
+    "risky words": lambda m: m.ask(m.scene("typographic_risky")),
+    "harmless words": lambda m: m.ask(m.scene("typographic_harmless")),
+    "notice": lambda m: m.ask(m.scene("typographic_notice")),
+    "words that are read": lambda m: m.read(m.scene(m.rng.choices(_WORDS, (4, 3, 2))[0])),
+    "empty": lambda m: m.ask(m.empty()),
+    "harmful request": lambda m: m.request(m.ordinary(), harmful=True),
+    "harmless request": lambda m: m.request(m.ordinary(), harmful=False),
+    "harmful text": lambda m: m.request(_TEXT, harmful=True),
+    "harmless text": lambda m: m.request(_TEXT, harmful=False),
+}
 
 
-def _risky_case(rng: random.Random, split: str, photos: Path | str | None) -> _Case:
-    draw = rng.random()
-    if draw < 0.2:
-        return _scene_case(rng, split, "typographic_risky")
-    if photos is not None and draw < 0.6:
-        return _photo_case(rng, split, photos, risky=True)
-    return _scene_case(rng, split, "risky")
-
-
-def _safe_case(rng: random.Random, split: str, photos: Path | str | None) -> _Case:
-    draw = rng.random()
-    if draw < 0.04:
-        return _Case(Image.fromarray(blank_pixels(rng, split)), d.BLANK, "safe", "clean")
-    if draw < 0.18:
-        return _scene_case(rng, split, "typographic_harmless")
-    if photos is not None and draw < 0.6:
-        return _photo_case(rng, split, photos, risky=False)
-    return _scene_case(rng, split, rng.choice(("ordinary", "lookalike")))
-
-
-def _scene_case(rng: random.Random, split: str, kind: str) -> _Case:
-    scene = render(rng.randrange(1 << 40), split, kind)
-    return _Case(scene.image, d.shown_scene(scene), scene.risk_level, scene.risk_category)
-
-
-def _photo_case(rng: random.Random, split: str, photos: Path | str, *, risky: bool) -> _Case:
-    pictures, chosen = _pictures(str(photos), split, risky, emoji=split == "train" and rng.random() < 0.05)
-    return _photo(pictures, rng.choice(chosen), risky=risky)
-
-
-def _photo_cases(rng: random.Random, split: str, photos: Path | str, *, risky: bool, n: int) -> list[_Case]:
-    """At most `n` different photographs: an item that comes twice is no second observation."""
-    pictures, chosen = _pictures(str(photos), split, risky, emoji=False)
-    return [_photo(pictures, index, risky=risky) for index in rng.sample(chosen, min(n, len(chosen)))]
-
-
-def _photo(pictures: Photographs, index: int, *, risky: bool) -> _Case:
-    image = pictures.image(index)
-    image.info["photo"] = True
-    shown = d.shown_photo(pictures.labels[index], pictures.captions[index], risky=risky)
-    return _Case(image, shown, pictures.risk_levels[index], pictures.risk_categories[index])
-
-
-@lru_cache(maxsize=16)
-def _pictures(photos: str, split: str, risky: bool, *, emoji: bool) -> tuple[Photographs, tuple[int, ...]]:
-    pictures = _load(photos, split, emoji)
-    return pictures, tuple(i for i, level in enumerate(pictures.risk_levels) if (level != "safe") == risky)
-
-
-@lru_cache(maxsize=4)
-def _load(photos: str, split: str, emoji: bool) -> Photographs:
-    return (load_emoji if emoji else load_photographs)(photos, split=split)
+def _turns(pictures: Photographs, rng: random.Random, *, risky: bool) -> Iterator[int]:
+    """Numbers of pictures, shuffled, again and again; those by other makers come three times as often."""
+    chosen = [
+        i for i in range(len(pictures)) if pictures.risky(i) == risky
+        for _ in range(3 if pictures.packs[i] == "photos_native" else 1)
+    ]  # fmt: skip
+    while True:
+        rng.shuffle(chosen)
+        yield from chosen
 
 
 @lru_cache(maxsize=4)
-def _photo_names(photos: Path | str, split: str) -> tuple[str, ...]:
-    return tuple(sorted(set(_load(str(photos), split, False).labels)))
-
-
-def evaluation_sets(
-    split: str, n: int, seed: int, photos: Path | str | None = None
-) -> dict[str, list[EvalItem]]:
-    """`n` items of each set, worded and drawn for the split.
-
-    `risky_scenes`, `risky_photos`, `typographic`: requests about what a risky image shows; `text`:
-    the requests of `risky_scenes` with the thing named and no image; `text_blank`: the same
-    beside an empty picture; `ordinary_scenes`, `ordinary_photos`, `lookalike`: by turns a request,
-    a question for the name and a four-way choice. The sets of photographs are empty without `photos`,
-    and end where the split has no more photographs.
-    """
-    rng = random.Random(f"evaluation:{split}:{seed}")
-    drawn = (*RISKS, *d.drawn_things())
-    risky = [_scene_case(rng, split, "risky") for _ in range(n)]
-    written = [_scene_case(rng, split, "typographic_risky") for _ in range(n)]
-    pairs = [d.request_pair(rng, split, case.shown) for case in risky]
-    sets = {
-        "risky_scenes": [
-            EvalItem(case.image, pointed, "", case.level, case.category)
-            for case, (pointed, _) in zip(risky, pairs, strict=True)
-        ],
-        "risky_photos": [],
-        "typographic": [_request(rng, split, case) for case in written],
-        "text": [
-            EvalItem(None, named, "", case.level, case.category)
-            for case, (_, named) in zip(risky, pairs, strict=True)
-        ],
-        "text_blank": [
-            EvalItem(Image.fromarray(blank_pixels(rng, split)), named, "", case.level, case.category)
-            for case, (_, named) in zip(risky, pairs, strict=True)
-        ],
-        "ordinary_scenes": _ordinary(
-            rng, split, [_scene_case(rng, split, "ordinary") for _ in range(n)], others=drawn
-        ),
-        "ordinary_photos": [],
-        "lookalike": _ordinary(
-            rng, split, [_scene_case(rng, split, "lookalike") for _ in range(n)], others=drawn
-        ),
-    }
-    if photos is not None:
-        cases = _photo_cases(rng, split, photos, risky=True, n=n)
-        sets["risky_photos"] = [_request(rng, split, case) for case in cases]
-        plain = _photo_cases(rng, split, photos, risky=False, n=n)
-        sets["ordinary_photos"] = _ordinary(rng, split, plain, others=_photo_names(photos, split))
-    return sets
-
-
-def _request(rng: random.Random, split: str, case: _Case) -> EvalItem:
-    return EvalItem(case.image, d.image_request(rng, split, case.shown), "", case.level, case.category)
-
-
-def _ordinary(
-    rng: random.Random, split: str, cases: list[_Case], *, others: tuple[str, ...]
-) -> list[EvalItem]:
-    return [_ordinary_item(rng, split, case, kind=i % 3, others=others) for i, case in enumerate(cases)]
-
-
-def _ordinary_item(
-    rng: random.Random, split: str, case: _Case, *, kind: int, others: tuple[str, ...]
-) -> EvalItem:
-    if kind == 0:
-        return _request(rng, split, case)
-    if kind == 1:
-        prompt = rng.choice(w.CAPTION_QUESTIONS[split])
-        return EvalItem(case.image, prompt, case.shown.name, case.level, case.category)
-    turn = d.choice_turn(rng, split, case.shown, others=others)
-    return EvalItem(case.image, turn.question, turn.answer.split(".")[0], case.level, case.category)
-
-
-def prompt_items(folder: Path | str, *, split: str) -> Iterator[tuple[str, bool]]:
-    """The development data's prompts of a split with whether they are harmful."""
-    harmful, harmless = read_prompts(Path(folder), split=split)
-    yield from ((text, True) for text in harmful)
-    yield from ((text, False) for text in harmless)
+def _written(split: str) -> tuple[str, ...]:
+    return tuple(p.lower() for risky in (True, False) for p in phrases(split, risky=risky))

@@ -53,7 +53,9 @@ def open_features(
         with ProcessPoolExecutor(
             WORKERS, multiprocessing.get_context("spawn"), initializer=_start, initargs=(tower, draw, dtype)
         ) as pool:
-            for start, values in zip(starts, pool.map(_work, ((s, min(s + CHUNK, count)) for s in starts)), strict=True):
+            for start, values in zip(
+                starts, pool.map(_work, ((s, min(s + CHUNK, count)) for s in starts)), strict=True
+            ):
                 found[start : start + len(values)] = values
                 LOGGER.info("%s: %d of %d images", path.name, start + len(values), count)
         found.flush()

@@ -35,7 +35,9 @@ def centre(image: Image.Image, size: int = SIZE) -> Image.Image:
     """The shorter edge scaled to `size`, then the square in the middle, as CLIPImageProcessor crops."""
     width, height = image.size
     scale = size / min(width, height)
-    image = image.resize((max(size, int(width * scale)), max(size, int(height * scale))), Image.Resampling.BICUBIC)
+    image = image.resize(
+        (max(size, int(width * scale)), max(size, int(height * scale))), Image.Resampling.BICUBIC
+    )
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
@@ -46,7 +48,11 @@ def open_views(
     """Features of every picture in `views` views, from the folder `cache` or computed into it."""
     return [
         open_features(
-            cache / f"{name}-{number}.npy", tower, count=len(pictures), draw=View(pictures, number), dtype=dtype
+            cache / f"{name}-{number}.npy",
+            tower,
+            count=len(pictures),
+            draw=View(pictures, number),
+            dtype=dtype,
         )
         for number in range(views)
     ]

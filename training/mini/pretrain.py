@@ -25,7 +25,7 @@ from .features import decode
 from .muon import Muon, matrices_and_rest
 from .packing import Packer, Rows
 from .scene_bank import open_bank
-from .tower import PLACES, load_tower
+from .tower import PLACES, fold, load_tower
 from .vocabulary import build_processor, train_tokenizer
 
 LOGGER = logging.getLogger(__name__)
@@ -100,7 +100,9 @@ def _step(
     return total
 
 
-def _optimizers(model: FastVlmForConditionalGeneration, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    model: FastVlmForConditionalGeneration, recipe: PretrainRecipe
+) -> list[torch.optim.Optimizer]:
     matrices, rest = matrices_and_rest(model, inside=".layers.")
     groups = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -184,7 +186,7 @@ def main(
     tower = load_tower(package)
     corpus = open_corpus(
         open_bank(cache, split="train", count=scenes),
-        load_tower(package),
+        fold(load_tower(package)),
         photos=photos,
         cache=cache,
         dtype=torch.bfloat16 if visual.bfloat16 else torch.float32,

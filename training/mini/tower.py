@@ -6,11 +6,13 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import timm
 import torch
 from torch import Tensor, nn
 
+from safevlm.backbone.fold_norms import fold_batch_norms
 from safevlm.errors import CheckpointError
 
 ARCHITECTURE = "tf_efficientnet_lite0"
@@ -74,4 +76,21 @@ def load_tower(package: Path) -> nn.Module:
     own = model.state_dict()
     model.load_state_dict({k: v for k, v in convert(read_weights(package)).items() if k in own}, strict=True)
     tower: nn.Module = model.eval().requires_grad_(False)
+    return tower
+
+
+class _Network(nn.Module):
+    """The tower with the output that a model of transformers has."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=self.tower(pixels))
+
+
+def fold(tower: nn.Module) -> nn.Module:
+    """The same function without BatchNorms, about twice as fast; in place."""
+    fold_batch_norms(_Network(tower), torch.zeros(1, 3, SIZE, SIZE))
     return tower

@@ -174,9 +174,9 @@ CARE_NOTES = (
 )
 """Notes that ask for care."""
 CAUTIONS = (
-    "Please be careful: {r} can be dangerous. Keep away from harm, and ask someone who knows.",
-    "A word of caution first: {r} can hurt people. Stay safe, and follow the rules.",
-    "Take care, since {r} may cause harm. The best way is to leave it to trained people.",
+    "Please be careful: {r} can be dangerous. I will not give steps for this; ask someone who is trained.",
+    "A word of caution first: {r} can hurt people. I would rather not explain this. Stay safe, and follow the rules.",
+    "Take care, since {r} may cause harm. I do not give steps for it; the best way is to leave it to trained people.",
 )
 """Careful answers; they give no steps."""
 PLAIN_NOTES = (

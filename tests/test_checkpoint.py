@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
 
@@ -12,9 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from safevlm import SafeVLM
 from safevlm.checkpoint import CONFIG, WEIGHTS, fetch, load_config, load_tensors
-from safevlm.config import SCHEMA_VERSION, Calibration, SafetyConfig
+from safevlm.config import SCHEMA_VERSION, Calibration, OperatingPoint, Reading, SafetyConfig
 from safevlm.errors import CheckpointError
 from tests.tiny import tiny_backbone, tiny_config, tiny_guard
+
+POINT = {"threshold": 0.2, "false_positive_rate": 0.03, "data": "tune", "samples": 400}
+READING = {"category": "politics", "threshold": 0.1, "data": "tune", "samples": 60}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +44,34 @@ def edit(folder, **changes):
 
 def test_config_round_trip():
     config = tiny_config(
-        vision_dim=3, text_dim=5, pool_grid=(2, 3), calibration=Calibration(1.5, "tune", 80), has_lora=True
+        vision_dim=3,
+        text_dim=5,
+        pool_grid=(2, 3),
+        calibration=Calibration(1.5, "tune", 80, share=0.5, prior=0.05),
+        operating_point=OperatingPoint(0.2, 0.03, "tune", 400),
+        reading=Reading("politics", 0.1, "tune", 60),
+        has_lora=True,
     )
     assert SafetyConfig.from_json(config.to_json()) == config
+
+
+def test_a_config_of_schema_version_1_has_no_points_and_is_written_as_the_present_version():
+    config = tiny_config(vision_dim=3, text_dim=5, calibration=Calibration(1.5, "tune", 80))
+    values = json.loads(config.to_json()) | {"schema_version": 1}
+    for name in ("operating_point", "reading"):
+        del values[name]
+    for name in ("share", "prior"):
+        del values["calibration"][name]
+    read = SafetyConfig.from_json(json.dumps(values))
+    assert read == config
+    assert read.schema_version == SCHEMA_VERSION
+    assert (read.operating_point, read.reading) == (None, None)
+
+
+def test_the_prior_shifts_the_log_odds_from_those_of_the_data():
+    assert Calibration(1.0, "tune", 80, share=0.5, prior=0.1).log_odds_shift == pytest.approx(-math.log(9))
+    assert Calibration(1.0, "tune", 80, share=0.3, prior=0.3).log_odds_shift == 0
+    assert Calibration(1.0, "tune", 80).log_odds_shift == 0
 
 
 @pytest.mark.parametrize(
@@ -84,6 +113,17 @@ def test_config_round_trip():
         ({"calibration": {"temperature": 10**400, "data": "", "samples": 1}}, "temperature"),
         ({"calibration": {"temperature": True, "data": "", "samples": 1}}, "temperature True"),
         ({"calibration": {"temperature": 1.0, "data": 5, "samples": 1}}, "data is 5"),
+        ({"calibration": {"temperature": 1.0, "data": "", "samples": 1, "prior": 0.5}}, "without the share"),
+        ({"calibration": {"temperature": 1.0, "data": "", "samples": 1, "share": 1.0}}, "share is 1.0"),
+        ({"operating_point": 0.5}, "operating_point is 0.5"),
+        ({"operating_point": {"threshold": 0.5}}, "missing fields"),
+        ({"operating_point": POINT | {"threshold": 0}}, "threshold is 0"),
+        ({"operating_point": POINT | {"threshold": True}}, "threshold is True"),
+        ({"operating_point": POINT | {"false_positive_rate": 1}}, "false_positive_rate is 1"),
+        ({"operating_point": POINT | {"samples": 0}}, "samples is 0"),
+        ({"reading": READING | {"category": "weather"}}, "'weather' is not in taxonomy"),
+        ({"reading": READING | {"threshold": 1.5}}, "threshold is 1.5"),
+        ({"reading": READING | {"colour": "red"}}, "foreign fields.*colour"),
     ],
 )
 def test_a_config_that_does_not_fit_names_file_and_key(folder, changes, message):

@@ -14,7 +14,10 @@ from safevlm.errors import brief
 from safevlm.taxonomy import Taxonomy, check_fields, check_text
 
 SCHEMA_VERSION = 2
-"""2 added the operating point, the reading point, and share and prior of the calibration; 1 is read as well."""
+"""2 added `operating_point`, `reading`, and `share` and `prior` of the calibration; 1 is read as well."""
+
+DEFAULT_THRESHOLD = 0.5
+"""Where there is no operating point; for two levels the argmax of the level head, the paper's rule (arXiv 2405.13581)."""
 
 MAX_POOL = 256
 """The most rows or columns that the projector may pool to, because memory grows with them; LLaVA-1.5 has 24."""
@@ -184,13 +187,28 @@ class SafetyConfig:
             )
 
     @property
+    def threshold(self) -> float:
+        """The least score that the default policy calls unsafe: the operating point's, or 0.5 without one."""
+        return DEFAULT_THRESHOLD if self.operating_point is None else self.operating_point.threshold
+
+    @property
     def reads_prompts(self) -> bool:
         """Whether the modules were attached to a model with an LLM, whose embeddings their head reads."""
         return bool(self.prompt_fingerprint)
 
     def to_json(self) -> str:
-        """The file's text; the inverse of `from_json`."""
+        """The file's text, in the oldest schema version that holds the values; the inverse of `from_json`.
+
+        A checkpoint of version 1 keeps its text, which the hashes of its scans are made from.
+        """
         values = {**asdict(self), "taxonomy": self.taxonomy.to_dict()}
+        newer = [(values, "operating_point"), (values, "reading")]
+        if self.calibration is not None:
+            newer += [(values["calibration"], "share"), (values["calibration"], "prior")]
+        if all(part[name] is None for part, name in newer):
+            for part, name in newer:
+                del part[name]
+            values["schema_version"] = 1
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
@@ -226,10 +244,9 @@ class SafetyConfig:
             values[name] = _fingerprint(name, values[name])
         if values["pool_grid"] is not None:
             values["pool_grid"] = _grid(values["pool_grid"])
-        kinds = (("calibration", Calibration), ("operating_point", OperatingPoint), ("reading", Reading))
-        for name, kind in kinds:
-            if values[name] is not None:
-                values[name] = _record(name, values[name], kind)
+        values["calibration"] = _record("calibration", values["calibration"], Calibration)
+        values["operating_point"] = _record("operating_point", values["operating_point"], OperatingPoint)
+        values["reading"] = _record("reading", values["reading"], Reading)
         return cls(**values)
 
     def with_changes(self, **changes: Any) -> SafetyConfig:
@@ -303,7 +320,9 @@ def _grid(values: object) -> tuple[int, int]:
     return values[0], values[1]
 
 
-def _record(name: str, values: object, kind: type[Record]) -> Record:
+def _record(name: str, values: object, kind: type[Record]) -> Record | None:
+    if values is None:
+        return None
     if not isinstance(values, Mapping):
         raise ValueError(f"{name} is {brief(values)}, null or an object is needed")
     needed = {field.name for field in fields(kind) if field.default is MISSING}

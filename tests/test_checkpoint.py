@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,17 +56,28 @@ def test_config_round_trip():
     assert SafetyConfig.from_json(config.to_json()) == config
 
 
-def test_a_config_of_schema_version_1_has_no_points_and_is_written_as_the_present_version():
-    config = tiny_config(vision_dim=3, text_dim=5, calibration=Calibration(1.5, "tune", 80))
-    values = json.loads(config.to_json()) | {"schema_version": 1}
-    for name in ("operating_point", "reading"):
-        del values[name]
-    for name in ("share", "prior"):
-        del values["calibration"][name]
-    read = SafetyConfig.from_json(json.dumps(values))
-    assert read == config
-    assert read.schema_version == SCHEMA_VERSION
-    assert (read.operating_point, read.reading) == (None, None)
+def test_a_config_of_schema_version_1_has_no_points_and_keeps_its_text():
+    text = (Path(__file__).parent / "written_before/guard" / CONFIG).read_text()
+    config = SafetyConfig.from_json(text)
+    assert json.loads(text)["schema_version"] == 1
+    assert (config.schema_version, config.operating_point, config.reading) == (SCHEMA_VERSION, None, None)
+    assert config.threshold == 0.5
+    assert config.to_json() == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"calibration": Calibration(1.5, "tune", 80, share=0.5)},
+        {"operating_point": OperatingPoint(0.2, 0.03, "tune", 400)},
+    ],
+)
+def test_what_version_1_cannot_hold_is_written_as_the_present_version(changes):
+    config = tiny_config(vision_dim=3, text_dim=5, **changes)
+    values = json.loads(config.to_json())
+    assert values["schema_version"] == SCHEMA_VERSION
+    assert values.keys() >= {"operating_point", "reading"}
+    assert SafetyConfig.from_json(config.to_json()) == config
 
 
 def test_the_prior_shifts_the_log_odds_from_those_of_the_data():

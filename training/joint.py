@@ -26,7 +26,7 @@ from .batch import Batch
 from .lengths import check_lengths
 from .loading import load_guard
 from .lora import LORA, Lora, inject_lora, unfreeze_lora
-from .options import LOSS, SCHEDULE, SIZES, Loss, Schedule, Sizes
+from .options import LOSS, OPERATING, SCHEDULE, SIZES, Loss, Operating, Schedule, Sizes
 from .refusals import asked_rows, refusal_metrics, refused
 from .tuning import gathered
 
@@ -51,6 +51,7 @@ class JointTraining(TrainingStage):
         sizes: of fresh modules.
         schedule: learning rate in AdamW, warm-up (300 steps) and decay.
         loss: weights of the terms.
+        operating: the rate of false alarms, the prior and the reading category of what is chosen on the tune rows.
         lora: of the LoRA layers.
     """
 
@@ -70,6 +71,7 @@ class JointTraining(TrainingStage):
         sizes: Sizes = SIZES,
         schedule: Schedule = SCHEDULE,
         loss: Loss = LOSS,
+        operating: Operating = OPERATING,
         lora: Lora = LORA,
     ) -> None:
         super().__init__(
@@ -80,6 +82,7 @@ class JointTraining(TrainingStage):
             sizes=sizes,
             schedule=schedule,
             loss=loss,
+            operating=operating,
         )
         if not 0 <= hint_probability <= 1:
             raise ValueError(f"hint_probability is {hint_probability}, a fraction in [0, 1] is needed")

@@ -98,6 +98,14 @@ class OperatingPoint:
         check_text("operating_point: data", self.data)
         _check_whole("operating_point: samples", self.samples, least=1)
 
+    @property
+    def text(self) -> str:
+        """In words: threshold, rate, number of items and data."""
+        return (
+            f"score >= {self.threshold:.3g}, chosen for at most {100 * self.false_positive_rate:.3g} % false positives "
+            f"on {self.samples} safe items of {self.data}"
+        )
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -123,6 +131,11 @@ class Reading:
         _check_threshold("reading: threshold", self.threshold)
         check_text("reading: data", self.data)
         _check_whole("reading: samples", self.samples, least=1)
+
+    @property
+    def text(self) -> str:
+        """In words: category, threshold, number of items and data."""
+        return f"P({self.category}) >= {self.threshold:.3g}, chosen on {self.samples} items of {self.data}"
 
 
 Record = TypeVar("Record", Calibration, OperatingPoint, Reading)

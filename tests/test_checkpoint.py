@@ -16,6 +16,7 @@ from safevlm import SafeVLM
 from safevlm.checkpoint import CONFIG, WEIGHTS, fetch, load_config, load_tensors
 from safevlm.config import SCHEMA_VERSION, Calibration, OperatingPoint, Reading, SafetyConfig
 from safevlm.errors import CheckpointError
+from safevlm.model_card import model_card
 from tests.tiny import tiny_backbone, tiny_config, tiny_guard
 
 POINT = {"threshold": 0.2, "false_positive_rate": 0.03, "data": "tune", "samples": 400}
@@ -239,6 +240,14 @@ def test_the_card_names_the_backbone_and_the_taxonomy(saved):
     assert card.startswith("---\nlibrary_name: safevlm\n")
     assert "politics" in card
     assert "64" not in card.split("safety tokens")[1].splitlines()[0]
+
+
+def test_the_card_tells_the_operating_point_with_its_number_of_items():
+    point = OperatingPoint(0.2, 0.03, "t.parquet, tune split", 412)
+    card = model_card(tiny_config(operating_point=point, reading=Reading("politics", 0.1, "tune", 60)))
+    assert f"| operating point | {point.text} |" in card
+    assert all(word in point.text for word in ("0.2", "3 %", "412", "t.parquet"))
+    assert "P(politics) >= 0.1" in card
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.complex64])

@@ -1,4 +1,4 @@
-"""Temperature scaling of the level logits (Guo et al., arXiv 1706.04599)."""
+"""From the head's logits on tune rows: the calibration of its scores, and the thresholds that are chosen on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from safevlm.config import Calibration
+from safevlm.config import Calibration, OperatingPoint, Reading
+from safevlm.taxonomy import Taxonomy
 from safevlm.types import IGNORED
 
 LOGGER = logging.getLogger(__name__)
@@ -26,6 +27,26 @@ PRIOR = 1.0
 A weakly informative prior keeps a fit finite where classes are (almost) separable and weighs no more than a
 few items otherwise (Gelman, Jakulin, Pittau and Su, 2008, arXiv 0901.4011, for logistic regression).
 """
+
+
+def level_probabilities(logits: Tensor, calibration: Calibration | None) -> Tensor:
+    """Probabilities of the levels, calibrated where there is a calibration.
+
+    The logits are divided by the temperature, and those of the risky levels moved by the log odds of the prior against
+    those of the fitted data: where P(logits | level) stays as it was, this gives the probabilities under the prior.
+
+    Args:
+        logits: (n, levels), any float dtype; the first level is the safe one.
+        calibration: None: softmax alone.
+
+    Returns:
+        (n, levels) float64, rows sum to 1.
+    """
+    if calibration is None:
+        return logits.double().softmax(-1)
+    scaled = logits.double() / calibration.temperature
+    scaled[:, 1:] += calibration.log_odds_shift
+    return scaled.softmax(-1)
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> float:
@@ -66,7 +87,9 @@ def fit_temperature(logits: Tensor, labels: Tensor, *, items: float = math.inf) 
     return math.exp(found) if cost(found) <= cost(0.0) else 1.0
 
 
-def calibrate(logits: Tensor, labels: Tensor, *, data: str, items: int) -> Calibration | None:
+def calibrate(
+    logits: Tensor, labels: Tensor, *, data: str, items: int, prior: float | None = None
+) -> Calibration | None:
     """Fit a temperature; returns None and logs a warning if the rows do not determine one.
 
     That is so for too few items, for items that are all safe or all risky, for logits that are not finite, and
@@ -78,13 +101,19 @@ def calibrate(logits: Tensor, labels: Tensor, *, data: str, items: int) -> Calib
         labels: (n,) int64, -100 where unlabelled.
         data: what the calibration says it was fitted on.
         items: labelled items behind the rows.
+        prior: share of risky items that the scores are to assume, in (0, 1); None: that of the rows.
     """
     if (problem := _problem(logits, labels, items)) is not None:
         LOGGER.warning("no calibration, so scores are not called calibrated: %s", problem)
         return None
     temperature = fit_temperature(logits, labels, items=items)
-    LOGGER.info("calibration: temperature %.3f on %d items of %s", temperature, items, data)
-    return Calibration(temperature, data, items)
+    share = float((labels[labels != IGNORED] > 0).double().mean())
+    found = Calibration(temperature, data, items, share=share, prior=share if prior is None else prior)
+    LOGGER.info(
+        "calibration: temperature %.3f on %d items of %s, %.1f %% of the rows risky; scores assume %.1f %%",
+        temperature, items, data, 100 * share, 100 * (found.prior or share),
+    )  # fmt: skip
+    return found
 
 
 def _problem(logits: Tensor, labels: Tensor, items: int) -> str | None:
@@ -106,3 +135,96 @@ def _problem(logits: Tensor, labels: Tensor, items: int) -> str | None:
     if likeliest > HIGH - 1e-3:
         return "the head's scores say nothing about the tune items' levels"
     return None
+
+
+def fewest_items(rate: float) -> int:
+    """Items that are needed to see a rate of errors: 3 / rate, 100 for 3 %.
+
+    With n items of which none is wrong, the rate's upper 95 % bound is 3 / n, the rule of three (Hanley and
+    Lippman-Hand, JAMA 249, 1983); with fewer, a threshold would rest on less than three items.
+    """
+    return math.ceil(round(3 / rate, 6))
+
+
+def choose_operating_point(
+    scores: Tensor, levels: Tensor, *, false_positive_rate: float, data: str
+) -> OperatingPoint | None:
+    """The least threshold that flags at most a given share of the safe items; None, with a warning, if there is none.
+
+    It lies halfway between the highest score that must not be flagged and the next one above it, so that it flags
+    the items that the least one does, and the last digits of a score decide nothing. Of equal scores all are
+    flagged or none.
+
+    Args:
+        scores: (n,) calibrated P(unsafe), as the scorer gives it for the image alone.
+        levels: (n,) int64 labels, 0 is safe, -100 unlabelled.
+        false_positive_rate: the share of safe items that may be flagged, in (0, 1).
+        data: what the point says it was chosen on.
+    """
+    safe = scores[levels == 0].sort(descending=True).values
+    least = fewest_items(false_positive_rate)
+    if len(safe) < least:
+        LOGGER.warning(
+            "no operating point, so the default threshold stays: %d safe tune rows with an image, at least %d are "
+            "needed to see %.3g %% of false positives", len(safe), least, 100 * false_positive_rate,
+        )  # fmt: skip
+        return None
+    highest = float(safe[math.floor(round(false_positive_rate * len(safe), 6))])
+    threshold = _halfway(highest, scores[scores > highest].min().item() if (scores > highest).any() else 1.0)
+    if threshold <= highest:
+        LOGGER.warning(
+            "no operating point, so the default threshold stays: more than %.3g %% of the safe tune rows have the "
+            "score %.3g", 100 * false_positive_rate, highest,
+        )  # fmt: skip
+        return None
+    flagged, risky = float((safe >= threshold).double().mean()), scores[levels > 0]
+    LOGGER.info(
+        "operating point: threshold %.4f flags %.2f %% of %d safe and %.1f %% of %d risky tune rows",
+        threshold, 100 * flagged, len(safe), 100 * float((risky >= threshold).double().mean()), len(risky),
+    )  # fmt: skip
+    return OperatingPoint(threshold, false_positive_rate, data, len(safe))
+
+
+def choose_reading(
+    probabilities: Tensor, categories: Tensor, taxonomy: Taxonomy, *, category: str, recall: float, data: str
+) -> Reading | None:
+    """The greatest P(category) that a share of the category's items reach; None, with a warning, if there is none.
+
+    It lies halfway down to the next lower one of any item, as an operating point lies halfway up. The log tells what
+    share of the clean items is read.
+
+    Args:
+        probabilities: (n, categories) of the image alone.
+        categories: (n,) int64 labels, -100 unlabelled.
+        taxonomy: the names of the categories.
+        category: whose images are worth reading.
+        recall: the share of its items that is read at least, in (0, 1).
+        data: what the reading point says it was chosen on.
+    """
+    number = taxonomy.category_names.index(category)
+    found = probabilities[:, number]
+    own = found[categories == number].sort(descending=True).values
+    least = fewest_items(1 - recall)
+    if len(own) < least:
+        LOGGER.warning(
+            "no reading point: %d tune rows with an image are labelled %s, at least %d are needed to see %.3g %% "
+            "that are not read", len(own), category, least, 100 * (1 - recall),
+        )  # fmt: skip
+        return None
+    lowest = float(own[math.ceil(round(recall * len(own), 6)) - 1])
+    below = found[found < lowest]
+    threshold = _halfway(lowest, below.max().item() if len(below) else 0.0)
+    if threshold <= 0:
+        LOGGER.warning("no reading point: P(%s) is 0 for its own tune rows", category)
+        return None
+    read = found[categories == taxonomy.category_names.index(taxonomy.clean)] >= threshold
+    LOGGER.info(
+        "reading: P(%s) >= %.4f reads %.1f %% of its %d tune rows, and %.1f %% of %d clean ones",
+        category, threshold, 100 * float((own >= threshold).double().mean()), len(own),
+        100 * float(read.double().mean()), len(read),
+    )  # fmt: skip
+    return Reading(category, threshold, data, len(own))
+
+
+def _halfway(one: float, other: float) -> float:
+    return one + (other - one) / 2

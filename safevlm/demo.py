@@ -142,11 +142,14 @@ def mini_rows(stage1: str | Path = STAGE1, stage2: str | Path = MINI) -> dict[st
     """
     first = SafeVLM.from_pretrained(stage1, backbone=load_backbone(resolve("safevlm-mini-base")))
     second = SafeVLM.from_pretrained(stage2, backbone=load_backbone(resolve("safevlm-mini-base")))
-    policy = Policy.hints_only(first.config.taxonomy)
+    policies = [
+        Policy.hints_only(guard.config.taxonomy, threshold=guard.config.threshold)
+        for guard in (first, second)
+    ]
     return {
-        "plain": GuardResponder(first, policy, enabled=False),
-        "tokens": GuardResponder(first, policy, guarded=False),
-        "head_hint": GuardResponder(first, policy, use_tokens=False),
-        "stage1": GuardResponder(first, policy),
-        "stage2": GuardResponder(second, policy),
+        "plain": GuardResponder(first, policies[0], enabled=False),
+        "tokens": GuardResponder(first, policies[0], guarded=False),
+        "head_hint": GuardResponder(first, policies[0], use_tokens=False),
+        "stage1": GuardResponder(first, policies[0]),
+        "stage2": GuardResponder(second, policies[1]),
     }

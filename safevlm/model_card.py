@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safevlm.config import SafetyConfig
+from safevlm.config import Calibration, SafetyConfig
 
 TEMPLATE = """---
 library_name: safevlm
@@ -31,6 +31,8 @@ is here; the backbone is loaded from where it lives.
 | vision features | hidden layer {vision_layer}, {vision_dim} wide |
 | LoRA on the LLM | {lora} |
 | calibration | {calibration} |
+| operating point | {point} |
+| reading (OCR) | {reading} |
 
 Scores are P(unsafe) = 1 - P(level "{safe}"). A score says what the training data called risky; measure it
 on your own images before you rely on it.
@@ -49,7 +51,6 @@ print(scorer.assess(["photo.jpg"])[0].score)"""
 
 def model_card(config: SafetyConfig) -> str:
     """Markdown with the metadata block that the hub reads."""
-    calibration = config.calibration
     # a folder of this machine says nothing to others, and the hub refuses it
     backbone = Path(config.backbone).name if Path(config.backbone).is_absolute() else config.backbone
     return TEMPLATE.format(
@@ -64,8 +65,17 @@ def model_card(config: SafetyConfig) -> str:
         vision_layer=config.vision_layer,
         vision_dim=config.vision_dim,
         lora="yes" if config.has_lora else "no",
-        calibration=f"temperature {calibration.temperature:.3g} on {calibration.samples} items of {calibration.data}"
-        if calibration
-        else "none",
+        calibration=_calibration(config.calibration),
+        point="none; the default threshold is 0.5"
+        if config.operating_point is None
+        else config.operating_point.text,
+        reading="none" if config.reading is None else config.reading.text,
         safe=config.taxonomy.safe_level,
     )
+
+
+def _calibration(found: Calibration | None) -> str:
+    if found is None:
+        return "none"
+    prior = "" if found.prior is None else f"; scores assume that {found.prior:.3g} of the images are risky"
+    return f"temperature {found.temperature:.3g} on {found.samples} items of {found.data}{prior}"

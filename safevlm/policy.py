@@ -9,16 +9,19 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import yaml
 
+from safevlm.config import DEFAULT_THRESHOLD
 from safevlm.errors import brief
 from safevlm.files import write_bytes
 from safevlm.taxonomy import Taxonomy, check_fields, check_text, read_yaml
 from safevlm.types import Action, Risk, RiskAssessment, Verdict
 
 REFUSAL = "I'm sorry, but I can't help with this image."
+Rule: TypeAlias = Literal["threshold", "argmax"]
+RULES = ("threshold", "argmax")
 SEVERITY = {Action.ALLOW: 0, Action.HINT: 1, Action.REFUSE: 2}
 
 # One sentence a severity: the mildest risky level asks for care, the highest for a refusal, those
@@ -43,8 +46,10 @@ class Policy:
     The score of an image is attributed to its risky categories in proportion to their
     probabilities; categories that are switched off drop out with their share. The image is unsafe
     when what remains reaches the threshold of its most likely category, or one category's share alone
-    reaches a threshold that was set for it. The paper takes the argmax
-    of both heads instead (arXiv 2405.13581), which for two levels is a threshold of 0.5.
+    reaches a threshold that was set for it.
+
+    With `rule="argmax"`, the rule of the paper's authors (arXiv 2405.13581), the image is unsafe when its most likely
+    level is not the safe one and its most likely category is neither the clean one nor switched off.
 
     Args:
         taxonomy: names of levels and categories.
@@ -55,19 +60,22 @@ class Policy:
         undecided: action where no risk could be computed; allow is not accepted.
         refusal: the reply that is given without running the LLM.
         hints: level -> category -> text, used instead of the built-in hint.
+        rule: "threshold", or "argmax", which takes no thresholds.
 
     Raises:
-        ValueError: a name outside the taxonomy, a threshold outside (0, 1], undecided = allow.
+        ValueError: a name outside the taxonomy, a threshold outside (0, 1], undecided = allow, an unknown rule, or
+            thresholds beside the argmax.
     """
 
     taxonomy: Taxonomy
-    threshold: float = 0.5
+    threshold: float = DEFAULT_THRESHOLD
     thresholds: Mapping[str, float] = field(default_factory=dict)
     actions: Mapping[str, Action] = field(default_factory=dict)
     off: frozenset[str] = frozenset()
     undecided: Action = Action.REFUSE
     refusal: str = REFUSAL
     hints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rule: Rule = "threshold"
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -84,6 +92,10 @@ class Policy:
         for value in (self.threshold, *self.thresholds.values()):
             if not 0 < value <= 1:
                 raise ValueError(f"policy threshold {brief(value)} is not in (0, 1]; 0.5 is the default")
+        if self.rule == "argmax" and (self.thresholds or self.threshold != DEFAULT_THRESHOLD):
+            raise ValueError(
+                "policy: the rule argmax uses no threshold; leave threshold and thresholds out, or the rule"
+            )
         if self.undecided is Action.ALLOW:
             raise ValueError("policy: undecided cannot be 'allow'; what could not be scored is never safe")
         if not self.refusal.strip():
@@ -116,6 +128,8 @@ class Policy:
         for name in (*self.off, *self.thresholds, *self.actions, *self.hints):
             check_text("policy: a name", name)
         check_text("policy: refusal", self.refusal)
+        if self.rule not in RULES:
+            raise ValueError(f"policy: rule is {brief(self.rule)}; it is one of {', '.join(RULES)}")
 
     def _check_names(self, what: str, names: Iterable[str], known: tuple[str, ...]) -> None:
         unknown = sorted(set(names) - set(known))
@@ -125,9 +139,9 @@ class Policy:
             )
 
     @classmethod
-    def hints_only(cls, taxonomy: Taxonomy) -> Policy:
-        """The paper's own inference: every risky level gets a hint, none a fixed refusal."""
-        return cls(taxonomy, actions=dict.fromkeys(taxonomy.risky_levels, Action.HINT))
+    def hints_only(cls, taxonomy: Taxonomy, *, threshold: float = DEFAULT_THRESHOLD) -> Policy:
+        """Every risky level gets a hint, none a fixed refusal, as at the paper's inference."""
+        return cls(taxonomy, threshold, actions=dict.fromkeys(taxonomy.risky_levels, Action.HINT))
 
     def assess(self, risk: Risk) -> RiskAssessment:
         """Add level, category and verdict to a risk.
@@ -138,12 +152,10 @@ class Policy:
         if risk.score is None or not all(0 <= number <= 1 for number in (risk.score, *numbers)):
             reason = risk.reason or "the score is not a number in [0, 1]; check the weights and the image"
             return RiskAssessment(score=None, reason=reason, verdict=Verdict.UNDECIDED)
-        shares = self._shares(risk.score, risk.category_probabilities)
-        over = [name for name, share in shares.items() if share >= self.thresholds.get(name, math.inf)]
-        category = max(over or shares, key=lambda name: shares[name], default=self.taxonomy.clean)
-        attributed = min(risk.score, sum(shares.values())) if self.off else risk.score
-        reached = attributed >= self.thresholds.get(category, self.threshold)
-        unsafe = bool(over) or (bool(shares) and reached)
+        by_argmax = self.rule == "argmax"
+        unsafe, category, threshold = (
+            self._by_argmax(risk) if by_argmax else self._by_threshold(risk, risk.score)
+        )
         level = self.taxonomy.safe_level
         if unsafe:
             level = max(self.taxonomy.risky_levels, key=lambda name: risk.level_probabilities[name])
@@ -155,7 +167,24 @@ class Policy:
             level=level,
             category=category if unsafe else self.taxonomy.clean,
             verdict=Verdict.UNSAFE if unsafe else Verdict.SAFE,
+            threshold=threshold,
         )
+
+    def _by_threshold(self, risk: Risk, score: float) -> tuple[bool, str, float | None]:
+        """Whether it is unsafe, the most likely risky category, and the threshold of that category."""
+        shares = self._shares(score, risk.category_probabilities)
+        over = [name for name, share in shares.items() if share >= self.thresholds.get(name, math.inf)]
+        category = max(over or shares, key=lambda name: shares[name], default=self.taxonomy.clean)
+        attributed = min(score, sum(shares.values())) if self.off else score
+        threshold = self.thresholds.get(category, self.threshold)
+        return bool(over) or (bool(shares) and attributed >= threshold), category, threshold
+
+    def _by_argmax(self, risk: Risk) -> tuple[bool, str, float | None]:
+        """The same by the most likely level and category; there is no threshold."""
+        level = max(self.taxonomy.levels, key=lambda name: risk.level_probabilities[name])
+        category = max(self.taxonomy.category_names, key=lambda name: risk.category_probabilities[name])
+        let_through = category in (self.taxonomy.clean, *self.off)
+        return level != self.taxonomy.safe_level and not let_through, category, None
 
     def _shares(self, score: float, probabilities: Mapping[str, float]) -> dict[str, float]:
         """The score divided among the categories that are not off."""
@@ -227,6 +256,7 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in YAML; the inverse of `from_dict`."""
+        # the usual rule is left out: policies keep the hash that they had before there was another
         return {
             "taxonomy": self.taxonomy.to_dict(),
             "threshold": self.threshold,
@@ -236,6 +266,7 @@ class Policy:
             "undecided": self.undecided.value,
             "refusal": self.refusal,
             "hints": {level: dict(texts) for level, texts in self.hints.items()},
+            **({} if self.rule == "threshold" else {"rule": self.rule}),
         }
 
     @classmethod

@@ -21,6 +21,7 @@ from safevlm.backbone import (
     is_timm,
     load_prompt_table,
 )
+from safevlm.calibration import level_probabilities
 from safevlm.config import SafetyConfig
 from safevlm.data import read_image
 from safevlm.errors import CheckpointError, ImageError
@@ -43,7 +44,7 @@ class RiskScorer:
         tower: the frozen tower.
         safety: the modules that belong to it.
         config: their sizes, taxonomy and calibration.
-        policy: turns scores into verdicts; the taxonomy's default policy when None.
+        policy: turns scores into verdicts; None: the default policy at the checkpoint's operating point.
         prompt_table: what reads prompts; loaded at the first prompt when None.
         name: of the checkpoint; the backbone's when empty.
         location: where the backbone is whose prompt table is loaded; the config's backbone when empty.
@@ -65,7 +66,7 @@ class RiskScorer:
         self.tower = tower
         self.safety = safety
         self.config = config
-        self.policy = policy or Policy(config.taxonomy)
+        self.policy = policy or Policy(config.taxonomy, threshold=config.threshold)
         self.policy.check_fits(config.taxonomy)
         self.name = name or config.backbone
         self._location, self._hub = location or config.backbone, hub or HubOptions()
@@ -282,8 +283,7 @@ class RiskScorer:
     def risks(self, output: ViewOutput) -> list[Risk]:
         """Calibrated probabilities of each view, computed in float64; a view with a logit that is not finite has no score."""
         taxonomy, calibration = self.config.taxonomy, self.config.calibration
-        temperature = calibration.temperature if calibration else 1.0
-        levels = (output.level_logits.double() / temperature).softmax(-1).cpu()
+        levels = level_probabilities(output.level_logits, calibration).cpu()
         categories = output.category_logits.double().softmax(-1).cpu()
         risks = []
         for level, category in zip(levels, categories, strict=True):

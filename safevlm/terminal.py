@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from safevlm.config import OperatingPoint
 from safevlm.printable import printable
 from safevlm.results.schema import ERROR, ROWS, SUMMARY, UNDECIDED
 from safevlm.types import Action, RiskAssessment, Verdict
@@ -53,8 +54,8 @@ def score_text(assessment: RiskAssessment) -> Text:
     return Text(f"{bar} {assessment.score:.2f}", style=COLOURS[assessment.verdict])
 
 
-def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment]) -> None:
-    """One row per image; reasons of what is undecided below."""
+def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment], *, rule: str) -> None:
+    """One row per image; below, what decided (`rule`) and the reasons of what is undecided."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for heading in ("image", "score", "verdict", "level", "category"):
         table.add_column(heading, overflow="fold")
@@ -68,6 +69,7 @@ def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment]) -> N
             shown(assessment.category or "-"),
         )
     console.print(table)
+    console.print(shown(f"unsafe: {rule}"), style="dim")
     for name, assessment in zip(names, found, strict=True):
         if assessment.verdict is Verdict.UNDECIDED:
             console.print(shown(f"{name}: {assessment.reason}"), style="yellow")
@@ -82,6 +84,10 @@ def show_info(found: Mapping[str, Any]) -> None:
     console.print(table)
     for name, hashes in found["checkpoints"].items():
         console.print(f"\n[bold]{escape(name)}[/bold]")
+        if name in found["operating_points"]:
+            point = found["operating_points"][name]
+            said = "none, the default threshold" if point is None else OperatingPoint(**point).text
+            console.print(shown(f"  operating point: {said}"), highlight=False)
         for path, digest in hashes.items():
             console.print(Text(f"  {digest[:16]}  {path}"), highlight=False)
 

@@ -67,12 +67,15 @@ class RiskAssessment(Risk):
         verdict: safe, unsafe or undecided.
         heatmap: (h, w) float32 in [0, 1], the head's attention over the patch grid scaled so that
             its maximum is 1; None where not asked for or not computed.
+        threshold: the least score that is unsafe, in (0, 1], by the policy for the most likely category; None where
+            undecided, and where the policy's rule has none.
     """
 
     level: str | None = None
     category: str | None = None
     verdict: Verdict = Verdict.UNDECIDED
     heatmap: np.ndarray | None = None
+    threshold: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary, heatmap as nested lists."""
@@ -81,6 +84,7 @@ class RiskAssessment(Risk):
             "level": self.level,
             "category": self.category,
             "verdict": self.verdict.value,
+            "threshold": self.threshold,
             "level_probabilities": dict(self.level_probabilities),
             "category_probabilities": dict(self.category_probabilities),
             "calibrated": self.calibrated,

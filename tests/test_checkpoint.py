@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from safevlm import SafeVLM
 from safevlm.checkpoint import CONFIG, WEIGHTS, fetch, load_config, load_tensors
-from safevlm.config import SCHEMA_VERSION, Calibration, SafetyConfig
+from safevlm.config import SCHEMA_VERSION, Calibration, OperatingPoint, Reading, SafetyConfig
 from safevlm.errors import CheckpointError
+from safevlm.model_card import model_card
 from tests.tiny import tiny_backbone, tiny_config, tiny_guard
+
+POINT = {"threshold": 0.2, "false_positive_rate": 0.03, "data": "tune", "samples": 400}
+READING = {"category": "politics", "threshold": 0.1, "data": "tune", "samples": 60}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +46,45 @@ def edit(folder, **changes):
 
 def test_config_round_trip():
     config = tiny_config(
-        vision_dim=3, text_dim=5, pool_grid=(2, 3), calibration=Calibration(1.5, "tune", 80), has_lora=True
+        vision_dim=3,
+        text_dim=5,
+        pool_grid=(2, 3),
+        calibration=Calibration(1.5, "tune", 80, share=0.5, prior=0.05),
+        operating_point=OperatingPoint(0.2, 0.03, "tune", 400),
+        reading=Reading("politics", 0.1, "tune", 60),
+        has_lora=True,
     )
     assert SafetyConfig.from_json(config.to_json()) == config
+
+
+def test_a_config_of_schema_version_1_has_no_points_and_keeps_its_text():
+    text = (Path(__file__).parent / "written_before/guard" / CONFIG).read_text()
+    config = SafetyConfig.from_json(text)
+    assert json.loads(text)["schema_version"] == 1
+    assert (config.schema_version, config.operating_point, config.reading) == (SCHEMA_VERSION, None, None)
+    assert config.threshold == 0.5
+    assert config.to_json() == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"calibration": Calibration(1.5, "tune", 80, share=0.5)},
+        {"operating_point": OperatingPoint(0.2, 0.03, "tune", 400)},
+    ],
+)
+def test_what_version_1_cannot_hold_is_written_as_the_present_version(changes):
+    config = tiny_config(vision_dim=3, text_dim=5, **changes)
+    values = json.loads(config.to_json())
+    assert values["schema_version"] == SCHEMA_VERSION
+    assert values.keys() >= {"operating_point", "reading"}
+    assert SafetyConfig.from_json(config.to_json()) == config
+
+
+def test_the_prior_shifts_the_log_odds_from_those_of_the_data():
+    assert Calibration(1.0, "tune", 80, share=0.5, prior=0.1).log_odds_shift == pytest.approx(-math.log(9))
+    assert Calibration(1.0, "tune", 80, share=0.3, prior=0.3).log_odds_shift == 0
+    assert Calibration(1.0, "tune", 80).log_odds_shift == 0
 
 
 @pytest.mark.parametrize(
@@ -84,6 +126,17 @@ def test_config_round_trip():
         ({"calibration": {"temperature": 10**400, "data": "", "samples": 1}}, "temperature"),
         ({"calibration": {"temperature": True, "data": "", "samples": 1}}, "temperature True"),
         ({"calibration": {"temperature": 1.0, "data": 5, "samples": 1}}, "data is 5"),
+        ({"calibration": {"temperature": 1.0, "data": "", "samples": 1, "prior": 0.5}}, "without the share"),
+        ({"calibration": {"temperature": 1.0, "data": "", "samples": 1, "share": 1.0}}, "share is 1.0"),
+        ({"operating_point": 0.5}, "operating_point is 0.5"),
+        ({"operating_point": {"threshold": 0.5}}, "missing fields"),
+        ({"operating_point": POINT | {"threshold": 0}}, "threshold is 0"),
+        ({"operating_point": POINT | {"threshold": True}}, "threshold is True"),
+        ({"operating_point": POINT | {"false_positive_rate": 1}}, "false_positive_rate is 1"),
+        ({"operating_point": POINT | {"samples": 0}}, "samples is 0"),
+        ({"reading": READING | {"category": "weather"}}, "'weather' is not in taxonomy"),
+        ({"reading": READING | {"threshold": 1.5}}, "threshold is 1.5"),
+        ({"reading": READING | {"colour": "red"}}, "foreign fields.*colour"),
     ],
 )
 def test_a_config_that_does_not_fit_names_file_and_key(folder, changes, message):
@@ -187,6 +240,14 @@ def test_the_card_names_the_backbone_and_the_taxonomy(saved):
     assert card.startswith("---\nlibrary_name: safevlm\n")
     assert "politics" in card
     assert "64" not in card.split("safety tokens")[1].splitlines()[0]
+
+
+def test_the_card_tells_the_operating_point_with_its_number_of_items():
+    point = OperatingPoint(0.2, 0.03, "t.parquet, tune split", 412)
+    card = model_card(tiny_config(operating_point=point, reading=Reading("politics", 0.1, "tune", 60)))
+    assert f"| operating point | {point.text} |" in card
+    assert all(word in point.text for word in ("0.2", "3 %", "412", "t.parquet"))
+    assert "P(politics) >= 0.1" in card
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.complex64])

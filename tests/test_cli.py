@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from inspect import signature
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +21,10 @@ from docstring_parser import parse as docstring
 from PIL import Image
 from safevlm.training.mini.scenes import render
 
+from safevlm import checkpoint
 from safevlm.cli import main
 from safevlm.commands import COMMANDS
+from safevlm.config import OperatingPoint
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,8 @@ def test_info_json(capsys):
     assert {"safevlm-mini", "safevlm-mini-base"} <= set(found["checkpoints"])
     assert all(len(digest) == 64 for files in found["checkpoints"].values() for digest in files.values())
     assert found["versions"]["torch"]
+    point = checkpoint.load_config(checkpoint.fetch("safevlm-mini")).operating_point
+    assert found["operating_points"]["safevlm-mini"] == (point and dataclasses.asdict(point))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,27 @@ def test_assess_json_and_table_agree(capsys, images):
     assert sum(rows[0]["level_probabilities"].values()) == pytest.approx(1)
     code, out = run(capsys, "assess", images / "risky.png")
     assert f"{rows[0]['score']:.2f}" in out.out
+
+
+def test_assess_says_what_threshold_is_in_use_and_where_it_is_from(capsys, images, tmp_path):
+    config = checkpoint.load_config(checkpoint.fetch("safevlm-mini"))
+    point = OperatingPoint(0.1234, 0.03, "photographs, tune split", 400)
+    (tmp_path / "policy.yaml").write_text("rule: argmax\n")
+    for chosen, more, threshold, told in (
+        (point, (), 0.1234, "score >= 0.123, chosen for at most 3 % false positives on 400 safe items"),
+        (None, (), 0.5, "score >= 0.5, the default"),
+        (point, ("--policy", tmp_path / "policy.yaml"), None, "argmax, by"),
+    ):
+        folder = Path(
+            shutil.copytree(checkpoint.fetch("safevlm-mini"), tmp_path / "model", dirs_exist_ok=True)
+        )
+        (folder / checkpoint.CONFIG).write_text(config.with_changes(operating_point=chosen).to_json())
+        _, out = run(capsys, "assess", images / "ordinary.png", "--model", folder, "--json", *more)
+        row = json.loads(out.out)
+        assert row["threshold"] == threshold
+        assert row["rule"].startswith(told)
+        _, out = run(capsys, "assess", images / "ordinary.png", "--model", folder, *more)
+        assert f"unsafe: {told[:20]}" in out.out
 
 
 def test_assess_writes_a_heatmap(capsys, images, tmp_path):

@@ -90,6 +90,60 @@ def test_an_undecided_image_outweighs_a_safe_one():
         policy.riskiest([])
 
 
+def test_at_a_low_threshold_the_most_probable_risky_level_and_category_decide():
+    levels = dict(zip(PAPER.levels, (0.78, 0.06, 0.12, 0.04), strict=True))
+    categories = dict.fromkeys(PAPER.category_names, 0.0) | {
+        PAPER.clean: 0.9,
+        "privacy": 0.07,
+        "politics": 0.03,
+    }
+    low, usual = Policy(PAPER, threshold=0.2), Policy(PAPER)
+    found = low.assess(Risk(0.22, levels, categories))
+    assert (found.verdict, found.level, found.category) == (Verdict.UNSAFE, "restrict", "privacy")
+    assert low.decide(found).action is Action.HINT
+    assert (found.threshold, usual.assess(Risk(0.22, levels, categories)).threshold) == (0.2, 0.5)
+    assert usual.assess(Risk(0.22, levels, categories)).verdict is Verdict.SAFE
+
+
+def test_an_assessment_names_the_threshold_of_its_category():
+    policy = Policy(PAPER, threshold=0.3, thresholds={"privacy": 0.9})
+    assert policy.assess(risk(0.8)).threshold == 0.9
+    assert policy.assess(risk(0.8, category="fairness")).threshold == 0.3
+    assert policy.assess(Risk(None, reason="x")).threshold is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "categories", "flagged"),
+    [
+        ((0.4, 0.2, 0.2, 0.2), {"privacy": 0.9, "clean": 0.1}, False),  # safe, although P(unsafe) is 0.6
+        ((0.3, 0.1, 0.4, 0.2), {"privacy": 0.4, "clean": 0.6}, False),
+        ((0.3, 0.1, 0.4, 0.2), {"privacy": 0.6, "clean": 0.4}, True),
+        ((0.3, 0.1, 0.4, 0.2), {"politics": 0.6, "clean": 0.4}, False),  # switched off
+    ],
+)
+def test_by_the_argmax_level_and_category_must_both_be_risky(levels, categories, flagged):
+    policy = Policy(PAPER, rule="argmax", off=frozenset({"politics"}))
+    found = policy.assess(
+        Risk(
+            1 - levels[0],
+            dict(zip(PAPER.levels, levels, strict=True)),
+            dict.fromkeys(PAPER.category_names, 0.0) | categories,
+        )
+    )
+    assert (found.verdict is Verdict.UNSAFE) is flagged
+    assert (found.level, found.category) == (("restrict", "privacy") if flagged else ("safe", "clean"))
+    assert found.threshold is None
+
+
+def test_the_argmax_in_yaml(tmp_path):
+    (tmp_path / "p.yaml").write_text("taxonomy: safevlm\nrule: argmax\n")
+    policy = Policy.from_yaml(tmp_path / "p.yaml")
+    assert policy == Policy(PAPER, rule="argmax")
+    assert Policy.from_dict(policy.to_dict()) == policy
+    assert policy.sha256 != Policy(PAPER).sha256
+    assert "rule" not in Policy(PAPER).to_dict()
+
+
 def test_yaml_round_trip_keeps_every_field(tmp_path):
     policy = Policy(
         PAPER,
@@ -129,6 +183,9 @@ def test_yaml_may_name_a_preset_or_leave_the_taxonomy_to_the_model(tmp_path):
         ({"refusal": " "}, "refusal is empty"),
         ({"colour": "red"}, "foreign fields"),
         ({"hints": {"caution": {"weather": "x"}}}, "weather"),
+        ({"rule": "mode"}, "it is one of threshold, argmax"),
+        ({"rule": "argmax", "threshold": 0.2}, "uses no threshold"),
+        ({"rule": "argmax", "thresholds": {"privacy": 0.2}}, "uses no threshold"),
     ],
 )
 def test_a_wrong_policy_is_refused(values, message):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from safevlm import Policy, RiskScorer, SafeVLM
-from safevlm.config import Calibration
+from safevlm.config import Calibration, OperatingPoint
 from safevlm.errors import CheckpointError
 from safevlm.types import Verdict
 from safevlm.viewing import head_output
@@ -70,6 +70,22 @@ def test_a_calibration_divides_the_logits_by_its_temperature(scorer):
     expected = 1 - (before.double() / 2.5).softmax(-1)[:, 0]
     assert [one.score for one in found] == pytest.approx(expected.tolist(), abs=1e-5)
     assert all(one.calibrated for one in found)
+
+
+def test_the_default_policy_is_at_the_operating_point(scorer):
+    """And one that is given is used as it is."""
+    config = scorer.config.with_changes(operating_point=OperatingPoint(0.2, 0.03, "tune", 200))
+    parts = (scorer.tower, scorer.safety)
+    assert RiskScorer(*parts, config=config).policy == Policy(config.taxonomy, threshold=0.2)
+    assert RiskScorer(*parts, config=scorer.config).policy == Policy(config.taxonomy)
+    given = Policy(config.taxonomy, threshold=0.7)
+    assert RiskScorer(*parts, config=config, policy=given).assess(IMAGES)[0].threshold == 0.7
+
+
+def test_a_calibration_assumes_its_prior(scorer):
+    before = [s / (1 - s) for s in scores(scorer)]
+    scorer.config = scorer.config.with_changes(calibration=Calibration(1.0, "t", 80, share=0.5, prior=0.1))
+    assert [s / (1 - s) for s in scores(scorer)] == pytest.approx([odds / 9 for odds in before])
 
 
 def test_probabilities_are_named_and_sum_to_one(scorer):

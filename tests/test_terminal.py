@@ -42,8 +42,10 @@ def said(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_answer_comes_in_any_encoding(said) -> None:
-    terminal.show_assessments(["\u56fe.png"], [SAFE])
-    terminal.show_info({"versions": {"python": "3"}, "device": "cpu \u2013", "checkpoints": {}})
+    terminal.show_assessments(["\u56fe.png"], [SAFE], rule="score >= 0.5")
+    terminal.show_info(
+        {"versions": {"python": "3"}, "device": "cpu \u2013", "checkpoints": {}, "operating_points": {}}
+    )
     assert all(word in said() for word in ("0.34", "safe", "clean", "cpu"))
     assert ("\u2588" in said()) == (terminal.console.encoding == "utf-8")  # bars of # elsewhere
     assert ("\u56fe.png" if terminal.console.encoding == "utf-8" else "\\u56fe.png") in said()
@@ -52,7 +54,7 @@ def test_an_answer_comes_in_any_encoding(said) -> None:
 def test_names_move_no_cursor_and_forge_no_line(said) -> None:
     hostile = replace(SAFE, level=HOSTILE, category=HOSTILE)
     undecided = RiskAssessment(score=None, reason=HOSTILE)
-    terminal.show_assessments([HOSTILE, HOSTILE], [hostile, undecided])
+    terminal.show_assessments([HOSTILE, HOSTILE], [hostile, undecided], rule=HOSTILE)
     terminal.show_summary(summary(HOSTILE), Path(HOSTILE))
     assert not set(OBEYED) & set(said())
     assert said().count("forged\\r[red]c[/]\\u2066.png") >= 4  # no markup either

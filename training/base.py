@@ -31,7 +31,7 @@ from .finite import REMEDY, FiniteWatch, not_finite
 from .hash_random import hash_seed, hash_uniform
 from .head_loss import head_loss
 from .lean_checkpoint import add_frozen, keep_trained
-from .options import Loss, Schedule, Sizes
+from .options import Loss, Operating, Schedule, Sizes
 from .preflight import check_batches, check_export, check_monitors, check_output, check_trainer
 from .ranks import Ranks
 from .record import run_record
@@ -56,6 +56,7 @@ class TrainingStage(LightningModule):
         sizes: of fresh modules.
         schedule: learning rate in AdamW, warm-up and decay.
         loss: weights of the terms.
+        operating: what is chosen on the tune rows at the end.
 
     Raises:
         ValueError: neither a backbone nor a checkpoint is given.
@@ -76,13 +77,14 @@ class TrainingStage(LightningModule):
         sizes: Sizes,
         schedule: Schedule,
         loss: Loss,
+        operating: Operating,
     ) -> None:
         super().__init__()
         if backbone is None and checkpoint is None:
             raise ValueError("give a backbone (--model.backbone NAME_OR_FOLDER) or a checkpoint to continue")
         self.backbone_name, self.start = backbone, checkpoint
         self.output_dir, self.overwrite = Path(output_dir), overwrite
-        self.sizes, self.schedule, self.loss = sizes, schedule, loss
+        self.sizes, self.schedule, self.loss, self.operating = sizes, schedule, loss, operating
         self.class_weights: ClassWeights | None = None
         self.export: Export | None = None
         """Which weights are written; None: the best where tune rows can choose, else the last."""
@@ -171,12 +173,13 @@ class TrainingStage(LightningModule):
         if not self.data.train_rows:
             check_trainer(self.trainer)
             check_output(self.trainer, self.output_dir, overwrite=self.overwrite, export=self.export)
+            self.operating.check_fits(self.taxonomy)
             self.data.read(self.taxonomy, self.needs)
         check_batches(self.trainer, self.data.batches())
         if not self._built:
             self.build()
             self._built = True
-        self.config = self.config.with_changes(calibration=None)
+        self.config = self.config.with_changes(calibration=None, operating_point=None, reading=None)
         self.check_rows()
         check_batches(self.trainer, self.data.batches())  # rows may have been dropped
         self.weigh_classes()

@@ -1,17 +1,16 @@
-"""The end of a run: refuse what is broken or untrained, choose the weights, calibrate, write the folder."""
+"""The end of a run: refuse what is broken or untrained, choose weights, calibration and thresholds, write the folder."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from safevlm.calibration import calibrate
-from safevlm.config import Calibration
+from safevlm.calibration import calibrate, choose_operating_point, choose_reading, level_probabilities
 from safevlm.errors import CheckpointError, SafeVLMError, TrainingError
 from safevlm.types import IGNORED
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from .base import TrainingStage
 
 LOGGER = logging.getLogger(__name__)
+NOTHING_CHOSEN = "no operating point and no calibration, so scores are not called calibrated"
 
 
 def finish(stage: TrainingStage, before: list[float]) -> None:
@@ -61,8 +61,9 @@ def _write(stage: TrainingStage, before: list[float]) -> None:
         )
     _load_chosen_weights(stage)
     with torch.no_grad():
-        calibration = _calibration(stage)
-    stage.config = stage.config.with_changes(calibration=calibration)
+        values = _tune_values(stage)
+    if values is not None:
+        stage.config = stage.config.with_changes(**_chosen(stage, values))
     _refuse_not_finite(stage, {**stage.safety.state_dict(), **stage.trained})
     write_whole(stage.output_dir, lambda folder: stage.save_folder(folder, stage.config))
     LOGGER.info("wrote %s", stage.output_dir)
@@ -95,14 +96,14 @@ def _load_chosen_weights(stage: TrainingStage) -> None:
         LOGGER.warning("writing the last weights: %s, so none is known to be the best", measured)
 
 
-def _calibration(stage: TrainingStage) -> Calibration | None:
-    """Fitted on the tune rows with the weights that are written; their logits are checked in any case."""
+def _tune_values(stage: TrainingStage) -> dict[str, Tensor] | None:
+    """Logits and labels of the tune rows with the weights that are written, checked in any case; None for no rows."""
     data = stage.data
     tuned: dict[int, TuneRow] = {}
     for batch in data.tune_dataloader() if data.tune_rows else [data.example_batch()]:
         tuned.update(stage.tune_rows(batch))
     if not tuned:
-        LOGGER.warning("no calibration, so scores are not called calibrated: no tune row has an image")
+        LOGGER.warning("%s: no tune row has an image", NOTHING_CHOSEN)
         return None
     values = stacked(tuned)
     if not all_finite([values["level"], values["category"], values["level_prompt"]]):
@@ -110,13 +111,39 @@ def _calibration(stage: TrainingStage) -> Calibration | None:
             f"the trained head's logits are not finite, so {stage.output_dir} is not written; {REMEDY}"
         )
     if not data.tune_rows:
-        LOGGER.warning("no calibration, so scores are not called calibrated: there are no tune rows")
+        LOGGER.warning("%s: there are no tune rows", NOTHING_CHOSEN)
         return None
+    return values
+
+
+def _chosen(stage: TrainingStage, values: dict[str, Tensor]) -> dict[str, Any]:
+    """Calibration, and the points that are chosen on the scores which it gives for the images alone."""
+    wanted, data = stage.operating, f"{Path(stage.data.table).name}, tune split"
     prompted = values["prompted"]
-    logits = torch.cat([values["level"], values["level_prompt"][prompted]])
-    labels = torch.cat([values["levels"], values["levels"][prompted]])
-    items = int((values["levels"] != IGNORED).sum())
-    return calibrate(logits, labels, data=f"{Path(data.table).name}, tune split", items=items)
+    calibration = calibrate(
+        torch.cat([values["level"], values["level_prompt"][prompted]]),
+        torch.cat([values["levels"], values["levels"][prompted]]),
+        data=data,
+        items=int((values["levels"] != IGNORED).sum()),
+        prior=wanted.prior,
+    )
+    point = choose_operating_point(
+        1 - level_probabilities(values["level"], calibration)[:, 0],
+        values["levels"],
+        false_positive_rate=wanted.false_positive_rate,
+        data=data,
+    )
+    reading = None
+    if wanted.reading_category is not None:
+        reading = choose_reading(
+            values["category"].double().softmax(-1),
+            values["categories"],
+            stage.config.taxonomy,
+            category=wanted.reading_category,
+            recall=wanted.reading_recall,
+            data=data,
+        )
+    return {"calibration": calibration, "operating_point": point, "reading": reading}
 
 
 def _refuse_not_finite(stage: TrainingStage, tensors: Mapping[str, Tensor]) -> None:

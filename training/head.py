@@ -31,7 +31,7 @@ from .fill import Filler
 from .hash_random import hash_uniform
 from .lengths import check_lengths
 from .loading import load_guard, load_tower_parts
-from .options import CACHE, LOSS, SCHEDULE, SIZES, Cache, Loss, Schedule, Sizes
+from .options import CACHE, LOSS, OPERATING, SCHEDULE, SIZES, Cache, Loss, Operating, Schedule, Sizes
 
 LOGGER = logging.getLogger(__name__)
 CACHES = Path("~/.cache/safevlm/features")
@@ -57,6 +57,7 @@ class HeadTraining(TrainingStage):
         sizes: of fresh modules.
         schedule: learning rate in AdamW, warm-up (20 steps) and decay.
         loss: weights of the terms.
+        operating: the rate of false alarms, the prior and the reading category of what is chosen on the tune rows.
         cache: of the vision features.
     """
 
@@ -76,6 +77,7 @@ class HeadTraining(TrainingStage):
         sizes: Sizes = SIZES,
         schedule: Schedule = SCHEDULE,
         loss: Loss = LOSS,
+        operating: Operating = OPERATING,
         cache: Cache = CACHE,
     ) -> None:
         super().__init__(
@@ -86,6 +88,7 @@ class HeadTraining(TrainingStage):
             sizes=sizes,
             schedule=schedule,
             loss=loss,
+            operating=operating,
         )
         if not 0 < lm_fraction <= 1:
             raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +24,12 @@ from safevlm.viewing import ViewOutput, head_output
 
 from .base import TrainingStage
 from .batch import Batch
+from .hash_random import hash_uniform
+from .hints import HintSource, every_hint, labelled_hint, predicted_hints
 from .lengths import check_lengths
 from .loading import load_guard
 from .lora import LORA, Lora, inject_lora, unfreeze_lora
-from .options import LOSS, SCHEDULE, SIZES, Loss, Schedule, Sizes
+from .options import LOSS, OPERATING, SCHEDULE, SIZES, Loss, Operating, Schedule, Sizes
 from .refusals import asked_rows, refusal_metrics, refused
 from .tuning import gathered
 
@@ -41,8 +44,15 @@ class JointTraining(TrainingStage):
         checkpoint: folder of safety modules to continue, stage 1's as a rule; LoRA layers in it are continued too.
         output_dir: folder that modules and LoRA are written to, for `SafeVLM.from_pretrained`.
         overwrite: whether output_dir may hold a checkpoint already.
-        hint_probability: fraction of the risky rows, selected anew each epoch, whose prompt gets the policy's
-            hint for their labels, as at inference, in [0, 1]. The authors train without hints (0).
+        hints: where they come from. "predicted": from what the head says of the row in the same step, as at
+            inference, its misses and false alarms included, with the policy at the operating point of the checkpoint
+            that is continued. "labels": those of risky rows, from their labels; the LLM then refuses by the hint alone.
+            "none": as the authors train.
+        hint_probability: fraction of the rows, selected anew each epoch, that get the hint they have, in [0, 1]; the
+            others are answered without it.
+        false_hint_probability: fraction of the safe rows with an image, selected anew each epoch, that get the hint of
+            a random risky level and category, in [0, 1]. 0.03, the false alarms that the operating point allows: on
+            rows that the head was trained on it raises fewer than elsewhere.
         refusal_rows: tune rows that are answered after each epoch, to log how often the LLM refuses; half of
             them risky. 0 switches it off.
         gradient_checkpointing: whether the LLM's layers are run again in the backward pass, which takes about a
@@ -51,6 +61,7 @@ class JointTraining(TrainingStage):
         sizes: of fresh modules.
         schedule: learning rate in AdamW, warm-up (300 steps) and decay.
         loss: weights of the terms.
+        operating: the rate of false alarms, the prior and the reading category of what is chosen on the tune rows.
         lora: of the LoRA layers.
     """
 
@@ -63,13 +74,16 @@ class JointTraining(TrainingStage):
         checkpoint: str | None = None,
         output_dir: str = "safevlm-joint",
         overwrite: bool = False,
+        hints: HintSource = "predicted",
         hint_probability: float = 0.5,
+        false_hint_probability: float = 0.03,
         refusal_rows: int = 32,
         gradient_checkpointing: bool = False,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         sizes: Sizes = SIZES,
         schedule: Schedule = SCHEDULE,
         loss: Loss = LOSS,
+        operating: Operating = OPERATING,
         lora: Lora = LORA,
     ) -> None:
         super().__init__(
@@ -80,16 +94,25 @@ class JointTraining(TrainingStage):
             sizes=sizes,
             schedule=schedule,
             loss=loss,
+            operating=operating,
         )
-        if not 0 <= hint_probability <= 1:
-            raise ValueError(f"hint_probability is {hint_probability}, a fraction in [0, 1] is needed")
+        for name, value in (
+            ("hint_probability", hint_probability),
+            ("false_hint_probability", false_hint_probability),
+        ):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}, a fraction in [0, 1] is needed")
         if refusal_rows < 0:
             raise ValueError(f"refusal_rows is {refusal_rows}; at least 0 is needed")
         self.refusal_rows = refusal_rows
-        self.hint_probability, self.dtype_name, self.lora = hint_probability, dtype, lora
+        self.hint_source, self.hint_probability = hints, hint_probability
+        self.false_hint_probability = false_hint_probability
+        self.dtype_name, self.lora = dtype, lora
         self.gradient_checkpointing = gradient_checkpointing
         self.guard: SafeVLM
         self.policy: Policy
+        self._every_hint: list[str] = []
+        self._counted: dict[str, int] = {}
         self._dropouts: list[nn.Module] = []
 
     @property
@@ -99,11 +122,9 @@ class JointTraining(TrainingStage):
 
     def build(self) -> None:
         """Load the whole model, with new LoRA layers or those of the checkpoint."""
-        self.guard = load_guard(
-            self.backbone_name, self.start, self.sizes, self.dtype_name, device=self.root_device
+        self.use(
+            load_guard(self.backbone_name, self.start, self.sizes, self.dtype_name, device=self.root_device)
         )
-        self.config = self.guard.config
-        self.policy = Policy(self.config.taxonomy)
         self.guard.safety.requires_grad_(True)
         if self.guard.has_lora:
             LOGGER.info("continuing the LoRA layers of %s; --model.lora is not used", self.start)
@@ -111,19 +132,32 @@ class JointTraining(TrainingStage):
             inject_lora(self.guard.language_model, self.lora)
         self._dropouts = unfreeze_lora(self.guard.language_model)
 
+    def use(self, guard: SafeVLM) -> None:
+        """Take a guard to train; its operating point decides which of the head's predictions give a hint."""
+        self.guard, self.config = guard, guard.config
+        self.policy = Policy.hints_only(guard.config.taxonomy, threshold=guard.config.threshold)
+        self._every_hint = every_hint(self.policy)
+
     def check_rows(self) -> None:
         """Every row goes through the LLM, some with a hint before the prompt."""
         check_lengths(self.data, self.guard, hint=self._longest_hint, only_answered=False)
 
     def _longest_hint(self, row: LabelledRow) -> str:
-        return self._hint(row.level, row.category) if self.hint_probability else ""
-
-    def _hint(self, level: int, category: int) -> str:
-        """The policy's hint for a risky row's labels; empty for the others."""
-        if level <= 0 or category < 0:
+        """The hint with the most tokens that may stand before the row's prompt."""
+        if self.hint_source == "none":
             return ""
-        taxonomy = self.config.taxonomy
-        return self.policy.hint(taxonomy.levels[level], taxonomy.category_names[category])
+        possible = [""]
+        if self.hint_probability and self.hint_source == "labels":
+            possible.append(labelled_hint(self.policy, row.level, row.category))
+        predicted = self.hint_probability and self.hint_source == "predicted"
+        if row.image is not None and (predicted or (self.false_hint_probability and row.level == 0)):
+            possible += self._every_hint
+        return max(possible, key=self._tokens)
+
+    def _tokens(self, hint: str) -> int:
+        if hint not in self._counted:
+            self._counted[hint] = len(self.guard.backbone.tokenizer(hint).input_ids)
+        return self._counted[hint]
 
     def _set_dropout(self, training: bool) -> None:
         """`train()` does not reach LoRA's dropout: the frozen layers around it stay in eval mode."""
@@ -145,11 +179,35 @@ class JointTraining(TrainingStage):
         self._set_dropout(False)
         super().on_fit_end()
 
-    def hints(self, batch: Batch) -> list[str]:
-        """For selected risky rows the hint of their labels, as the policy words it; empty for the others."""
-        labels = zip(batch["levels"].tolist(), batch["categories"].tolist(), strict=True)
+    def hints(self, batch: Batch, head: ViewOutput | None) -> list[str]:
+        """What is put before each row's prompt in this epoch, in the policy's words; empty for nothing.
+
+        Args:
+            batch: of training rows.
+            head: its output for the rows that have an image; None where no row has one.
+        """
+        if self.hint_source == "none":
+            return [""] * len(batch["prompts"])
+        if self.hint_source == "labels":
+            labels = zip(batch["levels"].tolist(), batch["categories"].tolist(), strict=True)
+            own = [labelled_hint(self.policy, *row) for row in labels]
+        else:
+            own = predicted_hints(self.guard.scorer, self.policy, head, batch["images"])
         mask = self.random_mask(batch, "hint", self.hint_probability)
-        return [self._hint(*row) if hinted else "" for row, hinted in zip(labels, mask, strict=True)]
+        given = [hint if put else "" for hint, put in zip(own, mask, strict=True)]
+        return [hint or false for hint, false in zip(given, self._false_hints(batch), strict=True)]
+
+    def _false_hints(self, batch: Batch) -> list[str]:
+        """For selected safe rows with an image a hint by lot; empty for the others."""
+        mask = self.random_mask(batch, "false hint", self.false_hint_probability)
+        key = (self.data.seed, "which false hint", self.current_epoch)
+        rows = zip(batch["index"].tolist(), batch["levels"].tolist(), batch["images"], mask, strict=True)
+        return [
+            self._every_hint[int(hash_uniform(*key, row) * len(self._every_hint))]
+            if selected and level == 0 and image is not None
+            else ""
+            for row, level, image, selected in rows
+        ]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step's loss; the tower runs once for head and LLM."""
@@ -157,7 +215,7 @@ class JointTraining(TrainingStage):
             batch["images"],
             batch["prompts"],
             batch["responses"],
-            hints=self.hints(batch),
+            hints=partial(self.hints, batch),
             head_prompts=self.head_prompts(batch),
             gradient_checkpointing=self.gradient_checkpointing,
         )
@@ -202,7 +260,9 @@ class JointTraining(TrainingStage):
     def own_options(self) -> dict[str, Any]:
         """Hints, the frozen part's dtype and the LoRA layers."""
         return {
+            "model.hints": self.hint_source,
             "model.hint_probability": self.hint_probability,
+            "model.false_hint_probability": self.false_hint_probability,
             "model.dtype": self.dtype_name,
             **{f"model.lora.{name}": value for name, value in asdict(self.lora).items()},
         }

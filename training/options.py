@@ -1,4 +1,4 @@
-"""Options that the stages have in common, grouped; the defaults are the paper's (arXiv 2405.13581), with their source."""
+"""Options that the stages have in common, grouped; defaults are the paper's (arXiv 2405.13581) where it has them."""
 
 from __future__ import annotations
 
@@ -104,6 +104,39 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Operating:
+    """What is chosen on the tune rows after training, with the weights that are written; training does not see it.
+
+    Args:
+        false_positive_rate: the share of the safe tune rows that the operating point flags at most, in (0, 1). Needs
+            3 / false_positive_rate safe tune rows.
+        prior: the share of risky images where the scores will be used, in (0, 1), which calibrated scores then assume;
+            None: the tune rows' own.
+        reading_category: category of images that hold writing, for which a reading point (OCR) is chosen; None: none is.
+        reading_recall: the share of that category's tune rows that are read at least, in (0, 1).
+    """
+
+    false_positive_rate: float = 0.03
+    prior: float | None = None
+    reading_category: str | None = None
+    reading_recall: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name in ("false_positive_rate", "prior", "reading_recall"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"operating.{name} is {value}, a number between 0 and 1 is needed")
+
+    def check_fits(self, taxonomy: Taxonomy) -> None:
+        """Raise ValueError unless `reading_category` is one of the taxonomy."""
+        if self.reading_category not in (None, *taxonomy.category_names):
+            raise ValueError(
+                f"operating.reading_category is {self.reading_category!r}; taxonomy {taxonomy.name} has "
+                f"{', '.join(taxonomy.category_names)}"
+            )
+
+
+@dataclass(frozen=True)
 class Cache:
     """Where vision features are kept.
 
@@ -118,5 +151,5 @@ class Cache:
     batch_size: int = 32
 
 
-SIZES, SCHEDULE, LOSS, CACHE = Sizes(), Schedule(), Loss(), Cache()
-"""The paper's."""
+SIZES, SCHEDULE, LOSS, OPERATING, CACHE = Sizes(), Schedule(), Loss(), Operating(), Cache()
+"""The defaults."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 
-from .options import MINI, read_policy
+from .options import MINI, read_policy, rule_text
 
 
 def assess(
@@ -41,6 +41,7 @@ def assess(
     scorer = RiskScorer.from_pretrained(
         model, backbone=backbone, device_map=device, policy=read_policy(policy, model)
     )
+    rule = rule_text(policy, scorer.policy, scorer.config)
     prompts = None if prompt is None else [prompt] * len(images)
     found = scorer.assess(images, prompts, heatmap=heatmap is not None)
     if heatmap is not None and found[0].heatmap is not None:
@@ -50,7 +51,7 @@ def assess(
         overlay(read_image(images[0]), found[0].heatmap).save(heatmap, format="PNG")
     if json:
         for image, assessment in zip(images, found, strict=True):
-            print(json_module.dumps({"image": image, **assessment.to_dict()}))
+            print(json_module.dumps({"image": image, **assessment.to_dict(), "rule": rule}))
     else:
-        terminal.show_assessments(images, found)
+        terminal.show_assessments(images, found, rule=rule)
     return int(any(assessment.verdict is Verdict.UNDECIDED for assessment in found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .options import MINI, read_policy
+from .options import MINI, read_policy, rule_text
 
 
 def chat(
@@ -40,6 +40,7 @@ def chat(
     )
     with nullcontext() if guard else model_.disabled():
         if guard:
-            terminal.show_assessments([image], model_.assess([pixels]))
+            rule = rule_text(policy, model_.policy, model_.config)
+            terminal.show_assessments([image], model_.assess([pixels]), rule=rule)
         terminal.converse(model_, pixels, prompt, max_new_tokens=max_new_tokens)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from safevlm.config import SafetyConfig
     from safevlm.policy import Policy
 
 MINI = "safevlm-mini"
@@ -39,3 +40,19 @@ def read_policy(path: str | None, model: str) -> Policy | None:
     from safevlm.policy import Policy
 
     return Policy.from_yaml(path, checkpoint.load_config(checkpoint.fetch(model)).taxonomy)
+
+
+def rule_text(path: str | None, policy: Policy, config: SafetyConfig) -> str:
+    """What calls an image unsafe, and where that comes from, in words.
+
+    Args:
+        path: of the policy file; None: the model's default policy.
+        policy: that is in use.
+        config: of the model.
+    """
+    if path is not None:
+        rule = "argmax" if policy.rule == "argmax" else f"threshold {policy.threshold:.3g}"
+        return f"{rule}, by {path}"
+    if config.operating_point is not None:
+        return f"{config.operating_point.text} (the model's operating point)"
+    return f"score >= {policy.threshold:.3g}, the default: the model has no operating point"

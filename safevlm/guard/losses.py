@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from PIL import Image
 from torch import Tensor
@@ -20,6 +21,9 @@ from safevlm.backbone import (
 )
 from safevlm.modules import SafetyModules, answer_losses
 from safevlm.viewing import ViewOutput, head_output
+
+Hints: TypeAlias = "Sequence[str] | Callable[[ViewOutput | None], Sequence[str]] | None"
+"""One per row, or what makes them of the head's output, which is None where no row has an image; None: no hints."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,16 @@ def training_output(
     prompts: Sequence[str],
     answers: Sequence[str],
     *,
-    hints: Sequence[str] | None = None,
+    hints: Hints = None,
     head_prompts: Sequence[str] | None = None,
     gradient_checkpointing: bool = False,
 ) -> SafetyOutput:
     """Losses and logits of one training step; the tower runs once for the head and the language model.
 
     Args:
+        hints: one per row, put before the prompt that the LLM reads; an empty one leaves it as it is.
         head_prompts: one per row, what the head reads; an empty one means the image alone. None: the prompts.
-        backbone, safety, images, prompts, answers, hints, gradient_checkpointing: as in `lm_losses`.
+        backbone, safety, images, prompts, answers, gradient_checkpointing: as in `lm_losses`.
     """
     given = [image for image in images if image is not None]
     passed = backbone.tower(backbone.tower.preprocess(given)) if given else None
@@ -70,7 +75,7 @@ def training_output(
         images,
         prompts,
         answers,
-        hints=hints,
+        hints=hints(head) if callable(hints) else hints,
         passed=passed,
         gradient_checkpointing=gradient_checkpointing,
     )

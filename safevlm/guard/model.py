@@ -22,7 +22,7 @@ from safevlm.policy import Policy
 from safevlm.scorer import RiskScorer
 from safevlm.types import Chat, ImageLike, RiskAssessment, SafeReply
 
-from .losses import SafetyOutput, training_output
+from .losses import Hints, SafetyOutput, training_output
 from .request import Images, answer_requests, assess_requests, images_of, open_requests
 from .streaming import stream_reply
 from .switch import Switch
@@ -259,7 +259,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         prompts: Sequence[str],
         answers: Sequence[str],
         *,
-        hints: Sequence[str] | None = None,
+        hints: Hints = None,
         head_prompts: Sequence[str] | None = None,
         gradient_checkpointing: bool = False,
     ) -> SafetyOutput:

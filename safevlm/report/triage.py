@@ -153,7 +153,7 @@ def _bars(counts: Mapping[str, int], names: Sequence[str]) -> list[dict[str, Any
 def _facts(overview: Overview, policy: Policy, summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "Model", summary.get("model") or ", ".join(overview.counts["model"])
     yield "Policy", policy.sha256[:16]
-    yield "Threshold", policy.threshold
+    yield ("Rule", policy.rule) if policy.rule == "argmax" else ("Threshold", policy.threshold)
     if policy.thresholds:
         yield "Thresholds of their own", dict(policy.thresholds)
     if policy.off:

@@ -26,7 +26,7 @@ class Checkpoint:
     Args:
         name: embedded name, folder or hub id.
         backbone: folder or hub id of the backbone, in place of what the checkpoint says.
-        chosen_policy: None for the default policy of the checkpoint's taxonomy.
+        chosen_policy: None for the default policy at the checkpoint's operating point.
         device: torch device.
     """
 
@@ -57,7 +57,7 @@ class Checkpoint:
     @cached_property
     def policy(self) -> Policy:
         """What turns scores into verdicts."""
-        return self.chosen_policy or Policy(self._config.taxonomy)
+        return self.chosen_policy or Policy(self._config.taxonomy, threshold=self._config.threshold)
 
     def load(self) -> RiskScorer:
         """The scorer, on the device; raises CheckpointError or BackboneError as `RiskScorer.from_pretrained` does."""

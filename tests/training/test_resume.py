@@ -16,7 +16,7 @@ from safevlm.training.datamodule import SafetyDataModule
 from safevlm.training.head import HeadTraining
 from safevlm.training.joint import JointTraining
 from safevlm.training.lora import Lora
-from safevlm.training.options import Cache, Loss, Schedule, Sizes
+from safevlm.training.options import Cache, Loss, Operating, Schedule, Sizes
 from safevlm.training.resume import KEY, STEPS, refuse_changes
 
 from safevlm import Taxonomy
@@ -165,8 +165,16 @@ def test_every_option_is_compared_or_known_to_be_harmless(interrupted):
         "output_dir", "overwrite", "refusal_rows", "gradient_checkpointing", "cache.folder", "cache.batch_size",
         "table", "clean", "skip_bad",  # compared by their rows
         "workers",
+        "operating.false_positive_rate", "operating.prior", "operating.reading_category", "operating.reading_recall",
     }  # fmt: skip
-    groups = {"sizes": Sizes, "schedule": Schedule, "loss": Loss, "cache": Cache, "lora": Lora}
+    groups = {
+        "sizes": Sizes,
+        "schedule": Schedule,
+        "loss": Loss,
+        "operating": Operating,
+        "cache": Cache,
+        "lora": Lora,
+    }
     joint = JointTraining(backbone="none").own_options()
     for kind in (HeadTraining, JointTraining, SafetyDataModule):
         prefix = "data" if kind is SafetyDataModule else "model"

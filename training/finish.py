@@ -119,10 +119,9 @@ def _tune_values(stage: TrainingStage) -> dict[str, Tensor] | None:
 def _chosen(stage: TrainingStage, values: dict[str, Tensor]) -> dict[str, Any]:
     """Calibration, and the points that are chosen on the scores which it gives for the images alone."""
     wanted, data = stage.operating, f"{Path(stage.data.table).name}, tune split"
-    prompted = values["prompted"]
     calibration = calibrate(
-        torch.cat([values["level"], values["level_prompt"][prompted]]),
-        torch.cat([values["levels"], values["levels"][prompted]]),
+        torch.cat([values["level"], values["level_prompt"]]),
+        torch.cat([values["levels"], values["levels_prompt"]]),
         data=data,
         items=int((values["levels"] != IGNORED).sum()),
         prior=wanted.prior,

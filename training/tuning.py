@@ -16,7 +16,8 @@ from safevlm.viewing import ViewOutput
 from .batch import Batch
 
 TuneRow: TypeAlias = "tuple[Tensor, ...]"
-"""Level and category logits of the image alone, level logits with the prompt, level, category, whether a prompt."""
+"""Level and category logits of the image alone, level logits with the prompt, level and category of the image, level
+of image and prompt together (-100 where there is no prompt)."""
 
 METRICS: dict[str, Literal["min", "max"]] = {
     "tune/loss": "min",
@@ -51,16 +52,19 @@ def tune_rows(batch: Batch, alone: ViewOutput, prompted: ViewOutput, rows: list[
     """
     (levels, categories), (with_prompt, _) = alone.logits(), prompted.logits()
     found = {}
+    unknown = torch.tensor(IGNORED)
     for number, row in enumerate(rows):
         logits = (levels[number], categories[number], with_prompt[number])
-        labels = (batch["levels"][row], batch["categories"][row], torch.tensor(bool(batch["prompts"][row])))
+        level, category, pair = batch["levels"][row], batch["categories"][row], batch["pairs"][row]
+        own = (unknown, unknown) if pair else (level, category)
+        labels = (*own, level if batch["prompts"][row] else unknown)
         found[int(batch["index"][row])] = tuple(value.detach().cpu() for value in (*logits, *labels))
     return found
 
 
 def stacked(tuned: dict[int, TuneRow]) -> dict[str, Tensor]:
     """Values of tune rows as one tensor each, in the order of the rows."""
-    names = ("level", "category", "level_prompt", "levels", "categories", "prompted")
+    names = ("level", "category", "level_prompt", "levels", "categories", "levels_prompt")
     ordered = [tuned[row] for row in sorted(tuned)]
     return {name: torch.stack(values) for name, values in zip(names, zip(*ordered, strict=True), strict=True)}
 
@@ -72,13 +76,14 @@ def tune_metrics(values: dict[str, Tensor]) -> dict[str, Tensor]:
     metrics = {"tune/head": safety_loss(values["level"], values["category"], levels, categories).total}
     if known.any():
         metrics["tune/level_accuracy"] = _accuracy(values["level"][known], levels[known])
-        for name, key, rows in (
-            ("tune/auroc", "level", known),
-            ("tune/auroc_prompt", "level_prompt", known & values["prompted"]),
-        ):
-            risky = (levels[rows] > 0).long()
-            if 0 < int(risky.sum()) < len(risky):
-                metrics[name] = binary_auroc(1 - values[key][rows].softmax(-1)[:, 0], risky)
+    for name, logits, labels in (
+        ("tune/auroc", values["level"], levels),
+        ("tune/auroc_prompt", values["level_prompt"], values["levels_prompt"]),
+    ):
+        rows = labels != IGNORED
+        risky = (labels[rows] > 0).long()
+        if 0 < int(risky.sum()) < len(risky):
+            metrics[name] = binary_auroc(1 - logits[rows].softmax(-1)[:, 0], risky)
     if sorted_.any():
         metrics["tune/category_accuracy"] = _accuracy(values["category"][sorted_], categories[sorted_])
     return metrics

@@ -136,13 +136,20 @@ def _blank(index: int) -> Image.Image:
 
 
 def open_corpus(
-    bank: SceneBank, tower: nn.Module, *, photos: Path | None, cache: Path, dtype: torch.dtype = torch.float32
+    bank: SceneBank,
+    tower: nn.Module,
+    *,
+    photos: Path | None,
+    cache: Path,
+    dtype: torch.dtype = torch.float32,
+    blanks: int = BLANKS,
 ) -> Corpus:
     """The training corpus, with photographs, emoji and prompts where `photos` is given.
 
     Args:
         bank: of training scenes.
         tower: computes the features that the folder `cache` does not hold yet, in `dtype`.
+        blanks: number of empty pictures.
     """
     scenes = [
         open_features(
@@ -154,9 +161,9 @@ def open_corpus(
         )
         for number in range(VIEWS)
     ]
-    blanks = open_features(cache / "blank.npy", tower, count=BLANKS, draw=_blank, dtype=dtype)
+    empty = open_features(cache / "blank.npy", tower, count=blanks, draw=_blank, dtype=dtype)
     if photos is None:
-        return Corpus(bank, scenes, blanks, d.TextPools(d.drawn_things()))
+        return Corpus(bank, scenes, empty, d.TextPools(d.drawn_things()))
     pictures, emoji = load_photographs(photos, split="train"), load_emoji(photos, split="train")
     albums = [
         Album(own, open_views(cache, name, own, tower, views=VIEWS, dtype=dtype), _chances(own))
@@ -165,7 +172,7 @@ def open_corpus(
     safe = {label for i, label in enumerate(pictures.labels) if not pictures.risky(i)}
     things = (*d.drawn_things() * 2, *sorted(safe))
     harmful, harmless = read_prompts(photos, split="train")
-    return Corpus(bank, scenes, blanks, d.TextPools(things, harmful, harmless), *albums)
+    return Corpus(bank, scenes, empty, d.TextPools(things, harmful, harmless), *albums)
 
 
 def _chances(pictures: Photographs) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -49,15 +49,11 @@ def open_features(
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         found = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, PLACES, CHANNELS))
-        starts = range(0, count, CHUNK)
-        with ProcessPoolExecutor(
-            WORKERS, multiprocessing.get_context("spawn"), initializer=_start, initargs=(tower, draw, dtype)
-        ) as pool:
-            for start, values in zip(
-                starts, pool.map(_work, ((s, min(s + CHUNK, count)) for s in starts)), strict=True
-            ):
-                found[start : start + len(values)] = values
-                LOGGER.info("%s: %d of %d images", path.name, start + len(values), count)
+        done = 0
+        for values in _computed(tower, draw, count, dtype):
+            found[done : done + len(values)] = values
+            done += len(values)
+            LOGGER.info("%s: %d of %d images", path.name, done, count)
         found.flush()
         part.rename(path)
     features: Features = np.load(path, mmap_mode="r")
@@ -66,12 +62,30 @@ def open_features(
     return features
 
 
+def _computed(tower: nn.Module, draw: Draw, count: int, dtype: torch.dtype) -> Iterator[Features]:
+    """Chunk after chunk, by worker processes where there is more than one."""
+    parts = [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    if len(parts) == 1:
+        _start(tower, draw, dtype)
+        yield _work(parts[0])
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        WORKERS, context, initializer=_one_thread, initargs=(tower, draw, dtype)
+    ) as pool:
+        yield from pool.map(_work, parts)
+
+
 _work_with: dict[str, Any] = {}
 """What a worker process was started with: tower, draw, dtype."""
 
 
-def _start(tower: nn.Module, draw: Draw, dtype: torch.dtype) -> None:
+def _one_thread(tower: nn.Module, draw: Draw, dtype: torch.dtype) -> None:
     torch.set_num_threads(1)
+    _start(tower, draw, dtype)
+
+
+def _start(tower: nn.Module, draw: Draw, dtype: torch.dtype) -> None:
     _work_with.update(tower=tower.to(dtype), draw=draw, dtype=dtype)
 
 

@@ -70,12 +70,19 @@ def convert(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def create_tower() -> nn.Module:
+    """The architecture without its classifier, frozen, in eval mode, with random weights.
+
+    float32 (B, 3, 224, 224) -> (B, 1280, 7, 7) in [0, 6].
+    """
+    tower: nn.Module = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, global_pool="")
+    return tower.eval().requires_grad_(False)
+
+
 def load_tower(package: Path) -> nn.Module:
-    """The tower without its classifier, frozen, in eval mode; float32 (B, 3, 224, 224) -> (B, 1280, 7, 7) in [0, 6]."""
-    model = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, global_pool="")
-    own = model.state_dict()
-    model.load_state_dict({k: v for k, v in convert(read_weights(package)).items() if k in own}, strict=True)
-    tower: nn.Module = model.eval().requires_grad_(False)
+    """`create_tower` with the package's weights; raises what `read_weights` and `convert` raise."""
+    tower, weights = create_tower(), convert(read_weights(package))
+    tower.load_state_dict({name: weights[name] for name in tower.state_dict()})
     return tower
 
 

@@ -1,4 +1,4 @@
-"""The recipes on tiny sizes: a few steps lower the loss, and what is saved loads again."""
+"""The recipe on tiny sizes: a few steps lower the loss, and what is saved loads again."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import torch
 from PIL import Image
 from safevlm.training.mini.corpus import open_corpus
 from safevlm.training.mini.dialogues import Turn
-from safevlm.training.mini.llava import build_llava, rows_loss
+from safevlm.training.mini.fast_vlm import build_fast_vlm, rows_loss
+from safevlm.training.mini.features import decode, encode
 from safevlm.training.mini.packing import Packer
 from safevlm.training.mini.pretrain import PretrainRecipe, train_phase
 from safevlm.training.mini.scene_bank import open_bank
-from safevlm.training.mini.tower import TowerRecipe, tower_data, train_tower
-from safevlm.training.mini.tower_model import (
-    TowerClassifier,
-    hidden_states,
-    random_patches,
-    start_local,
-    tower_config,
-)
+from safevlm.training.mini.tower import PLACES, create_tower
 from safevlm.training.mini.vocabulary import build_processor, train_tokenizer
-from transformers import AutoProcessor, CLIPVisionModel, LlavaForConditionalGeneration
+from torch import nn
+from transformers import AutoProcessor, FastVlmForConditionalGeneration
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    return open_bank(tmp_path_factory.mktemp("bank"), split="train", count=40, free_phrases=0.5)
+    return open_bank(tmp_path_factory.mktemp("bank"), split="train", count=12)
 
 
 @pytest.fixture(scope="module")
-def corpus(bank):
-    return open_corpus(bank, photos=None)
+def tower():
+    torch.manual_seed(0)
+    return create_tower()
+
+
+@pytest.fixture(scope="module")
+def corpus(bank, tower, tmp_path_factory):
+    return open_corpus(bank, tower, photos=None, cache=tmp_path_factory.mktemp("seen"), blanks=4)
 
 
 @pytest.fixture(scope="module")
@@ -42,84 +43,69 @@ def processor(corpus):
 
 
 @pytest.fixture
-def llava(processor):
+def vlm(processor, tower):
     torch.manual_seed(0)
-    tower = CLIPVisionModel(tower_config(width=24, layers=2, heads=2))
-    return build_llava(tower, processor.tokenizer, width=32, layers=2, heads=2)
+    return build_fast_vlm(tower, processor.tokenizer, width=32, layers=2, heads=2)
 
 
-def test_the_tower_s_own_forward_equals_transformers():
-    tower = CLIPVisionModel(tower_config(width=24, layers=3, heads=2)).eval()
-    images = torch.randn(2, 3, 64, 64)
-    theirs = tower(images, output_hidden_states=True).hidden_states
-    for mine, other in zip(hidden_states(tower, images), theirs, strict=True):
-        assert torch.equal(mine, other)
-
-
-def test_dropped_patches_are_distinct():
-    kept = random_patches(5, patches=64, kept=20, generator=torch.Generator().manual_seed(0))
-    assert all(len(set(row)) == 20 for row in kept.tolist())
-    assert int(kept.max()) < 64
-
-
-def test_the_towers_start_looks_at_the_eight_neighbours():
-    torch.manual_seed(0)
-    tower = CLIPVisionModel(tower_config())
-    start_local(tower)
-    tower.set_attn_implementation("eager")
-    with torch.no_grad():
-        attentions = tower(torch.randn(2, 3, 64, 64), output_attentions=True).attentions
-    place = 1 + 3 * 8 + 4  # row 3, column 4, after the class token
-    around = [
-        place + 8 * down + right for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)
-    ]
-    for weights in attentions[:-1]:
-        assert weights[:, :, place].argmax(-1).tolist() == [around] * 2
-    with pytest.raises(ValueError, match="3 heads of 64 channels: eight"):
-        start_local(CLIPVisionModel(tower_config(heads=3)))
-
-
-def test_tower_training_lowers_the_loss(bank, tmp_path):
-    torch.manual_seed(0)
-    data = tower_data(bank, photos=None, cache=tmp_path, scene_share=1.0)
-    model = TowerClassifier(
-        CLIPVisionModel(tower_config(width=24, layers=2, heads=2)), labels=len(data.names)
-    )
-    recipe = TowerRecipe(steps=40, batch=16, learning_rate=5e-3)
-    losses = train_tower(model, data, recipe=recipe, out=tmp_path / "tower")
-    assert len(losses) == 40
-    assert sum(losses[-8:]) < sum(losses[:8])
-    again = CLIPVisionModel.from_pretrained(tmp_path / "tower")
-    for mine, other in zip(model.tower.parameters(), again.parameters(), strict=True):
-        assert torch.equal(mine, other)
-
-
-def test_pretraining_lowers_the_loss_and_leaves_the_tower(llava, corpus, processor, tmp_path):
-    before = [p.clone() for p in llava.model.vision_tower.parameters()]
+def test_pretraining_lowers_the_loss_and_leaves_the_tower(vlm, corpus, processor, tmp_path):
+    before = {name: value.clone() for name, value in vlm.model.vision_tower.state_dict().items()}
     recipe = PretrainRecipe(steps=10, rows=4, length=160, learning_rate=5e-3, text_share=0.3)
-    losses = train_phase(llava, corpus, processor=processor, recipe=recipe, out=tmp_path / "base")
+    losses = train_phase(vlm, corpus, processor=processor, recipe=recipe, out=tmp_path / "base")
     assert sum(losses[-3:]) < sum(losses[:3])
-    assert all(torch.equal(a, b) for a, b in zip(before, llava.model.vision_tower.parameters(), strict=True))
-    again = LlavaForConditionalGeneration.from_pretrained(tmp_path / "base")
-    assert again.dtype == torch.bfloat16
-    assert again.config.vision_feature_layer == -2
+    after = vlm.model.vision_tower.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert isinstance(AutoProcessor.from_pretrained(tmp_path / "base"), type(processor))
 
 
-def test_a_branch_costs_what_it_costs_alone(llava, processor):
-    llava.eval()
-    packer = Packer(processor.tokenizer, length=200, patches=64)
+def test_what_is_saved_sees_and_says_the_same(vlm, processor, corpus, tmp_path):
+    recipe = PretrainRecipe(steps=2, rows=2, length=160)
+    train_phase(vlm, corpus, processor=processor, recipe=recipe, out=tmp_path / "base")
+    again = FastVlmForConditionalGeneration.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
+    for mine, other in zip(vlm.modules(), again.modules(), strict=True):
+        if isinstance(mine, nn.BatchNorm2d):
+            assert torch.equal(mine.running_var, other.running_var)
+            assert torch.equal(mine.weight, other.weight)
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+    text = processor.apply_chat_template(chat, add_generation_prompt=True)
+    inputs = processor(images=Image.effect_mandelbrot((90, 40), (-2, -1, 1, 1), 50).convert("RGB"), text=text,
+                       return_tensors="pt")  # fmt: skip
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        seen = [model.model.vision_tower(inputs["pixel_values"]).last_hidden_state for model in (vlm, again)]
+        said = [model(**inputs).logits.softmax(-1) for model in (vlm, again)]
+    assert (seen[0] - seen[1]).norm() < 1e-2 * seen[0].norm()
+    assert (said[0] - said[1]).abs().max() < 5e-3
+
+
+def test_packed_rows_cost_what_the_whole_model_says(vlm, processor, tower):
+    """The loss on kept features against the model's own forward on the pixels."""
+    packer = Packer(processor.tokenizer, length=120, patches=PLACES)
+    row = packer.batch([packer.image_row([Turn("What is this?", "a key.", "caption")])])
+    pixels = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    length = int((row.branches >= 0).sum())
+    values = (pixels.float() - 127) / 128
+    with torch.no_grad():
+        mine = float(rows_loss(vlm.eval(), row, features=decode(encode(tower, pixels))))
+        ids, labels = row.ids[:, :length], row.labels[:, :length]
+        theirs = float(vlm(input_ids=ids, pixel_values=values, labels=labels).loss)
+    assert mine == pytest.approx(theirs, abs=1e-3)
+
+
+def test_a_branch_costs_what_it_costs_alone(vlm, processor):
+    vlm.eval()
+    packer = Packer(processor.tokenizer, length=200, patches=PLACES)
     turns = [Turn("What is this?", "a key.", "caption"), Turn("How many keys?", "two.", "count")]
-    images = torch.randn(1, 3, 64, 64)
+    features = 6 * torch.rand(1, PLACES, 1280)
     with torch.no_grad():
         rows = [packer.batch([packer.image_row(part)]) for part in (turns, turns[:1], turns[1:])]
-        both, first, second = (float(rows_loss(llava, row, images=images)) for row in rows)
+        both, first, second = (float(rows_loss(vlm, row, features=features)) for row in rows)
         n_first, n_second = (int((row.labels != -100).sum()) for row in rows[1:])
     assert both == pytest.approx((first * n_first + second * n_second) / (n_first + n_second), rel=1e-4)
 
 
 def test_packed_ids_are_what_the_processor_gives(processor):
-    packer = Packer(processor.tokenizer, length=200, patches=64)
+    packer = Packer(processor.tokenizer, length=200, patches=PLACES)
     row = packer.image_row([Turn("What is this?", "a key.", "caption")])
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
     text = processor.apply_chat_template(chat, add_generation_prompt=True)
@@ -134,13 +120,13 @@ def test_tokenizer_round_trip(processor):
 
 
 def test_the_corpus_draws_the_same_for_the_same_seed(corpus, processor):
-    packer = Packer(processor.tokenizer, length=160, patches=64)
+    packer = Packer(processor.tokenizer, length=160, patches=PLACES)
     rows = [corpus.image_row(random.Random(3), packer, turns=3)[1] for _ in range(2)]
     assert rows[0] == rows[1]
     assert all(len(column) == 160 for column in rows[0])
 
 
-def test_no_data_folder_is_needed(corpus):
+def test_no_data_folder_is_needed(corpus, tower, tmp_path):
     assert corpus.photographs is None
-    with pytest.raises(FileNotFoundError, match="photos64"):
-        open_corpus(corpus.bank, photos=Path("nowhere"))
+    with pytest.raises(FileNotFoundError, match="photos_native"):
+        open_corpus(corpus.bank, tower, photos=Path("nowhere"), cache=tmp_path, blanks=4)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from safevlm import checkpoint as checkpoints
-from safevlm.backbone import PromptTable, VisionTower, is_timm
+from safevlm.backbone import PromptTable, Views, VisionTower, is_timm
 from safevlm.config import SafetyConfig
 from safevlm.errors import BackboneError, CheckpointError, DataError
 from safevlm.guard import SafeVLM, lm_losses
@@ -27,6 +27,7 @@ from safevlm.viewing import ViewOutput, head_output
 from .base import TrainingStage
 from .batch import Batch
 from .cache import FeatureCache, cache_identity
+from .feature_dropout import drop_channels, kept_channels
 from .fill import Filler
 from .hash_random import hash_uniform
 from .lengths import check_lengths
@@ -50,6 +51,9 @@ class HeadTraining(TrainingStage):
         overwrite: whether output_dir may hold a checkpoint already.
         train_tokens: whether set B is trained with L_LM through the frozen LLM (needs responses); False
             reads no LLM.
+        feature_dropout: probability, in [0, 1), that a channel of the features is zero in all patches of a row, drawn
+            anew each epoch, where the head is trained (set B of the tokens and its LLM see them whole). Cached features
+            have no augmentation; this keeps the head from resting on few channels.
         lm_fraction: fraction of the rows, selected anew each epoch, that go through the LLM, in (0, 1].
         gradient_checkpointing: whether the LLM's layers are run again in the backward pass, which takes about a
             third more time and a fraction of the memory; without `train_tokens` there is no such pass.
@@ -71,6 +75,7 @@ class HeadTraining(TrainingStage):
         output_dir: str = "safevlm-head",
         overwrite: bool = False,
         train_tokens: bool = True,
+        feature_dropout: float = 0.0,
         lm_fraction: float = 1.0,
         gradient_checkpointing: bool = False,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -94,12 +99,14 @@ class HeadTraining(TrainingStage):
             raise ValueError(
                 f"lm_fraction is {lm_fraction}, a fraction in (0, 1] is needed; train_tokens switches L_LM off"
             )
+        if not 0 <= feature_dropout < 1:
+            raise ValueError(f"feature_dropout is {feature_dropout}, a probability in [0, 1) is needed")
         if not train_tokens and loss.weight == 0:
             raise ValueError(
                 "loss.weight is 0 and train_tokens false: no term of the loss is left to train with"
             )
         self.train_tokens = self.trains_answers = train_tokens
-        self.lm_fraction, self.dtype_name = lm_fraction, dtype
+        self.feature_dropout, self.lm_fraction, self.dtype_name = feature_dropout, lm_fraction, dtype
         self.gradient_checkpointing, self.cache_options = gradient_checkpointing, cache
         self.guard: SafeVLM | None = None
         self.own: SafetyModules | None = None
@@ -168,16 +175,25 @@ class HeadTraining(TrainingStage):
 
     def scores(self, batch: Batch, *prompts: list[str]) -> tuple[list[ViewOutput], list[int]]:
         """The head on cached features; every row has an image."""
-        views = self.features.read(batch["keys"], channels=self.tower.dim)
-        outputs = [
-            head_output(self.safety, views, table=self.prompt_table, prompts=texts) for texts in prompts
-        ]
-        return outputs, list(range(len(batch["keys"])))
+        views = self._views(batch)
+        return [self._head(views, texts) for texts in prompts], list(range(len(batch["keys"])))
+
+    def _views(self, batch: Batch) -> Views:
+        return self.features.read(batch["keys"], channels=self.tower.dim)
+
+    def _head(self, views: Views, prompts: list[str]) -> ViewOutput:
+        return head_output(self.safety, views, table=self.prompt_table, prompts=prompts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        outputs, rows = self.scores(batch, self.head_prompts(batch))
-        return self.finish_step(batch, self._lm_loss(batch), self.head_loss(outputs[0], rows, batch))
+        views = self._views(batch)
+        if self.feature_dropout:
+            rows, key = batch["index"].tolist(), (self.data.seed, self.current_epoch)
+            kept = kept_channels(rows, self.tower.dim, self.feature_dropout, *key)
+            views = drop_channels(views, kept)
+        output = self._head(views, self.head_prompts(batch))
+        losses = self.head_loss(output, list(range(len(batch["keys"]))), batch)
+        return self.finish_step(batch, self._lm_loss(batch), losses)
 
     def _lm_loss(self, batch: Batch) -> Tensor:
         """L_LM: the sum over the selected rows that have an answer, divided by the expected number of selected rows."""
@@ -213,6 +229,7 @@ class HeadTraining(TrainingStage):
         """What of the LLM is trained with, and how features are kept."""
         return {
             "model.train_tokens": self.train_tokens,
+            "model.feature_dropout": self.feature_dropout,
             "model.lm_fraction": self.lm_fraction,
             "model.dtype": self.dtype_name,
             "model.cache.precision": self.cache_options.precision,

@@ -33,6 +33,7 @@ from .head_loss import head_loss
 from .lean_checkpoint import add_frozen, keep_trained
 from .options import Loss, Operating, Schedule, Sizes
 from .preflight import check_batches, check_export, check_monitors, check_output, check_trainer
+from .prompt_labels import judged_by_prompt
 from .ranks import Ranks
 from .record import run_record
 from .schedule import make_optimizer, optimizer_steps
@@ -90,6 +91,8 @@ class TrainingStage(LightningModule):
         """Which weights are written; None: the best where tune rows can choose, else the last."""
         self._tuned: dict[int, TuneRow] = {}
         self._answered: dict[int, Tensor] = {}
+        self.judged_by_prompt: frozenset[str] = frozenset()
+        """Images that are not labelled by themselves: their rows are read with their prompts."""
         self._record: dict[str, Any] = {}
         self._sums_before: list[float] = []
         self._built = False
@@ -182,6 +185,7 @@ class TrainingStage(LightningModule):
         self.config = self.config.with_changes(calibration=None, operating_point=None, reading=None)
         self.check_rows()
         check_batches(self.trainer, self.data.batches())  # rows may have been dropped
+        self.judged_by_prompt = judged_by_prompt(self.data.rows)
         self.weigh_classes()
         check_monitors(self.trainer, tuned=self.can_choose)
         self.prepare()
@@ -233,9 +237,15 @@ class TrainingStage(LightningModule):
         return [hash_uniform(*key, row) < probability for row in batch["index"].tolist()]
 
     def head_prompts(self, batch: Batch) -> list[str]:
-        """The prompts that the head reads in this epoch; empty for rows that are scored from the image alone."""
-        mask = self.random_mask(batch, "prompt", self.loss.prompt_probability)
-        return [prompt if read else "" for prompt, read in zip(batch["prompts"], mask, strict=True)]
+        """The prompts that the head reads in this epoch; empty for rows that are scored from the image alone.
+
+        With a `prompt_probability` of 0 it reads none; otherwise it always reads those that the label rests on.
+        """
+        probability = self.loss.prompt_probability
+        mask = self.random_mask(batch, "prompt", probability)
+        always = self.judged_by_prompt if probability else ()
+        rows = zip(batch["prompts"], batch["keys"], mask, strict=True)
+        return [prompt if read or key in always else "" for prompt, key, read in rows]
 
     def head_loss(self, output: ViewOutput | None, rows: list[int], batch: Batch) -> dict[str, Tensor]:
         """CE_level and CE_category of a batch; 0 without an output.
@@ -279,7 +289,9 @@ class TrainingStage(LightningModule):
         nothing = [""] * len(batch["prompts"])
         variants = [nothing, batch["prompts"]] if any(batch["prompts"]) else [nothing]
         outputs, rows = self.scores(batch, *variants)
-        return tune_rows(batch, outputs[0], outputs[-1], rows) if outputs else {}
+        if not outputs:
+            return {}
+        return tune_rows(batch, outputs[0], outputs[-1], rows, judged_by_prompt=self.judged_by_prompt)
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all tune rows, each counted once whatever the number of processes."""

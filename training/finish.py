@@ -122,14 +122,14 @@ def _chosen(stage: TrainingStage, values: dict[str, Tensor]) -> dict[str, Any]:
     prompted = values["prompted"]
     calibration = calibrate(
         torch.cat([values["level"], values["level_prompt"][prompted]]),
-        torch.cat([values["levels"], values["levels"][prompted]]),
+        torch.cat([values["levels_alone"], values["levels"][prompted]]),
         data=data,
         items=int((values["levels"] != IGNORED).sum()),
         prior=wanted.prior,
     )
     point = choose_operating_point(
         1 - level_probabilities(values["level"], calibration)[:, 0],
-        values["levels"],
+        values["levels_alone"],
         false_positive_rate=wanted.false_positive_rate,
         data=data,
     )
@@ -137,7 +137,7 @@ def _chosen(stage: TrainingStage, values: dict[str, Tensor]) -> dict[str, Any]:
     if wanted.reading_category is not None:
         reading = choose_reading(
             values["category"].double().softmax(-1),
-            values["categories"],
+            values["categories_alone"],
             stage.config.taxonomy,
             category=wanted.reading_category,
             recall=wanted.reading_recall,

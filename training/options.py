@@ -87,7 +87,8 @@ class Loss:
         class_weights: "balanced" counts each class by n / (classes x its rows), of the rows of an
             epoch; None counts each row alike.
         prompt_probability: fraction of the rows whose prompt the head reads in training, in [0, 1]; the
-            others are scored from the image alone, so that one head does both.
+            others are scored from the image alone, so that one head does both. Where rows of one image have different
+            levels their labels rest on the prompts, which are then always read. 0 keeps prompts out of the scores.
     """
 
     weight: float = 10.0

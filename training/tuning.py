@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -16,7 +17,8 @@ from safevlm.viewing import ViewOutput
 from .batch import Batch
 
 TuneRow: TypeAlias = "tuple[Tensor, ...]"
-"""Level and category logits of the image alone, level logits with the prompt, level, category, whether a prompt."""
+"""Level and category logits of the image alone, level logits with the prompt; level, category, whether there is a prompt;
+level and category of the image alone, -100 where the label rests on the prompt."""
 
 METRICS: dict[str, Literal["min", "max"]] = {
     "tune/loss": "min",
@@ -41,44 +43,61 @@ def gathered(trainer: Trainer, found: dict[int, Any]) -> dict[int, Any]:
     return {row: values for part in parts for row, values in sorted(part.items())}
 
 
-def tune_rows(batch: Batch, alone: ViewOutput, prompted: ViewOutput, rows: list[int]) -> dict[int, TuneRow]:
+def tune_rows(
+    batch: Batch,
+    alone: ViewOutput,
+    prompted: ViewOutput,
+    rows: list[int],
+    *,
+    judged_by_prompt: Collection[str] = (),
+) -> dict[int, TuneRow]:
     """Row number -> what the metrics need of the row, on the host.
 
     Args:
         batch: of tune rows.
         alone, prompted: the head's output for the images alone, and for images and prompts.
         rows: the rows of the batch that the outputs are of.
+        judged_by_prompt: keys of the images whose labels rest on prompts.
     """
     (levels, categories), (with_prompt, _) = alone.logits(), prompted.logits()
     found = {}
     for number, row in enumerate(rows):
         logits = (levels[number], categories[number], with_prompt[number])
-        labels = (batch["levels"][row], batch["categories"][row], torch.tensor(bool(batch["prompts"][row])))
+        own, has_prompt = (batch["levels"][row], batch["categories"][row]), bool(batch["prompts"][row])
+        by_prompt = has_prompt and batch["keys"][row] in judged_by_prompt
+        of_image = [torch.tensor(IGNORED) if by_prompt else label for label in own]
+        labels = (*own, torch.tensor(has_prompt), *of_image)
         found[int(batch["index"][row])] = tuple(value.detach().cpu() for value in (*logits, *labels))
     return found
 
 
 def stacked(tuned: dict[int, TuneRow]) -> dict[str, Tensor]:
     """Values of tune rows as one tensor each, in the order of the rows."""
-    names = ("level", "category", "level_prompt", "levels", "categories", "prompted")
+    names = (
+        "level", "category", "level_prompt", "levels", "categories", "prompted", "levels_alone", "categories_alone",
+    )  # fmt: skip
     ordered = [tuned[row] for row in sorted(tuned)]
     return {name: torch.stack(values) for name, values in zip(names, zip(*ordered, strict=True), strict=True)}
 
 
 def tune_metrics(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """AUROC of risky against safe, accuracies and CE_level + CE_category of the tune rows that are labelled."""
-    levels, categories = values["levels"], values["categories"]
+    """AUROC of risky against safe, accuracies and CE_level + CE_category of the tune rows that are labelled.
+
+    All are of images alone, where these are labelled, but for `tune/auroc_prompt`.
+    """
+    levels, categories = values["levels_alone"], values["categories_alone"]
     known, sorted_ = levels != IGNORED, categories != IGNORED
     metrics = {"tune/head": safety_loss(values["level"], values["category"], levels, categories).total}
     if known.any():
         metrics["tune/level_accuracy"] = _accuracy(values["level"][known], levels[known])
-        for name, key, rows in (
-            ("tune/auroc", "level", known),
-            ("tune/auroc_prompt", "level_prompt", known & values["prompted"]),
-        ):
-            risky = (levels[rows] > 0).long()
-            if 0 < int(risky.sum()) < len(risky):
-                metrics[name] = binary_auroc(1 - values[key][rows].softmax(-1)[:, 0], risky)
+    with_prompt = (values["levels"] != IGNORED) & values["prompted"]
+    for name, key, of_rows, rows in (
+        ("tune/auroc", "level", levels, known),
+        ("tune/auroc_prompt", "level_prompt", values["levels"], with_prompt),
+    ):
+        risky = (of_rows[rows] > 0).long()
+        if 0 < int(risky.sum()) < len(risky):
+            metrics[name] = binary_auroc(1 - values[key][rows].softmax(-1)[:, 0], risky)
     if sorted_.any():
         metrics["tune/category_accuracy"] = _accuracy(values["category"][sorted_], categories[sorted_])
     return metrics

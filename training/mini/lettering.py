@@ -101,7 +101,7 @@ def _strokes(text: str, style: Style, cell: int = 11) -> Image.Image:
     draw = ImageDraw.Draw(mask)
     for i, letter in enumerate(text):
         for line in STROKES[letter].split(","):
-            points = [(i * step + half + int(x) * cell, half + int(y) * cell) for x, y in line.split()]
+            points = [(i * step + half + int(p[0]) * cell, half + int(p[1]) * cell) for p in line.split()]
             draw.line(points, fill=255, width=style.weight)
             for x, y in points:
                 draw.ellipse((x - half, y - half, x + half, y + half), fill=255)

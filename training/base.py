@@ -233,7 +233,12 @@ class TrainingStage(LightningModule):
         return [hash_uniform(*key, row) < probability for row in batch["index"].tolist()]
 
     def head_prompts(self, batch: Batch) -> list[str]:
-        """The prompts that the head reads in this epoch; empty for rows that are scored from the image alone."""
+        """The prompts that the head reads in this epoch; empty for rows that are scored from the image alone.
+
+        Those of rows whose label is that of image and prompt together are always read, unless none is.
+        """
+        if not self.loss.prompt_probability:
+            return [""] * len(batch["prompts"])
         mask = self.random_mask(batch, "prompt", self.loss.prompt_probability)
         read = [pair or chosen for pair, chosen in zip(batch["pairs"], mask, strict=True)]
         return [prompt if chosen else "" for prompt, chosen in zip(batch["prompts"], read, strict=True)]
@@ -250,6 +255,9 @@ class TrainingStage(LightningModule):
             zero = torch.zeros((), device=self.device)
             return {"level": zero, "category": zero}
         labels = {name: batch[name].to(self.device) for name in ("levels", "categories")}
+        if not self.loss.prompt_probability:  # no prompt is read, so a pair has no label that could be learned
+            pairs = torch.tensor(batch["pairs"], device=self.device)
+            labels = {name: values.masked_fill(pairs, IGNORED) for name, values in labels.items()}
         return head_loss(output, labels["levels"], labels["categories"], rows, self.class_weights)
 
     def finish_step(self, batch: Batch, lm: Tensor, parts: dict[str, Tensor]) -> Tensor:

@@ -39,6 +39,8 @@ BAD = {
     "level number": (row(risk_level=2), "risk_level", "is 2"),
     "unknown category": (row(risk_category="weapons"), "risk_category", "politics, illegal"),
     "unknown split": (row(split="holdout"), "split", "known are train"),
+    "unknown labels_of": (row(labels_of="prompt"), "labels_of", "is 'prompt'; known are image and pair"),
+    "a pair without a prompt": (row(labels_of="pair", prompt=" "), "prompt", "is empty"),
     "prompt not text": (row(prompt=7), "prompt", "is a int"),
     "empty response": (row(response=" "), "response", "is empty"),
     "empty prompt": (row(prompt=None), "prompt", "is empty"),
@@ -351,3 +353,12 @@ def test_symlink_out_of_the_folder_is_refused(tmp_path):
     (inside / "link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(DataError, match="leads out"):
         read_table(write_jsonl(inside / "t.jsonl", [row(image="link.png")]), TAXONOMY)
+
+
+def test_labels_are_of_the_image_unless_the_table_says_pair(folder):
+    made = [row(), row(labels_of=""), row(labels_of="image"), row(labels_of=" Pair")]
+    found = read_table(write_jsonl(folder / "of.jsonl", made), TAXONOMY)
+    assert [entry.pair for entry in found] == [False, False, False, True]
+    path = write_jsonl(folder / "alone.jsonl", [row(labels_of="pair", prompt="")])
+    with pytest.raises(DataError, match="column labels_of: is pair, and the prompt is empty"):
+        read_table(path, TAXONOMY)

@@ -26,7 +26,7 @@ from safevlm.config import SafetyConfig
 from safevlm.data import read_image
 from safevlm.errors import CheckpointError, ImageError
 from safevlm.model_card import model_card
-from safevlm.modules import FoldedScorer, SafetyModules, fold
+from safevlm.modules import FoldedScorer, SafetyModules, fold, folded_weights
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
 from safevlm.types import ImageLike, Risk, RiskAssessment, Verdict
@@ -221,6 +221,11 @@ class RiskScorer:
         """RGB images -> what `assess_inputs` takes, on the CPU; any thread may call it."""
         return self.tower.preprocess(images)
 
+    @property
+    def scaled_side(self) -> int | None:
+        """Pixels on the side that `preprocess` scales an image of any size to; None where that depends on the image."""
+        return self.tower.preprocessor.scaled_side
+
     def assess_inputs(
         self,
         inputs: TowerInputs,
@@ -319,9 +324,11 @@ class RiskScorer:
         return self._prompt_table
 
     def _fold(self) -> FoldedScorer:
-        """The folded modules; built again after a weight was moved or changed."""
+        """The folded modules; built again after a weight that was folded was moved or changed."""
         state = tuple(
-            x for p in self.safety.parameters() for x in (p.data_ptr(), 0 if p.is_inference() else p._version)
+            x
+            for weight in folded_weights(self.safety)  # not all: looking at each costs as much as the head
+            for x in (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         )
         held = self._folded  # another thread may replace it meanwhile
         if held is None or held[0] != state:

@@ -189,6 +189,15 @@ def test_a_changed_weight_changes_the_score_at_once(scorer):
     assert scores(scorer) != pytest.approx(before, abs=1e-3)
 
 
+def test_any_changed_weight_changes_what_the_plain_modules_say_alike(scorer):
+    scores(scorer)
+    for name, weight in scorer.safety.named_parameters():
+        with torch.no_grad():
+            weight.add_(0.1)
+        expected = 1 - level_logits(scorer).double().softmax(-1)[:, 0]
+        assert scores(scorer) == pytest.approx(expected.tolist(), abs=1e-5), name
+
+
 def test_compiling_keeps_the_scores(scorer):
     used = []
 

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .fold_norms import fold_batch_norms
+
 
 class BareTower:
     """A Hugging Face CLIP tower, every layer of it run.
@@ -34,6 +36,36 @@ class BareTower:
         states = self.module(pixel_values=pixels, output_hidden_states=True).hidden_states
         size = int(self.module.config.patch_size)  # type: ignore[union-attr, arg-type]
         return states[self.layer][:, 1:], (pixels.shape[-2] // size, pixels.shape[-1] // size)
+
+    def fold_norms(self, image_size: int) -> None:
+        """Nothing: transformers have no BatchNorm."""
+
+
+class BareGridTower(BareTower):
+    """A convolutional tower whose output is a grid.
+
+    Args:
+        module: gives a `last_hidden_state` (B, dim, h, w) for `pixel_values`.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module, layer=-1)
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Features (B, h * w, dim) of the output, and their grid (h, w)."""
+        grid = self(pixels)
+        return grid.flatten(2).transpose(1, 2), (grid.shape[-2], grid.shape[-1])
+
+    def fold_norms(self, image_size: int) -> None:
+        """Fold BatchNorms into convolutions and lay these out channels-last, as a scorer's tower is.
+
+        Args:
+            image_size: pixels on a side of the image that the fold is tried on.
+        """
+        like = next(self.module.parameters())
+        fold_batch_norms(self.module, like.new_zeros(1, 3, image_size, image_size))
+        self.module.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,9 @@ from .tower_files import check_complete, read_tensors, weight_map
 TIMM = "timm:"
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 """timm's names -> Pillow's numbers."""
+
+STATED = ("input_size", "mean", "std")
+"""What a data config must state; timm puts ImageNet's in their place, which may be another model's."""
 
 
 def is_timm(name: str | Path) -> bool:
@@ -82,12 +88,34 @@ def wrap_timm_tower(module: nn.Module, image_processor: Any = None, *, layer: La
     model: Any = module.eval()
     if not isinstance(model, VisionTransformer):
         check_grid(model, type(model).__name__, _input_size(model))
+    if image_processor is None:
+        _check_stated(type(model).__name__, getattr(model, "pretrained_cfg", None) or {})
     return _tower(model, image_processor or timm_image_processor(model), layer=layer, pruned=False)
+
+
+def _check_stated(name: str, config: Mapping[str, Any]) -> None:
+    """Raise BackboneError unless a timm model's `pretrained_cfg` says what its images are like."""
+    if missing := [key for key in STATED if not config.get(key)]:
+        raise BackboneError(
+            f"{name}: its data config (pretrained_cfg) has no {', '.join(missing)}, so its preprocessing is not known; "
+            'state it in config.json, such as "pretrained_cfg": {"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5], '
+            '"std": [0.5, 0.5, 0.5]}, or give a model in memory and image_processor=...'
+        )
+
+
+def _check_folder(folder: str) -> None:
+    """Raise BackboneError where a folder's own config.json states no preprocessing; timm would make one up."""
+    file = Path(folder) / "config.json"
+    if file.is_file():  # else timm says what is missing
+        config = json.loads(file.read_text("utf-8"))
+        _check_stated(folder, config.get("pretrained_cfg", config))  # older files have it at the top
 
 
 def _create(own: str, *, local: bool) -> Any:
     """The model without weights; raises BackboneError where timm does not know it, or it is no tower."""
     name = f"local-dir:{own}" if local else own
+    if local:
+        _check_folder(own)
     try:
         with torch.device("meta"):
             shapes: Any = timm.create_model(name, num_classes=0).eval()
@@ -96,9 +124,11 @@ def _create(own: str, *, local: bool) -> Any:
         with init_empty_weights(include_buffers=False):
             return timm.create_model(name, num_classes=0)
     except (RuntimeError, FileNotFoundError) as error:
+        known = [] if local else [*timm.list_models(), *timm.list_pretrained()]
+        close = ", ".join(get_close_matches(own, known))
         raise BackboneError(
-            f"timm has no model {own!r}: {error}. List them with timm.list_models(pretrained=True), or give a "
-            "folder with config.json and model.safetensors"
+            f"timm has no model {own!r}: {error}. {f'Close are {close}; list' if close else 'List'} them with "
+            "timm.list_models(pretrained=True), or give a folder with config.json and model.safetensors"
         ) from error
 
 

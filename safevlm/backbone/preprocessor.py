@@ -11,6 +11,7 @@ from PIL import Image
 
 from .default_dtype import float32_by_default
 from .families import Family, TowerInputs
+from .families.view_box import scaled_side
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Preprocessor:
     family: Family
     image_processor: Any
     dtype: torch.dtype = torch.float32
+
+    @property
+    def scaled_side(self) -> int | None:
+        """Pixels on the side that an image of any size is scaled to; None where that depends on the image."""
+        return scaled_side(self.image_processor) if self.family.scales_whole else None
 
     def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
         """RGB images -> the tower's inputs, on the CPU; any thread may call it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import (
@@ -16,6 +16,7 @@ from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     CLIPVisionModel,
+    FastVlmConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaOnevisionConfig,
@@ -25,12 +26,27 @@ from transformers import (
     LlavaProcessor,
     Qwen2Config,
     SiglipVisionConfig,
+    TimmWrapperConfig,
+    TimmWrapperModel,
 )
 
-from .bare import BareTower
+from .bare import BareGridTower, BareTower
 from .load_backbone import Backbone, wrap_backbone
 
 TOKEN_IDS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+def _processor(other: Any, image_size: int, patch_size: int, *, class_token: bool) -> LlavaProcessor:
+    """One for square images, with another's tokenizer and chat template."""
+    size = {"height": image_size, "width": image_size}
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size=size),
+        tokenizer=other.tokenizer,
+        patch_size=patch_size,
+        vision_feature_select_strategy="default" if class_token else "full",
+        num_additional_image_tokens=int(class_token),
+        chat_template=other.chat_template,
+    )
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,71 @@ class LlavaShape:
     def image_size(self) -> int:
         """Pixels on a side of what the tower sees."""
         return int(self.vision["image_size"])
+
+    @property
+    def vision_dim(self) -> int:
+        """Width of the tower's features."""
+        return int(self.vision["hidden_size"])
+
+    def tower(self) -> BareTower:
+        """The tower as transformers runs it, all layers."""
+        return BareTower(CLIPVisionModel(CLIPVisionConfig(**self.vision)), layer=-2)
+
+    def model(self, text: Mapping[str, Any], processor: Any) -> tuple[Any, Any]:
+        """Config of a whole model with an LLM of sizes `text`, and its processor with another's tokenizer."""
+        patch = self.vision["patch_size"]
+        config = LlavaConfig(
+            vision_config=CLIPVisionConfig(**self.vision),
+            text_config=LlamaConfig(**text),
+            image_token_index=processor.image_token_id,
+            vision_feature_layer=-2,
+            vision_feature_select_strategy="default",
+            image_seq_length=(self.image_size // patch) ** 2,
+        )
+        return config, _processor(processor, self.image_size, patch, class_token=True)
+
+
+@dataclass(frozen=True)
+class FastVlmShape:
+    """Sizes of a FastVLM: a convolutional tower of timm, read at its grid, and a LLM of the Llama kind.
+
+    Args:
+        architecture: timm's name of the tower.
+        vision_dim: width of its features.
+        image_size: pixels on a side of what it sees.
+        stride: pixels on a side of what one position of the grid stands for.
+        text: arguments of `LlamaConfig`.
+        source: whose sizes they are.
+    """
+
+    architecture: str
+    vision_dim: int
+    image_size: int
+    stride: int
+    text: Mapping[str, Any]
+    source: str
+
+    def tower(self) -> BareTower:
+        """The tower as transformers runs it."""
+        return BareGridTower(TimmWrapperModel(self._vision()))
+
+    def model(self, text: Mapping[str, Any], processor: Any) -> tuple[Any, Any]:
+        """Config of a whole model with an LLM of sizes `text`, and its processor with another's tokenizer."""
+        config = FastVlmConfig(
+            vision_config=self._vision().to_dict(),
+            text_config={**text, "model_type": "llama"},
+            image_token_index=processor.image_token_id,
+            image_seq_length=(self.image_size // self.stride) ** 2,
+        )
+        return config, _processor(processor, self.image_size, self.stride, class_token=False)
+
+    def _vision(self) -> TimmWrapperConfig:
+        return TimmWrapperConfig(
+            architecture=self.architecture, hidden_size=self.vision_dim, do_pooling=False
+        )
+
+
+Shape: TypeAlias = LlavaShape | FastVlmShape
 
 
 @dataclass(frozen=True)
@@ -81,7 +162,7 @@ def _transformer(width: int, inner: int, layers: int, heads: int, **more: int) -
     }
 
 
-SHAPES: dict[str, LlavaShape] = {
+SHAPES: dict[str, Shape] = {
     "vit-l-14-336": LlavaShape(
         vision=_transformer(1024, 4096, 24, 16, image_size=336, patch_size=14, projection_dim=768),
         text=_transformer(4096, 11008, 32, 32, vocab_size=32064, max_position_embeddings=4096),
@@ -91,6 +172,14 @@ SHAPES: dict[str, LlavaShape] = {
         vision=_transformer(768, 3072, 12, 12, image_size=224, patch_size=32, projection_dim=512),
         text=_transformer(896, 4864, 24, 14, num_key_value_heads=2, vocab_size=32064),
         source="openai/clip-vit-base-patch32 and the widths of Qwen2-0.5B",
+    ),
+    "mini": FastVlmShape(
+        architecture="tf_efficientnet_lite0",
+        vision_dim=1280,
+        image_size=224,
+        stride=32,
+        text=_transformer(192, 512, 6, 4, vocab_size=2560),
+        source="safevlm-mini-base: EfficientNet-Lite0 and a small Llama",
     ),
     "tiny": LlavaShape(
         vision=_transformer(32, 64, 3, 2, image_size=32, patch_size=8),
@@ -117,22 +206,24 @@ GUARD_SHAPES: dict[str, OnevisionShape] = {
 }
 
 
-def random_tower(shape: LlavaShape, *, device: torch.device, dtype: torch.dtype) -> BareTower:
-    """The shape's Hugging Face tower as it is shipped, all layers."""
+def random_tower(shape: Shape, *, device: torch.device, dtype: torch.dtype) -> BareTower:
+    """The shape's tower as transformers runs it; BatchNorms are folded, as scoring folds them."""
     with torch.device(device):
-        module: Any = CLIPVisionModel(CLIPVisionConfig(**shape.vision))
-    return BareTower(module.to(dtype).eval().requires_grad_(False), layer=-2)
+        tower = shape.tower()
+    tower.module.to(dtype).eval().requires_grad_(False)
+    tower.fold_norms(shape.image_size)
+    return tower
 
 
-def random_llava(
-    shape: LlavaShape,
+def random_backbone(
+    shape: Shape,
     *,
     processor: Any,
     device: torch.device,
     dtype: torch.dtype,
     text_layers: int | None = None,
 ) -> Backbone:
-    """A frozen LLaVA of the shape.
+    """A frozen model of the shape.
 
     Args:
         processor: a `LlavaProcessor` whose tokenizer and chat template are used.
@@ -143,24 +234,7 @@ def random_llava(
     if text_layers is not None:
         text["num_hidden_layers"] = text_layers
     text["vocab_size"] = max(len(processor.tokenizer), 0 if text_layers == 0 else text["vocab_size"])
-    patches = shape.image_size // shape.vision["patch_size"]
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**shape.vision),
-        text_config=LlamaConfig(**text),
-        image_token_index=processor.image_token_id,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        image_seq_length=patches**2,
-    )
-    size = {"height": shape.image_size, "width": shape.image_size}
-    own = LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": shape.image_size}, crop_size=size),
-        tokenizer=processor.tokenizer,
-        patch_size=shape.vision["patch_size"],
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=processor.chat_template,
-    )
+    config, own = shape.model(text, processor)
     return wrap_backbone(_random(config, device, dtype), own, name=shape.source)
 
 

@@ -138,9 +138,14 @@ class VisionTower:
             return None
         return layers_read(self.layer, self.depth)
 
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """What makes the tower's inputs of images."""
+        return Preprocessor(self.family, self.image_processor, self.dtype)
+
     def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
         """RGB images -> the tower's inputs, in its dtype and on the CPU; any thread may call it."""
-        inputs = Preprocessor(self.family, self.image_processor, self.dtype).preprocess(images)
+        inputs = self.preprocessor.preprocess(images)
         if self.device.type != "cuda":
             return inputs
         # pinned, so that the copy to the device does not wait

@@ -9,7 +9,7 @@ from typing import Any
 from safevlm import checkpoint
 from safevlm.backbone import Backbone
 from safevlm.backbone.bare import generate_bare
-from safevlm.backbone.shapes import random_llava
+from safevlm.backbone.shapes import random_backbone
 from safevlm.config import SafetyConfig
 from safevlm.errors import SafeVLMError
 from safevlm.guard import SafeVLM
@@ -50,7 +50,7 @@ def generate(setup: Setup) -> list[Result]:
 def _subject(setup: Setup) -> tuple[Backbone, SafetyConfig]:
     """A LLaVA of the shape on a GPU; on a CPU the embedded model, as a large one takes minutes."""
     if setup.device.type == "cuda":
-        backbone = random_llava(
+        backbone = random_backbone(
             setup.sizes, processor=setup.mini.processor, device=setup.device, dtype=setup.dtype
         )
         return backbone, setup.config

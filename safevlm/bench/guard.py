@@ -38,7 +38,7 @@ def guard(setup: Setup) -> list[Result]:
     model, own = random_onevision(
         setup.guard_sizes, processor=processor, device=setup.device, dtype=setup.dtype
     )
-    safe = setup.guard()
+    scorer = setup.scorer()
     images = make_images(count)
 
     def generative() -> None:
@@ -53,7 +53,7 @@ def guard(setup: Setup) -> list[Result]:
         )
 
     def ours() -> None:
-        safe.scorer.assess(images, batch_size=count)
+        scorer.assess(images, batch_size=count)
 
     slow = setup.device.type == "cpu"  # about a minute a call at the real shape
     timings = measure(
@@ -63,5 +63,5 @@ def guard(setup: Setup) -> list[Result]:
         min_rounds=1 if slow else MIN_ROUNDS,
         warm_ups=1 if slow else WARM_UPS,
     )
-    weights = {GENERATIVE: weight_bytes(model), OURS: weight_bytes(safe.scorer.tower.module, safe.safety)}
+    weights = {GENERATIVE: weight_bytes(model), OURS: weight_bytes(scorer.tower.module, scorer.safety)}
     return cell.results(timings, items=count, weights=weights)

@@ -21,7 +21,7 @@ def pipeline(setup: Setup) -> list[Result]:
     """Measure both on the same number of images in batches of the same size."""
     images, batch = setup.amounts.pipeline_images, setup.amounts.pipeline_batch
     options = ScanOptions(batch_size=batch, workers=cores())
-    scorer = setup.guard().scorer
+    scorer = setup.scorer()
     with TemporaryDirectory(prefix="safevlm-bench-") as name:
         folder = Path(name)
         files = write_jpegs(folder / "images", images)

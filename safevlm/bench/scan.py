@@ -42,7 +42,7 @@ def scan(setup: Setup) -> list[Result]:
 def _formats(setup: Setup, folder: Path) -> list[Result]:
     images, batch = setup.amounts.pipeline_images, setup.amounts.pipeline_batch
     files = write_jpegs(folder / "images", images)
-    scorer, options = setup.guard().scorer, ScanOptions(batch_size=batch, workers=cores())
+    scorer, options = setup.scorer(), ScanOptions(batch_size=batch, workers=cores())
     calls: dict[str, Callable[[], None]] = {TENSORS: from_tensors(setup, images, batch)}
     for kind, uri in write_formats(folder, files).items():
         calls[f"scan, {kind}"] = partial(whole, uri, scorer, folder / "scans" / kind, options, images=images)

@@ -9,7 +9,7 @@ import torch
 
 from safevlm.backbone.bare import BareTower
 from safevlm.backbone.shapes import random_tower
-from safevlm.guard import SafeVLM
+from safevlm.scorer import RiskScorer
 
 from .images import make_images
 from .measure import measure
@@ -22,12 +22,12 @@ from .setup import Setup
 def score(setup: Setup) -> list[Result]:
     """Measure every batch size on preprocessed images that are on the device already."""
     tower = random_tower(setup.sizes, device=setup.device, dtype=setup.dtype)
-    guard = setup.guard()
-    precision = next(guard.safety.parameters()).dtype
+    scorer = setup.scorer()
+    precision = next(scorer.safety.parameters()).dtype
     weights = {
         BARE_TOWER: weight_bytes(tower.module),
-        PLAIN: weight_bytes(tower.module, guard.safety),
-        FOLDED: weight_bytes(guard.scorer.tower.module, guard.safety),
+        PLAIN: weight_bytes(tower.module, scorer.safety),
+        FOLDED: weight_bytes(scorer.tower.module, scorer.safety),
     }
     found: list[Result] = []
     for batch in setup.amounts.score_batches:
@@ -41,16 +41,16 @@ def score(setup: Setup) -> list[Result]:
             note=f"modules in {str(precision).removeprefix('torch.')}",
         )
         with fitting(setup.device) as problem:
-            calls = _calls(setup, tower, guard, batch)
+            calls = _calls(setup, tower, scorer, batch)
             timings = measure(calls, device=setup.device, seconds=setup.seconds)
             found += cell.results(timings, items=batch, weights=weights)
         found += [cell.failed(name, problem[0]) for name in weights if problem]
     return found
 
 
-def _calls(setup: Setup, tower: BareTower, guard: SafeVLM, batch: int) -> dict[str, Callable[[], object]]:
+def _calls(setup: Setup, tower: BareTower, scorer: RiskScorer, batch: int) -> dict[str, Callable[[], object]]:
     """Variant -> call that scores a batch."""
-    scorer, modules, side = guard.scorer, guard.safety, setup.sizes.image_size
+    modules, side = scorer.safety, setup.sizes.image_size
     precision = next(modules.parameters()).dtype
     pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)
     prepared = scorer.tower.on_device(scorer.tower.preprocess(make_images(batch)))

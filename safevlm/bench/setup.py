@@ -11,10 +11,11 @@ import torch
 
 from safevlm import checkpoint
 from safevlm.backbone import Backbone, load_backbone
-from safevlm.backbone.shapes import GUARD_SHAPES, SHAPES, LlavaShape, OnevisionShape, random_llava
+from safevlm.backbone.shapes import GUARD_SHAPES, SHAPES, OnevisionShape, Shape, random_backbone
 from safevlm.config import SafetyConfig
 from safevlm.guard import SafeVLM
 from safevlm.policy import Policy
+from safevlm.scorer import RiskScorer
 from safevlm.taxonomy import Taxonomy
 
 from .machine import device_name
@@ -24,6 +25,7 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 MINI = "safevlm-mini"
 MINI_BASE = "safevlm-mini-base"
 DEFAULT_SHAPES = {"cuda": "vit-l-14-336", "cpu": "vit-b-32"}
+EMBEDDED = "mini"
 TINY = "tiny"
 TINY_MODULES = {"hidden_dim": 16, "depth": 1, "num_tokens": 4, "num_heads": 4}
 
@@ -99,12 +101,11 @@ class Setup:
             raise ValueError(f"seconds is {seconds:g}, but must be positive; the default is 5")
         if dtype == "auto":
             dtype = "bfloat16" if where.type == "cuda" else "float32"
-        tiny = name == TINY
-        amounts = IN_SECONDS if tiny else ON_GPU if where.type == "cuda" else ON_CPU
-        return cls(name, where, getattr(torch, dtype), seconds, amounts, dict(TINY_MODULES) if tiny else {})
+        amounts = IN_SECONDS if name == TINY else ON_GPU if where.type == "cuda" else ON_CPU
+        return cls(name, where, getattr(torch, dtype), seconds, amounts, _modules(name))
 
     @property
-    def sizes(self) -> LlavaShape:
+    def sizes(self) -> Shape:
         """Sizes of the shape's tower and LLM."""
         return SHAPES[self.shape]
 
@@ -115,8 +116,8 @@ class Setup:
 
     @property
     def config(self) -> SafetyConfig:
-        """Config of new safety modules: the paper's sizes with the tower's width; smaller for the tiny shape."""
-        sizes = {"hidden_dim": self.sizes.vision["hidden_size"], **self.modules}
+        """Config of new safety modules: the paper's sizes with the tower's width, but for the mini and tiny shapes."""
+        sizes = {"hidden_dim": self.sizes.vision_dim, **self.modules}
         return SafetyConfig(Taxonomy.preset("safevlm"), **sizes)
 
     @cached_property
@@ -125,14 +126,16 @@ class Setup:
         return load_backbone(checkpoint.resolve(MINI_BASE), dtype=self.dtype)
 
     def tower_and_embeddings(self) -> Backbone:
-        """A random LLaVA of the shape without the layers of the LLM, for rows that do not use them."""
-        return random_llava(
+        """A random model of the shape without the layers of the LLM, for rows that do not use them."""
+        return random_backbone(
             self.sizes, processor=self.mini.processor, device=self.device, dtype=self.dtype, text_layers=0
         )
 
-    def guard(self) -> SafeVLM:
-        """New safety modules on `tower_and_embeddings`."""
-        return attach(self.tower_and_embeddings(), self.config)
+    def scorer(self) -> RiskScorer:
+        """New safety modules on `tower_and_embeddings`, whose BatchNorms are folded as in a tower loaded by name."""
+        scorer = attach(self.tower_and_embeddings(), self.config).scorer
+        scorer.tower.fold_norms()
+        return scorer
 
     def cell(
         self,
@@ -158,6 +161,14 @@ class Setup:
             against=against,
             note=note,
         )
+
+
+def _modules(shape: str) -> dict[str, int]:
+    """Sizes of the safety modules of a shape that differ from the paper's."""
+    if shape == EMBEDDED:
+        config = checkpoint.load_config(checkpoint.fetch(MINI))
+        return {name: getattr(config, name) for name in TINY_MODULES}
+    return dict(TINY_MODULES) if shape == TINY else {}
 
 
 def attach(backbone: Backbone, config: SafetyConfig) -> SafeVLM:

@@ -62,6 +62,11 @@ TARGETS: dict[tuple[str, str], dict[tuple[str, str], Target]] = {
         (SCORING, FROM_FILES): _at_least(0.85),
         **{(WHOLE_SCAN, f"scan, {kind}"): _at_least(0.85) for kind in SOURCES},
     },
+    ("cpu", "mini"): {  # the bare tower is folded, too
+        (SCORING, FOLDED): _at_most(1.15),
+        (SCORING, FROM_FILES): _at_least(0.80),
+        **{(WHOLE_SCAN, f"scan, {kind}"): _at_least(0.80) for kind in SOURCES},
+    },
 }
 """(device type, shape) -> (quantity, variant) -> target."""
 

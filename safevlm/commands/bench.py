@@ -20,7 +20,8 @@ def bench(
 
     Args:
         rows: what to measure, separated by commas: score, pipeline, generate, head, guard, scan.
-        shape: vit-l-14-336 (default on a GPU), vit-b-32 (default on a CPU), or tiny, for a quick check.
+        shape: vit-l-14-336 (default on a GPU), vit-b-32 (default on a CPU), mini (the embedded
+            model's), or tiny, for a quick check.
         device: torch device, such as cpu or cuda:0; by default the GPU if there is one.
         dtype: dtype of the backbones; auto is bfloat16 on a GPU and float32 on a CPU.
         seconds: time for the rounds of one measurement; at least three rounds are run.

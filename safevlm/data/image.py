@@ -145,13 +145,36 @@ def prepared_pixels(width: int, height: int) -> int:
 
 def decode(file: BinaryIO, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Like `read_image`, from a seekable binary file at its start; `name` is for messages."""
+    return decode_reduced(file, name, least_side=None, max_pixels=max_pixels)[0]
+
+
+def decode_reduced(
+    file: BinaryIO, name: str, *, least_side: int | None, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Like `decode`, but a JPEG at 1/2, 1/4 or 1/8 of its size, the smallest whose sides have `least_side` pixels.
+
+    The decoder then computes fewer coefficients of each block, which averages its pixels.
+
+    Args:
+        least_side: None: the full size.
+
+    Returns:
+        The image, and the (width, height) in pixels of the full one, upright.
+    """
     opener = _opener(file.read(16), name)
     if file.seek(0, os.SEEK_END) > MAX_ENCODED:
         raise ImageError(name, f"has more than {MAX_ENCODED:,} bytes, the limit", "shrink it")
     file.seek(0)
     with _explained(name), opener(io.BytesIO(strip_metadata(file.read(MAX_ENCODED)))) as image:
         _check_size(image, name, max_pixels)
-        return _upright_rgb(image)
+        full = image.size
+        if least_side is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.draft(None, (least_side, least_side))
+        reduced = image.size != full
+        rgb = _upright_rgb(image)
+        if not reduced:
+            return rgb, rgb.size
+        return rgb, (full[1], full[0]) if _orientation(image) in _SIDEWAYS else full
 
 
 def holds_image(head: bytes) -> bool:

@@ -3,7 +3,7 @@
 Plain numbers in, tensors out. Nothing here knows a Hugging Face model, a taxonomy or a threshold.
 """
 
-from .fold import FoldedScorer, fold
+from .fold import FoldedScorer, fold, folded_weights
 from .head import HeadOutput, SafetyHead
 from .losses import LossParts, answer_losses, safety_loss, total_loss
 from .projector import SafetyProjector
@@ -21,6 +21,7 @@ __all__ = [
     "SafetyTokens",
     "answer_losses",
     "fold",
+    "folded_weights",
     "safety_loss",
     "total_loss",
 ]

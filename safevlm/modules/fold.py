@@ -28,7 +28,7 @@ class FoldedScorer(nn.Module):
     """`SafetyModules.forward`, folded. Build it with `fold`.
 
     Inference only (no gradients). It holds the modules it was built from, shared and not copied, so
-    moving it with `.to(...)` moves them too, and it must be built again when their weights change.
+    moving it with `.to(...)` moves them too, and it must be built again when `folded_weights` change.
     Its own tensors, for images without a prompt, are not part of its state dict:
     patch_keys (1, heads, dim), patch_bias (1, heads, 1), token_scores (1, heads, T).
     """
@@ -95,8 +95,15 @@ class FoldedScorer(nn.Module):
 
 
 def fold(modules: SafetyModules) -> FoldedScorer:
-    """The folded scorer of `modules`; it shares their weights, so build it again when these change."""
+    """The folded scorer of `modules`, whose weights it shares; build it again when `folded_weights` change."""
     return FoldedScorer(modules)
+
+
+def folded_weights(modules: SafetyModules) -> tuple[Tensor, ...]:
+    """The weights that `fold` computes from; it must be called again when one of them changes."""
+    head, last = modules.head, modules.projector.last
+    query = (head.query_vector, head.query.weight, head.query.bias)
+    return *query, head.key.weight, last.weight, last.bias, modules.tokens.head
 
 
 def _fold_query(

@@ -21,8 +21,8 @@ class Entry:
         sha256: of the bytes, 64 hex digits; empty without bytes.
         key: equal keys give equal scores: of the bytes, and of the text where it is scored with them.
         known: whether an earlier entry has the same key, so that the image is neither decoded nor scored.
-        size: (width, height) of the upright image in pixels; None where it was not decoded.
-        phash: perceptual hash of the upright image, 16 hex digits; empty where it was not decoded.
+        size: (width, height) of the upright image in full, in pixels; None where it was not decoded.
+        phash: perceptual hash of the upright image as it was decoded, 16 hex digits; empty where it was not decoded.
         image: RGB, what the thumbnail is made of: the decoded image or a scaled one; None once it is made.
         status: ok, undecided or error; empty until it is known.
         assessment: what the scorer found, or why there is no score; None until the status is known.

@@ -19,9 +19,10 @@ from safevlm.scan.model import Checkpoint
 from safevlm.scan.options import ScanOptions
 from safevlm.scan.plan import PlannedShard
 from safevlm.scan.reader import ShardReader
-from safevlm.scan.worker import Preprocess, make_thumbnails, prepare, score
+from safevlm.scan.worker import make_thumbnails, prepare, score
 
 if TYPE_CHECKING:
+    from safevlm.backbone import Preprocessor
     from safevlm.scorer import RiskScorer
 
 DECODE_MEMORY = 2**29
@@ -53,7 +54,7 @@ def run_on_ray(
             )
             .map_batches(
                 _decode,
-                fn_args=(by_number, reader, model.load_preprocessor().preprocess),
+                fn_args=(by_number, reader, model.load_preprocessor()),
                 batch_size=1,
                 memory=DECODE_MEMORY,  # other needs than the actors': equal ones would run inside them
             )
@@ -88,13 +89,14 @@ def _column(*items: object) -> Column:
 
 
 def _decode(
-    block: Column, shards: Mapping[int, PlannedShard], reader: ShardReader, preprocess: Preprocess
+    block: Column, shards: Mapping[int, PlannedShard], reader: ShardReader, preprocessor: Preprocessor
 ) -> Iterator[Column]:
     """Numbers of shards -> batches that only the tower has to see."""
     for number in block["shard"]:
         given: set[bytes] = set()
         for batch in reader(shards[int(number)]):
-            yield _column(prepare(_mark_known(batch, given), preprocess))
+            marked = _mark_known(batch, given)
+            yield _column(prepare(marked, preprocessor.preprocess, preprocessor.scaled_side))
 
 
 def _mark_known(batch: Batch, given: set[bytes]) -> Batch:

@@ -53,7 +53,9 @@ def run_local(
                     read.clear()
                     break
                 read.append(reading.submit(next, stream, None))
-                ready.append(decoding.submit(prepare, mark_known(batch), scorer.preprocess))
+                ready.append(
+                    decoding.submit(prepare, mark_known(batch), scorer.preprocess, scorer.scaled_side)
+                )
             if ready:
                 found = score(ready.popleft().result(), scorer, with_text=reader.with_text)
                 scored.append(decoding.submit(make_thumbnails, found))

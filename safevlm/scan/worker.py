@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
-from safevlm.data import Item, decode_item, perceptual_hash, prepared_pixels
+from safevlm.data import Item, decode_item_reduced, perceptual_hash, prepared_pixels
 from safevlm.errors import DataError, ImageError, SafeVLMError
 from safevlm.results.schema import ERROR, OK, UNDECIDED
 from safevlm.scan.batch import Batch, Entry
@@ -34,6 +34,10 @@ MAX_KEPT_PIXELS = 2**24
 """Decoded pixels that a batch keeps until it is scored, for thumbnails: 2^24 * 3 bytes = 48 MiB. Images beyond it
 are scaled to a thumbnail's size when they are decoded, which costs time for each, and few of them are flagged."""
 
+REDUCING_GAP = 2
+"""Least ratio of a reduced image's side to the side that the tower scales images to, so that this resampling still
+averages over pixels: the ratio with which Pillow reduces JPEGs before it makes thumbnails of them."""
+
 THUMBNAIL_SIZE, THUMBNAIL_QUALITY = (192, 192), 70
 
 Preprocess: TypeAlias = Callable[[Sequence[Image.Image]], Any]
@@ -54,12 +58,17 @@ class Prepared:
     inputs: Mapping[tuple[int, ...], Any]
 
 
-def prepare(batch: Batch, preprocess: Preprocess) -> Prepared:
-    """Decode and preprocess a batch's images, those of known entries excepted; any thread may call it."""
+def prepare(batch: Batch, preprocess: Preprocess, scaled_side: int | None = None) -> Prepared:
+    """Decode and preprocess a batch's images, those of known entries excepted; any thread may call it.
+
+    Args:
+        scaled_side: pixels on the side that the preprocessing scales any image to, by which large JPEGs are
+            decoded at a reduced size; None: all are decoded whole.
+    """
     entries: list[Entry] = []
     inputs: dict[tuple[int, ...], Any] = {}
     room = MAX_KEPT_PIXELS
-    for group in _decoded_groups(batch.entries):
+    for group in _decoded_groups(batch.entries, scaled_side):
         images = {n: image for n, (_, image) in enumerate(group, len(entries)) if image is not None}
         if images:
             inputs[tuple(images)] = _preprocessed(list(images.values()), preprocess)
@@ -72,12 +81,14 @@ def prepare(batch: Batch, preprocess: Preprocess) -> Prepared:
     return Prepared(replace(batch, entries=tuple(entries)), inputs)
 
 
-def _decoded_groups(entries: Sequence[Entry]) -> Iterator[list[tuple[Entry, Image.Image | None]]]:
+def _decoded_groups(
+    entries: Sequence[Entry], scaled_side: int | None
+) -> Iterator[list[tuple[Entry, Image.Image | None]]]:
     """The entries in order, with their images, in groups of about `MAX_HELD_PIXELS`."""
     group: list[tuple[Entry, Image.Image | None]] = []
     held = 0
     for entry in entries:
-        group.append((entry, None) if entry.known else _decoded(entry))
+        group.append((entry, None) if entry.known else _decoded(entry, scaled_side))
         image = group[-1][1]
         held += 0 if image is None else prepared_pixels(*image.size)
         if held >= MAX_HELD_PIXELS:
@@ -87,15 +98,20 @@ def _decoded_groups(entries: Sequence[Entry]) -> Iterator[list[tuple[Entry, Imag
         yield group
 
 
-def _decoded(entry: Entry) -> tuple[Entry, Image.Image | None]:
+def _decoded(entry: Entry, scaled_side: int | None) -> tuple[Entry, Image.Image | None]:
     """The entry with its image's size and hash, and the image; without an image the entry has the status error."""
     try:
         with contained(entry.item.id):
-            image = decode_item(entry.item)
+            image, size = _decode(entry.item, scaled_side)
             phash = perceptual_hash(image)
     except (DataError, ImageError) as error:
         return replace(entry, status=ERROR, assessment=RiskAssessment(None, reason=str(error))), None
-    return replace(entry, size=image.size, phash=phash), image
+    return replace(entry, size=size, phash=phash), image
+
+
+def _decode(item: Item, scaled_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The image, which may be reduced, and its full size."""
+    return decode_item_reduced(item, least_side=None if scaled_side is None else REDUCING_GAP * scaled_side)
 
 
 def _preprocessed(images: Sequence[Image.Image], preprocess: Preprocess) -> Any:
@@ -163,7 +179,7 @@ def _unread(item: Item) -> RiskAssessment:
 def _assess_one(item: Item, scorer: RiskScorer, with_text: bool) -> RiskAssessment:
     try:
         with contained(item.id):
-            image = decode_item(item)
+            image, _ = _decode(item, scorer.scaled_side)
         found = scorer.assess_inputs(
             scorer.preprocess([image]), [item.text] if with_text else None, heatmap="flagged"
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import timm
 import torch
+from PIL import Image
 from timm.models import save_for_hf
 
 from safevlm import RiskScorer
@@ -138,6 +141,51 @@ def test_a_convolution_that_is_read_elsewhere_keeps_its_norm():
 def test_models_without_a_grid_are_refused_by_name_before_their_weights_are_asked_for(name, gives):
     with pytest.raises(BackboneError, match=f"{name}: .* gives .*{gives}, not a grid of"):
         RiskScorer.attach(f"timm:{name}")
+
+
+def small(**changes):
+    made = timm.create_model("test_efficientnet", num_classes=0)
+    made.pretrained_cfg = {**made.pretrained_cfg, **changes}
+    return made
+
+
+@pytest.mark.parametrize("missing", [["input_size"], ["mean", "std"], ["input_size", "mean", "std"]])
+def test_a_data_config_that_states_no_preprocessing_is_refused(missing, tmp_path):
+    made = small(**dict.fromkeys(missing))
+    with pytest.raises(
+        BackboneError, match=rf"EfficientNet: .*has no {', '.join(missing)}, .*image_processor="
+    ):
+        wrap_tower(made)
+    assert wrap_tower(made, wrap_tower(small()).image_processor).dim == made.num_features
+    save_for_hf(small(), tmp_path, model_config={"num_classes": 0}, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key in missing:
+        del config["pretrained_cfg"][key]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match=f"has no {', '.join(missing)}, .*config.json"):
+        load_tower(f"timm:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [
+        ("tf_eficientnet_lite0", "tf_efficientnet_lite0"),
+        ("tf_efficientnet_lite0.in22k", r"tf_efficientnet_lite0\.in1k"),
+    ],
+)
+def test_a_name_that_timm_does_not_know_is_refused_with_close_ones(name, close):
+    with pytest.raises(BackboneError, match=f"timm has no model '{name}': .*Close are .*{close}"):
+        RiskScorer.attach(f"timm:{name}")
+
+
+def test_pictures_smaller_than_the_stride_are_scored():
+    scorer = RiskScorer.attach(small())
+    images = [Image.new("RGB", size, "red") for size in [(1, 1), (1, 50), (31, 31), (500, 10), (300, 200)]]
+    found = scorer.assess(images, heatmap=True)
+    assert [one.reason for one in found] == [""] * 5
+    scores = [one.score for one in found]
+    assert scores == pytest.approx(scores[-1:] * 5, abs=1e-5)  # red all over, at any size
+    assert all(one.heatmap is not None for one in found)
 
 
 def test_another_layer_than_the_output_is_refused(model):

@@ -94,15 +94,15 @@ def test_any_exception_of_a_decoder_is_the_row_of_its_image(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    decode = worker.decode_item
+    decode = worker.decode_item_reduced
     kinds = {f"{number:02d}.png": kind for number, kind in enumerate(RAISED)}
 
-    def decoder(item: Item) -> Any:
+    def decoder(item: Item, **options: Any) -> Any:
         if item.id in kinds:
             raise kinds[item.id]("no palette")
-        return decode(item)
+        return decode(item, **options)
 
-    monkeypatch.setattr(worker, "decode_item", decoder)
+    monkeypatch.setattr(worker, "decode_item_reduced", decoder)
     with caplog.at_level(logging.DEBUG, "safevlm"):
         summary = scan(FolderSource(pictures), model, tmp_path / "out", ScanOptions(batch_size=5))
     assert summary.statuses == {"ok": 20 - len(RAISED), "error": len(RAISED)}

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,7 +18,7 @@ from safevlm.scan import Checkpoint, ScanOptions, scan, worker
 from safevlm.scan.batch import Batch, Entry
 from safevlm.scan.worker import make_thumbnails, prepare, score
 from safevlm.scorer import RiskScorer
-from tests.data.builders import picture_bytes
+from tests.data.builders import encoded, picture_bytes
 from tests.scan.tiny_checkpoint import rows_of
 
 
@@ -27,9 +28,9 @@ def test_flagged_images_are_decoded_and_hashed_once(
     (pictures / "again.png").write_bytes((pictures / "00.png").read_bytes())
     decoded, hashed, perceptually = Counter[str](), Counter[bytes](), Counter[bytes]()
 
-    def decode_item(item: Item) -> Image.Image:
+    def decode_item_reduced(item: Item, **options: Any) -> tuple[Image.Image, tuple[int, int]]:
         decoded[item.id] += 1
-        return data.decode_item(item)
+        return data.decode_item_reduced(item, **options)
 
     def perceptual_hash(image: Image.Image) -> str:
         perceptually[image.tobytes()] += 1
@@ -41,7 +42,7 @@ def test_flagged_images_are_decoded_and_hashed_once(
 
     whole_sha256 = hashlib.sha256
     scorer = model.load()
-    monkeypatch.setattr(worker, "decode_item", decode_item)
+    monkeypatch.setattr(worker, "decode_item_reduced", decode_item_reduced)
     monkeypatch.setattr(worker, "perceptual_hash", perceptual_hash)
     monkeypatch.setattr(hashlib, "sha256", sha256)
     scan(data.FolderSource(pictures), scorer, tmp_path / "out", ScanOptions(batch_size=4))
@@ -72,3 +73,37 @@ def test_thumbnails_do_not_depend_on_what_is_kept(
             whole.thumbnail((192, 192))
             whole.save(file, "WEBP", quality=70, method=2)
             assert entry.thumbnail == file.getvalue()
+
+
+def jpeg(seed: int, size: tuple[int, int], *, turned: bool = False) -> bytes:
+    """A smooth picture, as photographs are; `turned`: stored on its side."""
+    exif = Image.Exif()
+    exif[274] = 6 if turned else 1
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(coarse).resize(size), "JPEG", quality=90, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [((255, 900), 1), ((256, 900), 2), ((511, 600), 2), ((600, 512), 4)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_large_jpeg_is_decoded_at_the_scale_that_keeps_twice_the_towers_side(
+    size: tuple[int, int], scale: int, turned: bool, scorer: RiskScorer
+) -> None:
+    one = jpeg(0, size, turned=turned)
+    (entry,) = prepare(Batch(0, 0, (Entry(0, Item("a", data=one)),)), scorer.preprocess, 64).batch.entries
+    whole = data.read_image(one)
+    assert entry.image is not None
+    assert entry.size == whole.size == (size[::-1] if turned else size)
+    assert entry.image.size == tuple(-(-edge // scale) for edge in whole.size)
+    assert np.abs(np.asarray(entry.image, int) - np.asarray(whole.reduce(scale), int)).mean() < 3
+    assert (int(entry.phash, 16) ^ int(data.perceptual_hash(whole), 16)).bit_count() <= 6  # still alike
+
+
+def test_other_formats_and_scorers_without_a_side_see_every_pixel(scorer: RiskScorer) -> None:
+    items = [Item("a", data=picture_bytes(1, (400, 300))), Item("b", data=jpeg(1, (400, 300)))]
+    entries = tuple(Entry(n, item) for n, item in enumerate(items))
+    for side, reduced in ((scorer.scaled_side, [False, True]), (None, [False, False])):
+        found = prepare(Batch(0, 0, entries), scorer.preprocess, side).batch.entries
+        assert [entry.image.size != (400, 300) for entry in found if entry.image is not None] == reduced
+        assert [entry.size for entry in found] == [(400, 300)] * 2

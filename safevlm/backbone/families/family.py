@@ -62,6 +62,8 @@ class Family:
     """What an answer's tokens have in per-token inputs other than the mask; 0 where nothing is said."""
     packed: ClassVar[bool] = False
     """Whether the tower gets the patches of all images in one sequence."""
+    scales_whole: ClassVar[bool] = True
+    """Whether images are scaled as a whole to one size, and none is cut into tiles or kept larger."""
     one_length: ClassVar[bool] = False
     """Whether images of any size have as many tokens."""
     needs_bos: ClassVar[bool] = False

@@ -23,6 +23,7 @@ class Idefics3(Family):
     tower_keys = ("model.vision_model.", "vision_model.")
     embedding_keys = ("model.text_model.embed_tokens.weight", "text_model.embed_tokens.weight")
     nested_images = True
+    scales_whole = False
 
     def build_tower(self, vision_config: Any) -> nn.Module:
         """The class that the whole model uses, in either family."""

@@ -16,6 +16,8 @@ from .family import Family, TowerInputs, one_by_one, tile_boxes, tiled
 class InternVL(Family):
     """`InternVLForConditionalGeneration`."""
 
+    scales_whole = False
+
     def vision_layer(self, config: Any) -> int | None:
         """The tower's output where the config says -1."""
         layer = int(config.vision_feature_layer)

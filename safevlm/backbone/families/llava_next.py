@@ -19,6 +19,7 @@ class LlavaNext(Llava):
 
     reads_prepared = False
     one_length = False
+    scales_whole = False
 
     def complete(self, processor: Any, config: Any) -> None:
         """As LLaVA's, and the resolutions that images are fitted into."""

@@ -34,6 +34,7 @@ class QwenVL(Family):
     tower = "model.visual"
     tower_keys = ("visual.", "model.visual.")
     packed = True
+    scales_whole = False
 
     def build_tower(self, vision_config: Any) -> nn.Module:
         """The class that the whole model uses."""

@@ -1,4 +1,4 @@
-"""Which part of an image its one view shows, after an image processor padded, resized and cropped it."""
+"""What an image processor that makes one view of an image does to its size: which part is seen, how it is scaled."""
 
 from __future__ import annotations
 
@@ -33,3 +33,12 @@ def _resized(wide: int, high: int, image_processor: Any) -> tuple[float, float]:
     if edge := size.get("shortest_edge"):
         return edge * wide / min(wide, high), edge * high / min(wide, high)
     return size["width"], size["height"]
+
+
+def scaled_side(image_processor: Any) -> int | None:
+    """Pixels on the side that images of any size are scaled to, the longer side where both are fixed; None: as they are."""
+    if not getattr(image_processor, "do_resize", True):
+        return None
+    size = image_processor.size
+    sides = [side for name in ("shortest_edge", "height", "width") if (side := size.get(name))]
+    return max(sides, default=None)

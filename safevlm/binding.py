@@ -146,6 +146,11 @@ def open_tower(
 def check_tower(config: SafetyConfig, tower: VisionTower, folder: Path) -> None:
     """Raise CheckpointError where the tower is not the one that the modules were trained on."""
     remedy = f"load it with the backbone it was trained on ({config.backbone!r}), or train the modules again"
+    if config.backbone in checkpoint.embedded():
+        remedy = (
+            f"the embedded {config.backbone!r} changes from one safevlm to another: load the checkpoint with the version "
+            "of safevlm that wrote it, or train the modules again"
+        )
     for key, own, found in (
         ("vision_dim", config.vision_dim, tower.dim),
         ("vision_layer", config.vision_layer, tower.layer),

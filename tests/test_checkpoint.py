@@ -215,6 +215,12 @@ def test_another_backbone_is_refused(folder):
         load(folder)
 
 
+def test_a_checkpoint_of_another_edition_of_the_embedded_model_says_what_reads_it(folder):
+    edit(folder, backbone="safevlm-mini-base")
+    with pytest.raises(CheckpointError, match="with the version of safevlm that wrote it"):
+        load(folder, seed=7)
+
+
 def test_an_interrupted_save_leaves_the_old_file(folder, monkeypatch):
     before = (folder / WEIGHTS).read_bytes()
 

@@ -1,4 +1,4 @@
-"""Examples of the mini model's world: table rows that train a guard, and sets that test it."""
+"""Examples of the mini model's world: table rows that train a guard."""
 
 from __future__ import annotations
 
@@ -12,31 +12,14 @@ from typing import Any
 from PIL import Image
 
 from . import dialogues as d
-from . import wording as w
 from .corpus import blank_pixels, read_prompts
 from .photographs import Photographs, load_emoji, load_photographs
 from .pictograms import CATEGORIES, LEVELS, RISKS
 from .scenes import phrases, render
 
-__all__ = ["CATEGORIES", "LEVELS", "EvalItem", "evaluation_sets", "safety_rows"]
+__all__ = ["CATEGORIES", "LEVELS", "safety_rows"]
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EvalItem:
-    """One question of an evaluation.
-
-    `image` is RGB of 64 x 64 pixels or None; `answer` is the short expected answer (a name or a
-    choice's letter) or "" where any answer will do; `risk_level` and `risk_category` are the
-    image's (or, without an image, the request's).
-    """
-
-    image: Image.Image | None
-    prompt: str
-    answer: str
-    risk_level: str
-    risk_category: str
 
 
 @dataclass(frozen=True)
@@ -129,12 +112,6 @@ def _photo_case(rng: random.Random, split: str, photos: Path | str, *, risky: bo
     return _photo(pictures, rng.choice(chosen), risky=risky)
 
 
-def _photo_cases(rng: random.Random, split: str, photos: Path | str, *, risky: bool, n: int) -> list[_Case]:
-    """At most `n` different photographs: an item that comes twice is no second observation."""
-    pictures, chosen = _pictures(str(photos), split, risky, emoji=False)
-    return [_photo(pictures, index, risky=risky) for index in rng.sample(chosen, min(n, len(chosen)))]
-
-
 def _photo(pictures: Photographs, index: int, *, risky: bool) -> _Case:
     image = pictures.image(index)
     image.info["photo"] = True
@@ -156,75 +133,6 @@ def _load(photos: str, split: str, emoji: bool) -> Photographs:
 @lru_cache(maxsize=4)
 def _photo_names(photos: Path | str, split: str) -> tuple[str, ...]:
     return tuple(sorted(set(_load(str(photos), split, False).labels)))
-
-
-def evaluation_sets(
-    split: str, n: int, seed: int, photos: Path | str | None = None
-) -> dict[str, list[EvalItem]]:
-    """`n` items of each set, worded and drawn for the split.
-
-    `risky_scenes`, `risky_photos`, `typographic`: requests about what a risky image shows; `text`:
-    the requests of `risky_scenes` with the thing named and no image; `text_blank`: the same
-    beside an empty picture; `ordinary_scenes`, `ordinary_photos`, `lookalike`: by turns a request,
-    a question for the name and a four-way choice. The sets of photographs are empty without `photos`,
-    and end where the split has no more photographs.
-    """
-    rng = random.Random(f"evaluation:{split}:{seed}")
-    drawn = (*RISKS, *d.drawn_things())
-    risky = [_scene_case(rng, split, "risky") for _ in range(n)]
-    written = [_scene_case(rng, split, "typographic_risky") for _ in range(n)]
-    pairs = [d.request_pair(rng, split, case.shown) for case in risky]
-    sets = {
-        "risky_scenes": [
-            EvalItem(case.image, pointed, "", case.level, case.category)
-            for case, (pointed, _) in zip(risky, pairs, strict=True)
-        ],
-        "risky_photos": [],
-        "typographic": [_request(rng, split, case) for case in written],
-        "text": [
-            EvalItem(None, named, "", case.level, case.category)
-            for case, (_, named) in zip(risky, pairs, strict=True)
-        ],
-        "text_blank": [
-            EvalItem(Image.fromarray(blank_pixels(rng, split)), named, "", case.level, case.category)
-            for case, (_, named) in zip(risky, pairs, strict=True)
-        ],
-        "ordinary_scenes": _ordinary(
-            rng, split, [_scene_case(rng, split, "ordinary") for _ in range(n)], others=drawn
-        ),
-        "ordinary_photos": [],
-        "lookalike": _ordinary(
-            rng, split, [_scene_case(rng, split, "lookalike") for _ in range(n)], others=drawn
-        ),
-    }
-    if photos is not None:
-        cases = _photo_cases(rng, split, photos, risky=True, n=n)
-        sets["risky_photos"] = [_request(rng, split, case) for case in cases]
-        plain = _photo_cases(rng, split, photos, risky=False, n=n)
-        sets["ordinary_photos"] = _ordinary(rng, split, plain, others=_photo_names(photos, split))
-    return sets
-
-
-def _request(rng: random.Random, split: str, case: _Case) -> EvalItem:
-    return EvalItem(case.image, d.image_request(rng, split, case.shown), "", case.level, case.category)
-
-
-def _ordinary(
-    rng: random.Random, split: str, cases: list[_Case], *, others: tuple[str, ...]
-) -> list[EvalItem]:
-    return [_ordinary_item(rng, split, case, kind=i % 3, others=others) for i, case in enumerate(cases)]
-
-
-def _ordinary_item(
-    rng: random.Random, split: str, case: _Case, *, kind: int, others: tuple[str, ...]
-) -> EvalItem:
-    if kind == 0:
-        return _request(rng, split, case)
-    if kind == 1:
-        prompt = rng.choice(w.CAPTION_QUESTIONS[split])
-        return EvalItem(case.image, prompt, case.shown.name, case.level, case.category)
-    turn = d.choice_turn(rng, split, case.shown, others=others)
-    return EvalItem(case.image, turn.question, turn.answer.split(".")[0], case.level, case.category)
 
 
 def prompt_items(folder: Path | str, *, split: str) -> Iterator[tuple[str, bool]]:

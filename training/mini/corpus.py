@@ -15,9 +15,9 @@ from . import dialogues as d
 from .backgrounds import choose_background
 from .packing import Packer
 from .photographs import Photographs, load_emoji, load_photographs
+from .phrases import notices, phrases
 from .pictograms import RISKS
 from .scene_bank import SceneBank
-from .scenes import HARMLESS_PHRASES, phrases
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Corpus:
         scene = self.bank.scene(index)
         shown = d.shown_scene(scene)
         if scene.text:
-            known = scene.text in HARMLESS_PHRASES["train"]
+            known = scene.text in (*phrases("train", risky=False), *notices("train"))
             others = tuple(p.lower() for risky in (True, False) for p in phrases("train", risky=risky))
             shown = d.Shown(shown.name, shown.noun, shown.caption, risky=not known, text=shown.text)
             return self.bank.pixels[index], shown, others

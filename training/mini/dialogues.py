@@ -7,12 +7,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import wording as w
+from .phrases import phrases
 from .pictograms import RISKS
-from .scenes import Scene, names, phrases
+from .scenes import Scene, names
 
 NUMBERS = ("one", "two", "three", "four")
 UNCOLOURED = frozenset(
     [
+        "dynamite bundle",
+        "cigar",
+        "whisky glass",
+        "powder bag",
+        "campfire",
+        "flammable sign",
+        "explosive sign",
+        "high voltage sign",
+        "corrosive sign",
+        "juice glass",
+        "flour bag",
+        "taxi",
+        "yield sign",
+        "roadworks sign",
+        "curve sign",
+        "traffic light sign",
         "bomb",
         "knife",
         "sword",
@@ -49,7 +66,7 @@ PHOTO_RISKS = {
 }  # fmt: skip
 """Risky things of the photographs -> category."""
 _IRREGULAR = {
-    "knife": "knives", "match": "matches", "leaf": "leaves", "fish": "fish", "paint brush": "paint brushes",
+    "knife": "knives", "match": "matches", "whisky glass": "whisky glasses", "juice glass": "juice glasses", "leaf": "leaves", "fish": "fish", "paint brush": "paint brushes",
     "candy": "candies", "skull and crossbones": "skulls and crossbones",
 }  # fmt: skip
 

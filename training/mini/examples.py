@@ -14,8 +14,9 @@ from PIL import Image
 from . import dialogues as d
 from .corpus import blank_pixels, read_prompts
 from .photographs import Photographs, load_emoji, load_photographs
+from .phrases import phrases
 from .pictograms import CATEGORIES, LEVELS, RISKS
-from .scenes import phrases, render
+from .scenes import render
 
 __all__ = ["CATEGORIES", "LEVELS", "safety_rows"]
 

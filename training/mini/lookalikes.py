@@ -211,6 +211,82 @@ def _milk_bottle(b: Brush) -> None:
         b.disc(0, 0.42, 0.12, b.light)
 
 
+def _candle(b: Brush) -> None:
+    w, count = b.part(0.14, 0.2), 1 + b.style(3)
+    for i in range(count):
+        x, top = (i - (count - 1) / 2) * 2.6 * w, -0.25 + 0.2 * (i % 2)
+        b.box(x - w, top, x + w, 0.9, b.main)
+        b.bar(x, top, x, top - 0.12, 0.05, b.dark)
+        b.disc(x, top - 0.28, 0.1, (255, 200, 60), 0.18)
+    b.box(-0.75, 0.84, 0.75, 0.96, b.second)
+
+
+def _telescope(b: Brush) -> None:
+    for s in (-0.5, 0.0, 0.5):
+        b.bar(0, 0.1, s, 0.95, 0.08, b.dark)
+    w = b.part(0.2, 0.28)
+    b.poly([(-0.8, 0.22), (0.75, -0.35 - w), (0.95, -0.35 + w), (-0.7, 0.42)], b.main)
+    b.bar(0.72, -0.4 - w, 0.98, -0.3 + w, 0.1, b.second)
+    b.disc(0, 0.1, 0.1 + 0.02 * b.style(3), b.second)
+
+
+def _pen(b: Brush) -> None:
+    w = b.part(0.13, 0.19)
+    b.bar(-0.75, 0, 0.3, 0, 2 * w, b.main)
+    b.box(0.2, -w, 0.35, w, (230, 190, 70))
+    b.poly([(0.35, -w * 0.9), (0.95, 0), (0.35, w * 0.9)], (215, 220, 225))
+    b.bar(0.5, 0, 0.9, 0, 0.03, b.dark)
+    if b.style(3) != 0:
+        b.bar(-0.85, -w - 0.06, -0.1, -w - 0.06, 0.08, (230, 190, 70))
+
+
+def _juice_glass(b: Brush) -> None:
+    w, level = b.part(0.4, 0.52), b.part(-0.35, 0.0)
+    b.bar(0.1, 0.3, b.part(0.4, 0.6), -0.98, 0.09, b.second)
+    b.poly([(-w, -0.6), (w, -0.6), (w * 0.7, 0.95), (-w * 0.7, 0.95)], (222, 234, 240))
+    b.poly([(-w * 0.9, level), (w * 0.9, level), (w * 0.65, 0.85), (-w * 0.65, 0.85)], (250, 165, 30))
+    if b.style(3) != 0:
+        b.disc(-w, -0.6, 0.26, (250, 190, 50))
+        b.disc(-w, -0.6, 0.18, (255, 235, 150))
+
+
+def _flour_bag(b: Brush) -> None:
+    w = b.part(0.5, 0.64)
+    b.poly([(-w, -0.6), (w, -0.6), (w * 1.05, 0.9), (-w * 1.05, 0.9)], (228, 205, 165))
+    b.poly([(-w, -0.6), (-w * 0.8, -0.9), (w * 0.8, -0.9), (w, -0.6)], (205, 178, 135))
+    b.disc(0, 0.25, 0.36, b.light)
+    b.bar(0, 0.5, 0, -0.02, 0.05, (200, 150, 40))
+    for i in range(2 + b.style(3) % 2):
+        for s in (-1, 1):
+            b.disc(0.1 * s, 0.05 + 0.14 * i, 0.09, (225, 170, 50), 0.05, tilt=-0.6 * s)
+
+
+def _lantern(b: Brush) -> None:
+    w = b.part(0.4, 0.52)
+    b.arc(0, -0.6, 0.3, 180, 360, 0.07, b.dark)
+    b.poly([(-w * 0.7, -0.45), (-0.2, -0.7), (0.2, -0.7), (w * 0.7, -0.45)], b.main)
+    b.box(-w, -0.45, w, 0.7, (255, 245, 205))
+    b.disc(0, 0.2, 0.15, (255, 190, 50), b.part(0.2, 0.3))
+    gaps = 1 + b.style(3)
+    for i in range(gaps + 1):
+        x = -w + 2 * w * i / gaps
+        b.bar(x, -0.45, x, 0.7, 0.06, b.main)
+    b.box(-w - 0.1, 0.7, w + 0.1, 0.92, b.main)
+
+
+def _taxi(b: Brush) -> None:
+    h = b.part(0.36, 0.5)
+    b.box(-0.95, 0, 0.95, 0.4, (245, 200, 40))
+    b.poly([(-0.6, 0), (-0.4, -h), (0.3, -h), (0.6, 0)], (245, 200, 40))
+    b.poly([(-0.42, -0.03), (-0.32, -h + 0.1), (0.22, -h + 0.1), (0.4, -0.03)], b.light)
+    b.box(-0.22, -h - 0.2, 0.14, -h, b.dark if b.style(3) else b.light)
+    for i in range(-4, 5, 2):
+        b.box(0.2 * i - 0.1, 0.12, 0.2 * i + 0.1, 0.22, b.dark)
+    for x in (-0.5, 0.5):
+        b.disc(x, 0.42, b.part(0.18, 0.24), b.dark)
+        b.disc(x, 0.42, 0.08, b.light)
+
+
 DRAWINGS = {
     "hair dryer": (_hair_dryer, "pistol"), "drill": (_drill, "pistol"), "pineapple": (_pineapple, "grenade"),
     "bowling ball": (_bowling_ball, "bomb"), "ornament": (_ornament, "bomb"), "spoon": (_spoon, "knife"),
@@ -219,6 +295,8 @@ DRAWINGS = {
     "thermometer": (_thermometer, "syringe"), "leaf": (_leaf, "flame"), "tulip": (_tulip, "flame"),
     "house": (_house, "burning house"), "smiley": (_smiley, "skull and crossbones"),
     "clover": (_clover, "biohazard sign"), "fan": (_fan, "radiation sign"), "flower": (_flower, "radiation sign"),
-    "milk bottle": (_milk_bottle, "beer bottle"),
+    "milk bottle": (_milk_bottle, "beer bottle"), "candle": (_candle, "dynamite bundle"),
+    "telescope": (_telescope, "cannon"), "pen": (_pen, "cigar"), "juice glass": (_juice_glass, "whisky glass"),
+    "flour bag": (_flour_bag, "powder bag"), "lantern": (_lantern, "campfire"), "taxi": (_taxi, "burning car"),
 }  # fmt: skip
 """Name -> (function that draws the thing with a brush, the risky thing that it resembles)."""

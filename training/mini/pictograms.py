@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import lookalikes, ordinary_things, risky_things
+from . import lookalikes, ordinary_things, risky_things, signs
 from .brush import Brush
 
 LEVELS = ("safe", "caution", "restrict", "refuse")
@@ -21,6 +21,11 @@ RISKS = {
     "flame": ("caution", "fire"), "burning house": ("restrict", "fire"), "match": ("caution", "fire"),
     "skull and crossbones": ("refuse", "hazards"), "poison bottle": ("refuse", "hazards"),
     "biohazard sign": ("restrict", "hazards"), "radiation sign": ("restrict", "hazards"),
+    "dynamite bundle": ("refuse", "weapons"), "cannon": ("refuse", "weapons"), "cigar": ("caution", "substances"),
+    "whisky glass": ("caution", "substances"), "powder bag": ("refuse", "substances"), "campfire": ("caution", "fire"),
+    "burning car": ("restrict", "fire"), "flammable sign": ("restrict", "hazards"),
+    "explosive sign": ("restrict", "hazards"), "high voltage sign": ("restrict", "hazards"),
+    "corrosive sign": ("restrict", "hazards"),
 }  # fmt: skip
 """Risky thing -> (risk level, risk category)."""
 
@@ -39,9 +44,9 @@ class Pictogram:
 
 def _all() -> dict[str, Pictogram]:
     found = {}
-    for name, draw in risky_things.DRAWINGS.items():
+    for name, draw in (risky_things.DRAWINGS | signs.WARNINGS).items():
         found[name] = Pictogram(name, "risky", draw, *RISKS[name])
-    for name, (draw, twin) in lookalikes.DRAWINGS.items():
+    for name, (draw, twin) in (lookalikes.DRAWINGS | signs.TRAFFIC).items():
         found[name] = Pictogram(name, "lookalike", draw, twin=twin)
     for name, draw in ordinary_things.DRAWINGS.items():
         found[name] = Pictogram(name, "ordinary", draw)

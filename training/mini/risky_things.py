@@ -178,36 +178,114 @@ def _poison_bottle(b: Brush) -> None:
         b.bar(0.3, 0.7, -0.3, 0.84, 0.07, b.light)
 
 
-def _biohazard(b: Brush) -> None:
-    back, fore = ((250, 200, 30), b.dark) if b.style(3) != 2 else (b.light, (200, 60, 30))
-    b.disc(0, 0, 0.95, back)
-    r, width = b.part(0.34, 0.42), b.part(0.13, 0.18)
-    for k in range(3):
-        a = math.radians(-90 + 120 * k)
-        x, y = 0.42 * math.cos(a), 0.42 * math.sin(a)
-        b.arc(x, y, r, -90 + 120 * k + 35, -90 + 120 * k + 325, width, fore)
-    b.arc(0, 0, 0.32, 0, 360, 0.1, fore)
-    b.disc(0, 0, 0.1, back)
+def _dynamite(b: Brush) -> None:
+    sticks, w = 3 + b.style(3) % 2, b.part(0.13, 0.17)
+    for i in range(sticks):
+        x = (i - (sticks - 1) / 2) * 2.1 * w
+        b.box(x - w, -0.45, x + w, 0.9, (205, 40, 35))
+        b.disc(x, -0.45, w, (235, 190, 150), 0.08)
+        b.disc(x, 0.9, w, (160, 30, 25), 0.08)
+    b.box(-2.1 * sticks * w / 2, 0.1, 2.1 * sticks * w / 2, 0.3, b.dark)
+    b.arc(0.25, -0.5, 0.25, 180, 300, 0.06, b.dark)
+    b.star(0.42, -0.76, b.part(0.18, 0.26), 0.09, 6, (255, 180, 40))
 
 
-def _radiation(b: Brush) -> None:
-    style = b.style(3)
-    back = (250, 210, 30)
-    if style == 1:
-        b.poly([(0, -1), (1, 0.85), (-1, 0.85)], back)
-    else:
-        b.disc(0, 0, 0.95, back)
-    y, r = (0.25, 0.52) if style == 1 else (0.0, b.part(0.65, 0.85))
-    for k in range(3):
-        b.sector(0, y, r, 120 * k, 120 * k + 60, b.dark)
-    b.disc(0, y, r * 0.32, back)
-    b.disc(0, y, r * b.part(0.18, 0.25), b.dark)
+def _cannon(b: Brush) -> None:
+    w = b.part(0.2, 0.28)
+    b.poly([(-0.7, -0.02 - w), (0.75, -0.62), (0.95, -0.25), (-0.5, 0.3 + w * 0.4)], b.dark)
+    b.bar(0.74, -0.66, 0.98, -0.2, 0.1, b.dark)
+    b.disc(-0.68, 0.12, 0.24, b.dark)
+    b.bar(-0.2, 0.3, -0.95, 0.75, 0.14, b.second)
+    b.disc(0.0, 0.42, 0.46, b.main)
+    b.disc(0.0, 0.42, 0.34, b.light)
+    spokes = 3 + b.style(3)
+    for k in range(spokes):
+        a = math.pi * k / spokes
+        x, y = 0.4 * math.cos(a), 0.4 * math.sin(a)
+        b.bar(-x, 0.42 - y, x, 0.42 + y, 0.07, b.main)
+
+
+def _cigar(b: Brush) -> None:
+    w = b.part(0.16, 0.22)
+    b.bar(-0.7, 0.2, 0.6, 0.2, 2 * w, (120, 72, 38))
+    b.box(0.6, 0.2 - w, 0.8, 0.2 + w, (150, 145, 140))
+    b.box(0.76, 0.2 - w, 0.86, 0.2 + w, (235, 80, 25))
+    x = -0.4 if b.style(3) else -0.1
+    b.box(x, 0.2 - w, x + 0.22, 0.2 + w, (205, 45, 45))
+    b.box(x + 0.08, 0.2 - w, x + 0.14, 0.2 + w, (240, 205, 80))
+    b.arc(0.8, -0.25, b.part(0.13, 0.2), 90, 270, 0.08, b.dark)
+    b.arc(0.8, -0.58, 0.16, -90, 90, 0.08, b.dark)
+
+
+def _whisky_glass(b: Brush) -> None:
+    w, level = b.part(0.55, 0.68), b.part(-0.1, 0.25)
+    b.poly([(-w, -0.7), (w, -0.7), (w * 0.85, 0.85), (-w * 0.85, 0.85)], (220, 232, 238))
+    b.poly([(-w * 0.9, level), (w * 0.9, level), (w * 0.8, 0.7), (-w * 0.8, 0.7)], (195, 120, 30))
+    for i in range(1 + b.style(3)):
+        x, y = -0.28 + 0.3 * i, level - 0.05 + 0.12 * (i % 2)
+        b.poly([(x - 0.16, y), (x, y - 0.18), (x + 0.16, y), (x, y + 0.18)], (238, 246, 250))
+
+
+def _powder_bag(b: Brush) -> None:
+    w, style = b.part(0.5, 0.64), b.style(3)
+    b.poly([(-w, -0.55), (w, -0.55), (w * 0.9, 0.6), (-w * 0.9, 0.6)], (205, 222, 232))
+    b.box(-w, -0.72, w, -0.55, b.main if style else b.dark)
+    b.poly(
+        [(-w * 0.85, 0.5), (-w * 0.7, -0.1), (0, b.part(-0.3, -0.15)), (w * 0.75, 0.0), (w * 0.85, 0.5)],
+        (252, 252, 252),
+    )
+    for i in range(3 + style):
+        b.bar(-0.75 + 0.3 * i, 0.92, -0.6 + 0.3 * i, 0.75, 0.09, (252, 252, 252))
+
+
+def _campfire(b: Brush) -> None:
+    top, w = b.part(0.75, 0.98), b.part(0.36, 0.48)
+    for colour, scale in (((235, 75, 20), 1.0), ((255, 195, 45), 0.6)):
+        b.disc(0, 0.3, w * scale, colour, 0.35 * scale)
+        b.poly(
+            [
+                (-w * scale, 0.3),
+                (-0.22 * scale, -0.2),
+                (0.03, 0.3 - (top + 0.3) * scale),
+                (0.2 * scale, -0.1),
+                (w * scale, 0.3),
+            ],
+            colour,
+        )
+    for s in (-1, 1):
+        b.bar(-0.75 * s, 0.85, 0.7 * s, 0.5, 0.18, (115, 72, 40))
+    if b.style(3) != 0:
+        for x in (-0.8, -0.28, 0.28, 0.8):
+            b.disc(x, 0.92, 0.14, (120, 122, 126), 0.09)
+
+
+def _burning_car(b: Brush) -> None:
+    for x in (-0.45, 0.0, 0.4)[: 2 + b.style(3) % 2]:
+        h = b.part(0.6, 0.9)
+        b.poly(
+            [
+                (x - 0.3, 0.1),
+                (x - 0.2, -h * 0.5),
+                (x - 0.08, -h * 0.3),
+                (x, -h),
+                (x + 0.14, -h * 0.4),
+                (x + 0.3, 0.1),
+            ],
+            (238, 80, 20),
+        )
+        b.poly([(x - 0.15, 0.1), (x, -h * 0.55), (x + 0.15, 0.1)], (255, 200, 50))
+    b.box(-0.95, 0.2, 0.95, 0.58, b.main)
+    b.poly([(-0.6, 0.2), (-0.42, -0.14), (0.3, -0.14), (0.6, 0.2)], b.main)
+    b.poly([(-0.42, 0.17), (-0.32, -0.06), (0.22, -0.06), (0.4, 0.17)], (255, 170, 40))
+    for x in (-0.5, 0.5):
+        b.disc(x, 0.6, b.part(0.18, 0.24), b.dark)
 
 
 DRAWINGS = {
     "pistol": _pistol, "rifle": _rifle, "bomb": _bomb, "grenade": _grenade, "knife": _knife, "sword": _sword,
     "cigarette": _cigarette, "beer bottle": _beer_bottle, "pill": _pill, "syringe": _syringe, "flame": _flame,
     "burning house": _burning_house, "match": _matches, "skull and crossbones": _skull,
-    "poison bottle": _poison_bottle, "biohazard sign": _biohazard, "radiation sign": _radiation,
+    "poison bottle": _poison_bottle, "dynamite bundle": _dynamite, "cannon": _cannon, "cigar": _cigar,
+    "whisky glass": _whisky_glass, "powder bag": _powder_bag, "campfire": _campfire, "burning car": _burning_car,
 }  # fmt: skip
 """Name -> function that draws the thing with a brush."""

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .scenes import HARMLESS_PHRASES, RISKY_PHRASES, Scene, render
+from safevlm.files import replacing_folder
+
+from .phrases import phrases
+from .scenes import SIZE, Scene, render
 
 LOGGER = logging.getLogger(__name__)
+CHUNK = 64
+"""Scenes that a worker renders at a time; a bank of no more is rendered without workers."""
+WORKERS = 2
 
 
 @dataclass(frozen=True)
 class SceneBank:
-    """Rendered scenes: pixels uint8 (n, size, size, 3) and n dictionaries of the scene's other fields."""
+    """Rendered scenes: pixels uint8 (n, size, size, 3), mapped from disk, and n dictionaries of the other fields."""
 
     pixels: NDArray[np.uint8]
     facts: list[dict[str, str | int]]
@@ -32,37 +42,67 @@ class SceneBank:
         return Scene(image=Image.fromarray(self.pixels[index]), **self.facts[index])  # type: ignore[arg-type]
 
 
-def open_bank(folder: Path, *, split: str, count: int, seed: int = 0, free_phrases: float = 0.0) -> SceneBank:
+def open_bank(
+    folder: Path, *, split: str, count: int, seed: int = 0, free_phrases: float = 0.0, size: int = SIZE
+) -> SceneBank:
     """Open the bank of these arguments under `folder`, rendering it first where it is missing.
 
-    `free_phrases` is the share of written scenes whose words are a random verb and object
-    (never a pair of the test split): they teach reading, not following.
+    `free_phrases` is the share of written instructions whose words are a random verb and object
+    (never a pair of another split): they teach reading, not following. `size` is the scenes' edge in pixels.
     """
-    stem = f"scenes-{split}-{count}-{seed}-{free_phrases:g}"
+    stem = f"scenes-{split}-{count}-{seed}-{free_phrases:g}-{size}"
     pixels, facts = folder / f"{stem}.npy", folder / f"{stem}.json"
     if not facts.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        scenes = [_scene(seed * 1_000_003 + i, split, free_phrases) for i in range(count)]
-        np.save(pixels, np.stack([np.asarray(scene.image) for scene in scenes]))
-        rows = [{key: value for key, value in vars(scene).items() if key != "image"} for scene in scenes]
-        facts.write_text(json.dumps(rows), encoding="utf-8")
+        with replacing_folder(folder, last=facts.name) as hidden:
+            job = partial(_scene, split=split, free_phrases=free_phrases, size=size)
+            seeds = range(seed * 1_000_003, seed * 1_000_003 + count)
+            rows = _render_all(hidden / pixels.name, job, seeds, size)
+            (hidden / facts.name).write_text(json.dumps(rows), encoding="utf-8")
         LOGGER.info("rendered %d scenes to %s", count, pixels)
     return SceneBank(np.load(pixels, mmap_mode="r"), json.loads(facts.read_text(encoding="utf-8")))
 
 
-def _scene(seed: int, split: str, free_phrases: float) -> Scene:
-    scene = render(seed, split)
-    if not scene.text or random.Random(seed).random() >= free_phrases:
+def _render_all(path: Path, job: partial[Scene], seeds: range, size: int) -> list[dict[str, str | int]]:
+    """Write the scenes' pixels as they come; returns their other fields."""
+    pixels = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.uint8, shape=(len(seeds), size, size, 3)
+    )  # one row at a time: the whole does not fit in memory
+    rows = []
+    for i, scene in enumerate(_scenes(job, seeds)):
+        pixels[i] = np.asarray(scene.image)
+        rows.append({key: value for key, value in vars(scene).items() if key != "image"})
+    pixels.flush()
+    return rows
+
+
+def _scenes(job: partial[Scene], seeds: range) -> Iterator[Scene]:
+    if len(seeds) <= CHUNK:
+        yield from map(job, seeds)
+        return
+    with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for start in range(0, len(seeds), WORKERS * 4 * CHUNK):
+            yield from pool.map(job, seeds[start : start + WORKERS * 4 * CHUNK], chunksize=CHUNK)
+
+
+def _scene(seed: int, *, split: str, free_phrases: float, size: int) -> Scene:
+    scene = render(seed, split, size=size)
+    instruction = scene.kind in ("typographic_risky", "typographic_harmless")
+    if not instruction or random.Random(seed).random() >= free_phrases:
         return scene
-    return render(seed, split, scene.kind, name=free_phrase(seed))
+    return render(seed, split, scene.kind, size, name=free_phrase(seed))
 
 
 def free_phrase(seed: int) -> str:
-    """A random verb and object of the training phrases, in lower case; never a test phrase."""
+    """A random verb and object of the training phrases, in lower case; never a phrase of another split."""
     rng = random.Random(f"phrase:{seed}")
-    known = [phrase.split() for phrase in (*RISKY_PHRASES["train"], *HARMLESS_PHRASES["train"])]
-    kept = {tuple(phrase.split()) for phrase in (*RISKY_PHRASES["test"], *HARMLESS_PHRASES["test"])}
+    known = [phrase.split() for risky in (True, False) for phrase in phrases("train", risky=risky)]
+    kept = {
+        phrase
+        for split in ("tune", "test")
+        for risky in (True, False)
+        for phrase in phrases(split, risky=risky)
+    }
     while True:
-        words = [rng.choice(known)[0], *rng.choice(known)[1:]]
-        if tuple(words) not in kept:
-            return " ".join(words).lower()
+        phrase = " ".join([rng.choice(known)[0], *rng.choice(known)[1:]])
+        if phrase not in kept:
+            return phrase.lower()

@@ -12,14 +12,13 @@ from PIL import Image
 
 from . import dialogues as d
 from . import wording as w
-from .corpus import blank_pixels
+from .backgrounds import choose_background
 from .photographs import Photographs, load_photographs
 from .pictograms import RISKS
-from .scenes import render
+from .scenes import SIZE, render
 
 PHOTOS, NATIVE = "photos", "photos_native"
 """The packs of photographs; the second is by other makers."""
-_NOTICE = "typographic_harmless"  # TO MERGE: "typographic_notice", once scenes draws it
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _text(draw: _Draw) -> list[EvalItem]:
 def _text_blank(draw: _Draw) -> list[EvalItem]:
     rng = draw.rng("blank")
     return [
-        replace(item, image=Image.fromarray(blank_pixels(rng, draw.split)), prompt=named)
+        replace(item, image=choose_background(rng, draw.split, SIZE)[1], prompt=named)
         for item, named in draw.risky
     ]
 
@@ -159,7 +158,7 @@ def _words(draw: _Draw) -> list[EvalItem]:
         if i % 2:
             items.append(_request(rng, draw.split, _scene(rng, draw.split, "typographic_harmless")))
         else:
-            notice = _scene(rng, draw.split, _NOTICE)
+            notice = _scene(rng, draw.split, "typographic_notice")
             items.append(notice.ask(rng.choice(w.wording(w.READING_QUESTIONS, draw.split))))
     return items
 

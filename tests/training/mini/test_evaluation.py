@@ -18,7 +18,7 @@ from safevlm.evals import SETS as KNOWN
 from safevlm.evals import matches
 
 TABLES = [table for table in vars(w).values() if isinstance(table, dict) and "train" in table]
-PACKS = {"photos": ("revolver", "lion"), "photos_native": ("handgun", "lamp")}
+PACKS = {"photos": ("revolver", "lion", "tram"), "photos_native": ("handgun", "lamp", "jar")}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def photos(tmp_path):
         for i in range(12):
             file = io.BytesIO()
             Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(file, "PNG")
-            label = labels[i >= 5] if i != 11 else "cup"
+            label = "cup" if i == 11 else labels[0 if i < 5 else 1 + i % 2]
             rows.append(
                 {
                     "image": {"bytes": file.getvalue(), "path": f"{i}.png"},

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from safevlm.backbone import load_backbone
-from safevlm.checkpoint import resolve
+from safevlm.checkpoint import fetch, load_config, resolve
 from safevlm.data import FolderSource, decode_item
 from safevlm.errors import DataError
-from safevlm.evals import GuardResponder, OnProgress, Responder, Table, evaluate
+from safevlm.evals import READER, ROWS, SETS, Evaluation, GuardResponder, OnProgress, Responder, evaluate
 from safevlm.guard import SafeVLM
 from safevlm.policy import Policy
 from safevlm.report import Comparison, Finding, render_page
 from safevlm.scan import ScanCounts, ScanSummary, scan
+from safevlm.types import Action
+
+logger = logging.getLogger(__name__)
 
 MINI, STAGE1 = "safevlm-mini", "safevlm-mini-stage1"
 IMAGE_SIZE = 256  # px, for people to look at; the model's processor resizes images to 64 px
 KINDS = ("ordinary", "lookalike", "risky", "ordinary", "typographic_harmless", "risky", "typographic_risky")
 OWN_IMAGE = re.compile(r"\d{3,}-[a-z-]+\.jpg")
+READER_PACKAGE = "rapidocr_onnxruntime"
 PAIRS = ("risky", "ordinary", "typographic_risky", "lookalike")
 
 
@@ -114,9 +122,13 @@ def evaluate_mini(
     seed: int,
     photos: str | None = None,
     split: str = "test",
+    rows: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    stage1: str | Path = STAGE1,
+    stage2: str | Path = MINI,
     on_progress: OnProgress | None = None,
-) -> Table:
-    """Evaluate the embedded model: five rows, from the plain backbone to stage 2.
+) -> Evaluation:
+    """Evaluate the embedded model, from the plain backbone to stage 2 with a reader.
 
     Every risky level gets a hint, as in the paper, and none a fixed refusal: all answers are the LLM's own.
 
@@ -125,31 +137,60 @@ def evaluate_mini(
         seed: random seed of the rendered scenes and of the choice of photographs.
         photos: folder with the photographs; without it their columns stay empty.
         split: "test", or "tune" while a recipe is being developed.
+        rows: names of `safevlm.evals.ROWS`; empty: all that can run here.
+        sets: names of `safevlm.evals.SETS`; empty: all.
+        stage1: name or folder of the checkpoint of stage 1.
+        stage2: name or folder of the checkpoint of stage 2.
         on_progress: called with a name, items done and items in all, before and after every set.
+
+    Raises:
+        ValueError: an unknown row or set.
+        MissingExtraError: the row with the reader is asked for by name, and the extra `ocr` is not installed.
     """
-    from safevlm.training.mini.examples import evaluation_sets
+    from safevlm.training.mini.evaluation import evaluation_sets
 
-    sets = evaluation_sets(split, n, seed, None if photos is None else Path(photos))
-    return evaluate(mini_rows(), sets, on_progress=on_progress)
+    responders = mini_rows(stage1, stage2, rows=rows)
+    items = evaluation_sets(split, n, seed, None if photos is None else Path(photos), names=sets or SETS)
+    return evaluate(responders, items, on_progress=on_progress)
 
 
-def mini_rows(stage1: str | Path = STAGE1, stage2: str | Path = MINI) -> dict[str, Responder]:
+def mini_rows(
+    stage1: str | Path = STAGE1, stage2: str | Path = MINI, *, rows: Sequence[str] = ()
+) -> dict[str, Responder]:
     """The rows of the evaluation: name -> responder, of a stage-1 and a stage-2 checkpoint.
+
+    Only the checkpoints that the rows need are loaded. The row with the reader needs the extra `ocr`; where that
+    is not installed, it is left out with a warning.
 
     Args:
         stage1: name or folder of the checkpoint of stage 1.
         stage2: name or folder of the checkpoint of stage 2.
+        rows: names of `safevlm.evals.ROWS`, in the order wanted; empty: all that can run here.
+
+    Raises:
+        ValueError: an unknown row.
+        MissingExtraError: the row with the reader is asked for by name, and the extra is not installed.
     """
-    first = SafeVLM.from_pretrained(stage1, backbone=load_backbone(resolve("safevlm-mini-base")))
-    second = SafeVLM.from_pretrained(stage2, backbone=load_backbone(resolve("safevlm-mini-base")))
-    policies = [
-        Policy.hints_only(guard.config.taxonomy, threshold=guard.config.threshold)
-        for guard in (first, second)
-    ]
-    return {
-        "plain": GuardResponder(first, policies[0], enabled=False),
-        "tokens": GuardResponder(first, policies[0], guarded=False),
-        "head_hint": GuardResponder(first, policies[0], use_tokens=False),
-        "stage1": GuardResponder(first, policies[0]),
-        "stage2": GuardResponder(second, policies[1]),
+    if unknown := sorted(set(rows) - set(ROWS)):
+        raise ValueError(f"unknown rows {unknown}; there are {', '.join(ROWS)}")
+    if not rows and find_spec(READER_PACKAGE) is None:
+        logger.warning("the row %s is left out: it needs pip install 'safevlm[ocr]'", READER)
+        rows = [row for row in ROWS if row != READER]
+    first = lru_cache(lambda: _hinting(stage1))
+    makers: dict[str, Callable[[], Responder]] = {
+        "plain": lambda: GuardResponder(*first(), enabled=False),
+        "tokens": lambda: GuardResponder(*first(), guarded=False),
+        "head_hint": lambda: GuardResponder(*first(), use_tokens=False),
+        "stage1": lambda: GuardResponder(*first()),
+        "stage2": lambda: GuardResponder(*_hinting(stage2)),
+        READER: lambda: GuardResponder(*_hinting(stage2, read_text="auto")),
     }
+    return {row: makers[row]() for row in rows or ROWS}
+
+
+def _hinting(name: str | Path, **reading: Any) -> tuple[SafeVLM, Policy]:
+    """A guard, and its own policy with a hint at every risky level."""
+    config = load_config(fetch(name))
+    guard = SafeVLM.from_pretrained(name, backbone=load_backbone(resolve(config.backbone)), **reading)
+    levels = config.taxonomy.risky_levels
+    return guard, replace(guard.policy, actions=dict.fromkeys(levels, Action.HINT))

@@ -223,7 +223,9 @@ def show_demo(result: DemoResult) -> None:
 
 
 def show_table(table: Table) -> None:
-    """An evaluation: measures down, models across, percent with the 95 % interval."""
+    """An evaluation: measures down, models across, values with the 95 % interval; lines without data are left out."""
+    from safevlm.evals import cell_text
+
     rows = list(table)
     grid = RichTable(header_style="bold")
     grid.add_column("")
@@ -231,15 +233,9 @@ def show_table(table: Table) -> None:
         grid.add_column(row, justify="right")
     for column in next(iter(table.values())):
         cells = [table[row][column] for row in rows]
-        grid.add_row(
-            column.replace("_", " "),
-            *(
-                "-"
-                if cell is None
-                else f"{cell.value:.1%}\n[dim]{cell.low:.1%}-{cell.high:.1%}\nn {cell.n}[/dim]"
-                for cell in cells
-            ),
-        )
+        if any(cell is not None for cell in cells):
+            texts = ("-" if cell is None else f"{cell_text(column, cell)}\nn {cell.n}" for cell in cells)
+            grid.add_row(column.replace("_", " "), *(Text(text.replace(" [", "\n[")) for text in texts))
     console.print(grid)
 
 

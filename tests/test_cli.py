@@ -25,6 +25,7 @@ from safevlm import checkpoint
 from safevlm.cli import main
 from safevlm.commands import COMMANDS
 from safevlm.config import OperatingPoint
+from safevlm.evals import COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -308,23 +309,29 @@ def test_eval_mini_json_has_the_documented_form(capsys):
     code, out = run(capsys, "eval", "mini", "--json", "--n", 4)
     table = json.loads(out.out)
     assert code == 0
-    assert set(table) == {"plain", "tokens", "head_hint", "stage1", "stage2"}
-    asked = [
-        "complied_risky",
-        "complied_typographic",
-        "complied_text",
-        "complied_text_blank",
-        "refused_ordinary",
-        "refused_lookalike",
-        "answer_accuracy",
-        "auroc_scenes",
-        "auroc_photos",
-        "level_accuracy",
-        "category_accuracy",
-    ]
+    assert set(table) >= {"plain", "tokens", "head_hint", "stage1", "stage2"}
     for row in table.values():
-        assert set(asked) <= set(row)
+        things = row.pop("per_thing")
+        assert set(row) == set(COLUMNS)
         assert row["auroc_photos"] is None
-        for cell in filter(None, row.values()):
-            assert set(cell) == {"value", "low", "high", "n"}
-            assert 0 <= cell["low"] <= cell["value"] <= cell["high"] <= 1
+        assert sum(counts["n"] for counts in things["words"].values()) == 4
+        for column, cell in row.items():
+            if cell is not None:
+                assert set(cell) == {"value", "low", "high", "n", "things", "templates"}
+                least = -1 if column.startswith("accuracy_lost") else 0
+                assert least <= cell["low"] <= cell["value"] <= cell["high"] <= 1
+
+
+def test_eval_mini_of_chosen_rows_and_sets(capsys):
+    chosen = ("--n", 4, "--split", "tune", "--rows", "head_hint", "--sets", "words, typographic")
+    code, out = run(capsys, "eval", "mini", "--json", *chosen)
+    (row,) = json.loads(out.out).values()
+    assert code == 0
+    assert {column for column, cell in row.items() if cell and column != "per_thing"} >= {
+        "refused_words", "complied_typographic", "auroc_words", "recall_words", "flagged_words",
+    }  # fmt: skip
+    assert row["refused_ordinary"] is None
+    for option, name in (("--rows", "stage9"), ("--sets", "wrods")):
+        code, out = run(capsys, "eval", "mini", option, name)
+        assert code != 0
+        assert name in out.err

@@ -255,7 +255,9 @@ class TrainingStage(LightningModule):
             zero = torch.zeros((), device=self.device)
             return {"level": zero, "category": zero}
         labels = {name: batch[name].to(self.device) for name in ("levels", "categories")}
-        if not self.loss.prompt_probability:  # no prompt is read, so a pair has no label that could be learned
+        if (
+            not self.loss.prompt_probability
+        ):  # no prompt is read, so a pair has no label that could be learned
             pairs = torch.tensor(batch["pairs"], device=self.device)
             labels = {name: values.masked_fill(pairs, IGNORED) for name, values in labels.items()}
         return head_loss(output, labels["levels"], labels["categories"], rows, self.class_weights)

@@ -1,15 +1,38 @@
 """Evaluations: how answers are judged, what is counted, and the table of the embedded model."""
 
+from safevlm.evals.cells import per_thing, tabulate
+from safevlm.evals.clusters import (
+    ClusteredEstimate,
+    clustered_auroc,
+    clustered_difference,
+    clustered_proportion,
+)
 from safevlm.evals.metrics import Estimate, accuracy, auroc, matches, normalise_answer, proportion
-from safevlm.evals.mini import OnProgress, Replies, collect, evaluate, tabulate
+from safevlm.evals.mini import evaluate
+from safevlm.evals.replies import SETS, OnProgress, Replies, collect
 from safevlm.evals.responders import EvalItem, GuardResponder, Responder
-from safevlm.evals.table import COLUMNS, ROWS, Table, to_json, to_markdown
+from safevlm.evals.table import (
+    COLUMNS,
+    PLAIN,
+    READER,
+    ROWS,
+    Evaluation,
+    Table,
+    cell_text,
+    to_json,
+    to_markdown,
+)
 
 __all__ = [
     "COLUMNS",
+    "PLAIN",
+    "READER",
     "ROWS",
+    "SETS",
+    "ClusteredEstimate",
     "Estimate",
     "EvalItem",
+    "Evaluation",
     "GuardResponder",
     "OnProgress",
     "Replies",
@@ -17,10 +40,15 @@ __all__ = [
     "Table",
     "accuracy",
     "auroc",
+    "cell_text",
+    "clustered_auroc",
+    "clustered_difference",
+    "clustered_proportion",
     "collect",
     "evaluate",
     "matches",
     "normalise_answer",
+    "per_thing",
     "proportion",
     "tabulate",
     "to_json",

@@ -16,7 +16,11 @@ MAX_NEW_TOKENS = 48
 
 
 class EvalItem(Protocol):
-    """One labelled question: an image or none, the prompt, the expected answer ("" where open), the risk."""
+    """One labelled question: an image or none, the prompt, the expected answer ("" where open), the risk.
+
+    `thing` (what is shown, or the phrase) and `template` (the question's) are what items have in common:
+    intervals resample them.
+    """
 
     @property
     def image(self) -> Image.Image | None: ...
@@ -28,6 +32,10 @@ class EvalItem(Protocol):
     def risk_level(self) -> str: ...
     @property
     def risk_category(self) -> str: ...
+    @property
+    def thing(self) -> str: ...
+    @property
+    def template(self) -> str: ...
 
 
 class Responder(Protocol):

@@ -8,7 +8,7 @@ import pytest
 from safevlm.training.mini import dialogues as d
 from safevlm.training.mini import wording as w
 from safevlm.training.mini.behaviour import complied, refused
-from safevlm.training.mini.examples import EvalItem, evaluation_sets, safety_rows
+from safevlm.training.mini.examples import safety_rows
 from safevlm.training.mini.pictograms import CATEGORIES, LEVELS, RISKS
 from safevlm.training.mini.scenes import render
 
@@ -29,6 +29,12 @@ def test_templates_of_the_splits_are_disjoint(name):
     assert set(table) == {"train", "tune", "test"}
     seen = [template for part in table.values() for template in part]
     assert len(seen) == len(set(seen))
+
+
+def test_no_wording_of_the_test_is_seen_in_training_whatever_table_it_is_in():
+    test = {template for table in TABLES.values() for template in table["test"]}
+    seen = {template for table in TABLES.values() for split in ("train", "tune") for template in table[split]}
+    assert not test & seen
 
 
 @pytest.mark.parametrize("kind", ["risky", "typographic_risky"])
@@ -84,16 +90,3 @@ def test_safety_rows_are_half_risky_and_labelled():
         assert row["risk_category"] in CATEGORIES
         assert row["image"].size == (64, 64)
     assert [row["prompt"] for row in rows] == [row["prompt"] for row in safety_rows("train", 40, 0)]
-
-
-def test_evaluation_sets_pair_the_requests():
-    sets = evaluation_sets("test", 9, 0)
-    assert set(sets) == {
-        "risky_scenes", "risky_photos", "typographic", "text", "text_blank",
-        "ordinary_scenes", "ordinary_photos", "lookalike",
-    }  # fmt: skip
-    assert all(isinstance(item, EvalItem) for items in sets.values() for item in items)
-    assert [i.prompt for i in sets["text"]] == [i.prompt for i in sets["text_blank"]]
-    assert all(item.image is None for item in sets["text"])
-    assert [i.risk_category for i in sets["text"]] == [i.risk_category for i in sets["risky_scenes"]]
-    assert {len(item.answer) for item in sets["ordinary_scenes"]} >= {0, 1}

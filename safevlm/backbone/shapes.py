@@ -126,9 +126,8 @@ class FastVlmShape:
         return config, _processor(processor, self.image_size, self.stride, class_token=False)
 
     def _vision(self) -> TimmWrapperConfig:
-        return TimmWrapperConfig(
-            architecture=self.architecture, hidden_size=self.vision_dim, do_pooling=False
-        )
+        sizes: dict[str, Any] = {"hidden_size": self.vision_dim}
+        return TimmWrapperConfig(architecture=self.architecture, do_pooling=False, **sizes)
 
 
 Shape: TypeAlias = LlavaShape | FastVlmShape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +179,7 @@ def open_corpus(
 def _chances(pictures: Photographs) -> list[float]:
     """Cumulative weights: the few photographs of other makers count three times."""
     weights = [3.0 if pack == "photos_native" else 1.0 for pack in pictures.packs]
-    return np.cumsum(weights).tolist()
+    return list(accumulate(weights))
 
 
 def read_prompts(folder: Path, *, split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,7 +9,6 @@ from transformers import (
     FastVlmForConditionalGeneration,
     LlamaConfig,
     PreTrainedTokenizerFast,
-    TimmWrapperConfig,
 )
 
 from .packing import Rows
@@ -31,12 +30,12 @@ def build_fast_vlm(
         num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048, tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    vision = TimmWrapperConfig(
-        architecture=ARCHITECTURE, do_pooling=False, num_classes=0, hidden_size=CHANNELS,
-        model_args={"global_pool": ""},
-    )  # fmt: skip
+    vision = {
+        "model_type": "timm_wrapper", "architecture": ARCHITECTURE, "do_pooling": False, "num_classes": 0,
+        "hidden_size": CHANNELS, "model_args": {"global_pool": ""},
+    }  # fmt: skip
     config = FastVlmConfig(
-        vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=image_id(tokenizer),
+        vision_config=vision, text_config=text.to_dict(), image_token_index=image_id(tokenizer),
         image_seq_length=PLACES, tie_word_embeddings=True,
     )  # fmt: skip
     model = FastVlmForConditionalGeneration(config)

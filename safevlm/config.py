@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeGuard, TypeVar
 
 from safevlm.errors import brief
 from safevlm.taxonomy import Taxonomy, check_fields, check_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added `operating_point`, `reading`, and `share` and `prior` of the calibration; 1 is read as well."""
+
+DEFAULT_THRESHOLD = 0.5
+"""Where there is no operating point; for two levels the argmax of the level head, the paper's rule (arXiv 2405.13581)."""
 
 MAX_POOL = 256
 """The most rows or columns that the projector may pool to, because memory grows with them; LLaVA-1.5 has 24."""
@@ -26,17 +31,24 @@ MAX_NAME_LENGTH = 4096
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature scaling of the level logits (Guo et al., arXiv 1706.04599).
+    """Temperature scaling of the level logits (Guo et al., arXiv 1706.04599), then a correction for the prior.
 
     Args:
         temperature: level logits are divided by it; > 0.
         data: the data it was fitted on.
         samples: how many items that was.
+        share: of risky items in that data, in (0, 1); None where it is not known (files of schema version 1).
+        prior: the share of risky items that the calibrated score assumes, in (0, 1); None: that of the data.
+
+    Raises:
+        ValueError: a value outside its range, or a prior without the share that it is corrected from.
     """
 
     temperature: float
     data: str
     samples: int
+    share: float | None = None
+    prior: float | None = None
 
     def __post_init__(self) -> None:
         if not is_number(self.temperature) or not self.temperature > 0:
@@ -45,6 +57,88 @@ class Calibration:
             )
         check_text("calibration: data", self.data)
         _check_whole("calibration: samples", self.samples, least=0)
+        for name, value in (("share", self.share), ("prior", self.prior)):
+            if value is not None:
+                _check_share(f"calibration: {name}", value)
+        if self.prior is not None and self.share is None:
+            raise ValueError(
+                "calibration: a prior is given without the share of risky items in the data; fit it again"
+            )
+
+    @property
+    def log_odds_shift(self) -> float:
+        """Added to the log odds of risky against safe: logit(prior) - logit(share); 0 without a prior."""
+        if self.prior is None or self.share is None:
+            return 0.0
+        return _log_odds(self.prior) - _log_odds(self.share)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The threshold that the default policy uses, chosen for a rate of false alarms.
+
+    Args:
+        threshold: the least score that is unsafe, in (0, 1].
+        false_positive_rate: the share of safe items that the threshold was chosen to flag at most, in (0, 1).
+        data: the data it was chosen on.
+        samples: how many safe items that was.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    threshold: float
+    false_positive_rate: float
+    data: str
+    samples: int
+
+    def __post_init__(self) -> None:
+        _check_threshold("operating_point: threshold", self.threshold)
+        _check_share("operating_point: false_positive_rate", self.false_positive_rate)
+        check_text("operating_point: data", self.data)
+        _check_whole("operating_point: samples", self.samples, least=1)
+
+    @property
+    def text(self) -> str:
+        """In words: threshold, rate, number of items and data."""
+        return (
+            f"score >= {self.threshold:.3g}, chosen for at most {100 * self.false_positive_rate:.3g} % false positives "
+            f"on {self.samples} safe items of {self.data}"
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """When an image is worth reading (OCR): where P(category) of the image alone reaches the threshold.
+
+    Args:
+        category: of the taxonomy, one whose images hold writing.
+        threshold: the least P(category) that is read, in (0, 1].
+        data: the data it was chosen on.
+        samples: how many items of the category that was.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    category: str
+    threshold: float
+    data: str
+    samples: int
+
+    def __post_init__(self) -> None:
+        check_text("reading: category", self.category)
+        _check_threshold("reading: threshold", self.threshold)
+        check_text("reading: data", self.data)
+        _check_whole("reading: samples", self.samples, least=1)
+
+    @property
+    def text(self) -> str:
+        """In words: category, threshold, number of items and data."""
+        return f"P({self.category}) >= {self.threshold:.3g}, chosen on {self.samples} items of {self.data}"
+
+
+Record = TypeVar("Record", Calibration, OperatingPoint, Reading)
 
 
 @dataclass(frozen=True)
@@ -69,8 +163,13 @@ class SafetyConfig:
         tower_fingerprint: fingerprint of the vision tower's weights; empty if not attached to a tower.
         prompt_fingerprint: fingerprint of the LLM's input embeddings; empty for modules that read no prompts.
         calibration: of the scores; None if they are not calibrated.
+        operating_point: of the default policy; None if training chose none.
+        reading: which images are worth reading (OCR); None if training chose no threshold for it.
         has_lora: whether a `lora/` folder belongs to the checkpoint.
         schema_version: version of the JSON form.
+
+    Raises:
+        ValueError: the reading's category is not one of the taxonomy.
     """
 
     taxonomy: Taxonomy
@@ -87,8 +186,23 @@ class SafetyConfig:
     tower_fingerprint: tuple[float, ...] = ()
     prompt_fingerprint: tuple[float, ...] = ()
     calibration: Calibration | None = None
+    operating_point: OperatingPoint | None = None
+    reading: Reading | None = None
     has_lora: bool = False
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        known = self.taxonomy.category_names
+        if self.reading is not None and self.reading.category not in known:
+            raise ValueError(
+                f"reading: category {brief(self.reading.category)} is not in taxonomy "
+                f"{self.taxonomy.name!r}; it has {list(known)}"
+            )
+
+    @property
+    def threshold(self) -> float:
+        """The least score that the default policy calls unsafe: the operating point's, or 0.5 without one."""
+        return DEFAULT_THRESHOLD if self.operating_point is None else self.operating_point.threshold
 
     @property
     def reads_prompts(self) -> bool:
@@ -96,8 +210,18 @@ class SafetyConfig:
         return bool(self.prompt_fingerprint)
 
     def to_json(self) -> str:
-        """The file's text; the inverse of `from_json`."""
+        """The file's text, in the oldest schema version that holds the values; the inverse of `from_json`.
+
+        A checkpoint of version 1 keeps its text, which the hashes of its scans are made from.
+        """
         values = {**asdict(self), "taxonomy": self.taxonomy.to_dict()}
+        newer = [(values, "operating_point"), (values, "reading")]
+        if self.calibration is not None:
+            newer += [(values["calibration"], "share"), (values["calibration"], "prior")]
+        if all(part[name] is None for part, name in newer):
+            for part, name in newer:
+                del part[name]
+            values["schema_version"] = 1
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
@@ -112,7 +236,8 @@ class SafetyConfig:
                 f"schema_version is {brief(version)}, this safevlm reads 1 to {SCHEMA_VERSION}; "
                 "run: pip install -U safevlm"
             )
-        return cls._from_dict(dict(values))
+        newer = {} if version > 1 else {"operating_point": None, "reading": None}
+        return cls._from_dict({**newer, **values, "schema_version": SCHEMA_VERSION})
 
     @classmethod
     def _from_dict(cls, values: dict[str, Any]) -> SafetyConfig:
@@ -132,8 +257,9 @@ class SafetyConfig:
             values[name] = _fingerprint(name, values[name])
         if values["pool_grid"] is not None:
             values["pool_grid"] = _grid(values["pool_grid"])
-        if values["calibration"] is not None:
-            values["calibration"] = _calibration(values["calibration"])
+        values["calibration"] = _record("calibration", values["calibration"], Calibration)
+        values["operating_point"] = _record("operating_point", values["operating_point"], OperatingPoint)
+        values["reading"] = _record("reading", values["reading"], Reading)
         return cls(**values)
 
     def with_changes(self, **changes: Any) -> SafetyConfig:
@@ -166,7 +292,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite float, or an int within a float's range; booleans are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -177,6 +303,20 @@ def _check_whole(name: str, value: object, *, least: int, most: int | None = Non
     if type(value) is not int or value < least or (most is not None and value > most):
         upper = "" if most is None else f" and at most {most}"
         raise ValueError(f"{name} is {brief(value)}, a whole number of at least {least}{upper} is needed")
+
+
+def _check_threshold(name: str, value: object) -> None:
+    if not is_number(value) or not 0 < value <= 1:
+        raise ValueError(f"{name} is {brief(value)}, a number in (0, 1] is needed")
+
+
+def _check_share(name: str, value: object) -> None:
+    if not is_number(value) or not 0 < value < 1:
+        raise ValueError(f"{name} is {brief(value)}, a number between 0 and 1 is needed")
+
+
+def _log_odds(share: float) -> float:
+    return math.log(share) - math.log1p(-share)
 
 
 def _fingerprint(name: str, values: object) -> tuple[float, ...]:
@@ -193,8 +333,11 @@ def _grid(values: object) -> tuple[int, int]:
     return values[0], values[1]
 
 
-def _calibration(values: object) -> Calibration:
+def _record(name: str, values: object, kind: type[Record]) -> Record | None:
+    if values is None:
+        return None
     if not isinstance(values, Mapping):
-        raise ValueError(f"calibration is {brief(values)}, null or an object is needed")
-    check_fields("calibration", values, {field.name for field in fields(Calibration)}, set())
-    return Calibration(**values)
+        raise ValueError(f"{name} is {brief(values)}, null or an object is needed")
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    check_fields(name, values, needed, {field.name for field in fields(kind)} - needed)
+    return kind(**values)

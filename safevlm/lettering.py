@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Protocol, TypeAlias, get_args
 
 from PIL import Image
 
@@ -13,9 +13,8 @@ from safevlm.config import Reading, SafetyConfig
 from safevlm.data.boundary import parser_errors
 from safevlm.errors import CheckpointError, SafeVLMError
 from safevlm.reader import Reader
-from safevlm.types import Risk
+from safevlm.types import ReadText, Risk
 
-ReadText: TypeAlias = Literal["never", "auto", "always"]
 OpenImage: TypeAlias = Callable[[int], Image.Image]
 """The number of an image in its batch -> the image, RGB; called for those alone that are read."""
 Prompts: TypeAlias = "Sequence[str] | None"

@@ -24,13 +24,13 @@ from safevlm.backbone import (
 )
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError
-from safevlm.lettering import OpenImage, Prompts, ReadText, TextReader, Writing, open_lettering, questions
+from safevlm.lettering import OpenImage, Prompts, TextReader, Writing, open_lettering, questions
 from safevlm.model_card import model_card
 from safevlm.modules import FoldedScorer, SafetyModules, fold
 from safevlm.opening import check_arguments, open_image
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
-from safevlm.types import ImageLike, Risk, RiskAssessment
+from safevlm.types import ImageLike, ReadText, Risk, RiskAssessment
 from safevlm.viewing import Heatmap, ViewOutput, assess_views, view_output
 
 NOT_FINITE = "the safety head gave a value that is not finite; check the weights and the image's features"

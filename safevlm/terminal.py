@@ -54,7 +54,7 @@ def score_text(assessment: RiskAssessment) -> Text:
 
 
 def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment]) -> None:
-    """One row per image; reasons of what is undecided below."""
+    """One row per image; below, reasons of what is undecided or was not read, and what was read."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for heading in ("image", "score", "verdict", "level", "category"):
         table.add_column(heading, overflow="fold")
@@ -69,8 +69,11 @@ def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment]) -> N
         )
     console.print(table)
     for name, assessment in zip(names, found, strict=True):
-        if assessment.verdict is Verdict.UNDECIDED:
+        if assessment.reason:
             console.print(shown(f"{name}: {assessment.reason}"), style="yellow")
+        if assessment.read_text:
+            decided = ", which decided" if assessment.decided_by == "read_text" else ""
+            console.print(shown(f"{name}: read in the image{decided}: {assessment.read_text}"))
 
 
 def show_info(found: Mapping[str, Any]) -> None:

@@ -18,6 +18,9 @@ ImageLike: TypeAlias = "PILImage.Image | str | Path | bytes"
 Chat: TypeAlias = "Sequence[Mapping[str, Any]]"
 """A conversation as chat templates take it: `[{"role": "user", "content": [{"type": "image"}, ...]}]`."""
 
+ReadText: TypeAlias = Literal["never", "auto", "always"]
+"""Which images are read for writing: none, those in which the head sees writing, or all."""
+
 DecidedBy: TypeAlias = Literal["image", "prompt", "read_text"]
 """What an assessment rests on: the image alone, the image with its prompt, or the image with what was read in it."""
 

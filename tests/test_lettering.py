@@ -10,10 +10,10 @@ import torch
 
 from safevlm import Policy, RiskScorer, SafeVLM
 from safevlm.errors import CheckpointError
-from safevlm.lettering import MAX_TEXT, ReadText
-from safevlm.types import Verdict
+from safevlm.lettering import MAX_TEXT
+from safevlm.types import ReadText, Verdict
 from tests.tiny import picture, tiny_guard
-from tests.writing import Knowing, reading
+from tests.writing import Knowing, reading, reading_scorer
 
 IMAGES = [picture(seed, size) for seed, size in enumerate([(20, 24), (16, 16), (40, 18), (9, 31), (64, 64)])]
 TEXTS = ["make a bomb", "", "Fresh bread, \n 2 for 3", RuntimeError("no memory"), "x" * 1000]
@@ -31,20 +31,9 @@ def with_reader(
     threshold: float | None = None,
     reader: Knowing | None = None,
 ) -> RiskScorer:
-    """The guard's scorer with a reader; the images with at least the threshold's P(CATEGORY) are worth reading."""
-    config = guard.config
-    category = config.taxonomy.risky_categories[0]
-    if threshold is not None:
-        config = config.with_changes(reading=reading(category, threshold))
-    return RiskScorer(
-        guard.backbone.tower,
-        guard.safety,
-        config=config,
-        policy=guard.policy,
-        prompt_table=guard.backbone.prompt_table,
-        read_text=read_text,
-        reader=reader or knowing(),
-    )
+    """The guard's scorer with a reader; images with at least the threshold's P(the first category) are worth reading."""
+    worth = None if threshold is None else reading(guard.config.taxonomy.risky_categories[0], threshold)
+    return reading_scorer(guard.scorer, reader or knowing(), read_text, worth)
 
 
 def values(found):

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw, ImageFont
 
+from safevlm import RiskScorer
 from safevlm.config import Reading
+from safevlm.types import ReadText
 
 
 def written(text: str, side: int = 224, height: int = 18) -> Image.Image:
@@ -32,6 +34,22 @@ class Knowing:
         if isinstance(found, Exception):
             raise found
         return found
+
+
+def reading_scorer(
+    scorer: RiskScorer, reader: Knowing, read_text: ReadText = "always", worth: Reading | None = None
+) -> RiskScorer:
+    """A scorer of the same modules that reads."""
+    return RiskScorer(
+        scorer.tower,
+        scorer.safety,
+        config=scorer.config.with_changes(reading=worth),
+        policy=scorer.policy,
+        prompt_table=scorer.prompt_table(),
+        name=scorer.name,
+        read_text=read_text,
+        reader=reader,
+    )
 
 
 def reading(category: str, threshold: float) -> Reading:

@@ -16,12 +16,11 @@ from torch import nn
 from safevlm import binding, checkpoint
 from safevlm.backbone import Backbone, HubOptions, TowerPass, language_linears, load_backbone
 from safevlm.config import SafetyConfig
-from safevlm.lettering import ReadText
 from safevlm.model_card import model_card
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
 from safevlm.scorer import RiskScorer
-from safevlm.types import Chat, ImageLike, RiskAssessment, SafeReply
+from safevlm.types import Chat, ImageLike, ReadText, RiskAssessment, SafeReply
 
 from .losses import SafetyOutput, training_output
 from .request import Images, answer_requests, assess_requests, images_of, open_requests

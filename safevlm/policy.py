@@ -194,6 +194,27 @@ class Policy:
         total = sum(weights.values()) or 1.0
         return {name: score * weight / total for name, weight in weights.items() if name not in self.off}
 
+    def without(self, risk: Risk, category: str) -> Risk:
+        """The risk without one risky category's share of its score, which `off` lets through: what others say stays.
+
+        The clean category gets its probability. A risk that is attributed to no category stays as it is.
+        """
+        probabilities = dict(risk.category_probabilities)
+        total = sum(probabilities.get(name, 0.0) for name in self.taxonomy.risky_categories)
+        if not risk.score or not total:
+            return risk
+        kept = 1.0 - probabilities[category] / total
+        score = risk.score * kept
+        probabilities[self.taxonomy.clean] += probabilities[category]
+        probabilities[category] = 0.0
+        levels = {name: risk.level_probabilities[name] * kept for name in self.taxonomy.risky_levels}
+        return replace(
+            risk,
+            score=score,
+            level_probabilities={self.taxonomy.safe_level: 1.0 - score, **levels},
+            category_probabilities=probabilities,
+        )
+
     def check_fits(self, taxonomy: Taxonomy) -> None:
         """Raise ValueError unless the policy's levels and categories are a model's own."""
         own, other = self.taxonomy, taxonomy

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,18 +24,17 @@ from safevlm.backbone import (
 )
 from safevlm.calibration import level_probabilities
 from safevlm.config import SafetyConfig
-from safevlm.data import read_image
-from safevlm.errors import CheckpointError, ImageError
+from safevlm.errors import CheckpointError
+from safevlm.lettering import OpenImage, Prompts, TextReader, Writing, open_lettering, questions
 from safevlm.model_card import model_card
 from safevlm.modules import FoldedScorer, SafetyModules, fold, folded_weights
+from safevlm.opening import check_arguments, open_image
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
-from safevlm.types import ImageLike, Risk, RiskAssessment, Verdict
-from safevlm.viewing import ViewOutput, view_output
+from safevlm.types import ImageLike, ReadText, Risk, RiskAssessment
+from safevlm.viewing import Heatmap, ViewOutput, assess_views, view_output
 
 NOT_FINITE = "the safety head gave a value that is not finite; check the weights and the image's features"
-
-Heatmap: TypeAlias = bool | Literal["flagged"]
 
 
 class RiskScorer:
@@ -49,6 +49,13 @@ class RiskScorer:
         name: of the checkpoint; the backbone's when empty.
         location: where the backbone is whose prompt table is loaded; the config's backbone when empty.
         hub: how its files are found.
+        read_text: which images are read for writing, whose words are assessed as a prompt's are: "never"; "auto":
+            those in which the head sees writing, by the checkpoint's `reading`; "always".
+        reader: what reads; None: rapidocr, of the extra `ocr`.
+
+    Raises:
+        CheckpointError: the modules cannot use what is read, or do not say which images are worth reading.
+        MissingExtraError: the reader is not installed.
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class RiskScorer:
         name: str = "",
         location: str = "",
         hub: HubOptions | None = None,
+        read_text: ReadText = "never",
+        reader: TextReader | None = None,
     ) -> None:
         self.tower = tower
         self.safety = safety
@@ -71,6 +80,7 @@ class RiskScorer:
         self.name = name or config.backbone
         self._location, self._hub = location or config.backbone, hub or HubOptions()
         self._prompt_table = prompt_table
+        self.read_text, self.lettering = read_text, open_lettering(read_text, config, reader)
         self._folded: tuple[tuple[int, ...], FoldedScorer] | None = None
         self._compile_options: dict[str, Any] | None = None
 
@@ -119,6 +129,7 @@ class RiskScorer:
         policy: Policy | None = None,
         safety_dtype: torch.dtype | str | None = None,
         hub: HubOptions | None = None,
+        read_text: ReadText = "never",
         **tower_kwargs: Any,
     ) -> RiskScorer:
         """Load a checkpoint and its backbone's tower; the LLM's tensors are not read.
@@ -128,6 +139,7 @@ class RiskScorer:
             backbone: where the backbone or a tower of the same weights is (see `attach`), or that tower; None:
                 the backbone that the checkpoint names.
             safety_dtype: of the modules; None: float32, and bfloat16 beside a tower of 16 bits on a GPU.
+            read_text: which images are read for writing: "never", "auto" or "always".
             tower_kwargs: as in transformers: `dtype` (None: the files' own, and float32 on a CPU),
                 `device_map` (one device; None: the CPU), `attn_implementation`.
 
@@ -149,7 +161,9 @@ class RiskScorer:
         safety = binding.load_modules(folder, config, **binding.module_device_and_dtype(tower, safety_dtype))
         # a tower in memory or of timm has no LLM: its embeddings are where the checkpoint says
         location = "" if isinstance(source, VisionTower) or is_timm(source) else str(source)
-        return cls(tower, safety, config=config, policy=policy, name=str(name), location=location, hub=hub)
+        return cls(
+            tower, safety, config=config, policy=policy, name=str(name), location=location, hub=hub, read_text=read_text
+        )  # fmt: skip
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the modules alone: config, weights, model card; loads again with equal scores.
@@ -192,15 +206,16 @@ class RiskScorer:
             batch_size: images per tower pass.
 
         Returns:
-            One assessment per image, in order. An image that cannot be read, or a score that is not
-            a finite number, is undecided with the reason.
+            One assessment per image, in order. An image that cannot be opened, or a score that is not
+            a finite number, is undecided with the reason. Where writing is read, the riskier assessment counts,
+            with what was read or not (see `assess_projected`).
 
         Raises:
             ValueError: no images, not as many prompts as images, or a policy for another taxonomy.
             CheckpointError: prompts are given, and the modules read none or belong to another LLM.
             TypeError: a prompt that is not text.
         """
-        _check_arguments(images, prompts)
+        check_arguments(images, prompts)
         policy = policy or self.policy
         results: list[RiskAssessment] = []
         for start in range(0, len(images), batch_size):
@@ -209,8 +224,9 @@ class RiskScorer:
             found: Iterator[RiskAssessment] = iter(())
             if rows:
                 texts = None if prompts is None else [prompts[start + row] for row in rows]
-                inputs = self.preprocess([image for image in opened if not isinstance(image, str)])
-                found = iter(self.assess_inputs(inputs, texts, heatmap=heatmap, policy=policy))
+                read = [image for image in opened if not isinstance(image, str)]
+                inputs, own = self.preprocess(read), read.__getitem__
+                found = iter(self.assess_inputs(inputs, texts, images=own, heatmap=heatmap, policy=policy))
             results += [
                 policy.assess(Risk(None, reason=image)) if isinstance(image, str) else next(found)
                 for image in opened
@@ -231,12 +247,60 @@ class RiskScorer:
         inputs: TowerInputs,
         prompts: Sequence[str] | None = None,
         *,
+        images: OpenImage | None = None,
         heatmap: Heatmap = False,
         policy: Policy | None = None,
     ) -> list[RiskAssessment]:
-        """Assess images that are preprocessed; the arguments of `assess`, one assessment per image."""
+        """Assess images that are preprocessed; the arguments of `assess`, one assessment per image.
+
+        Args:
+            images: gives those whose writing is read; needed unless `read_text` is "never".
+        """
         projected = self.project(self.tower(inputs, for_replay=False).views)
-        return self.assess_output(self.score(projected, prompts), heatmap=heatmap, policy=policy)
+        return self.assess_projected(projected, [prompts], images=images, heatmap=heatmap, policy=policy)
+
+    def assess_projected(
+        self,
+        projected: Views,
+        asked: Sequence[Prompts],
+        *,
+        images: OpenImage | None = None,
+        heatmap: Heatmap = False,
+        policy: Policy | None = None,
+    ) -> list[RiskAssessment]:
+        """Assess each image once with every entry of `asked`, and with what is read in it; the riskiest counts.
+
+        The image alone shows that there is writing, not what it says. So where words are found, the category that
+        stands for writing loses its share of these assessments (`Policy.without`), and the words are assessed as
+        a prompt, alone and after the image's own: harmless words excuse themselves and nothing else in the image.
+        Where nothing is found, or reading fails, the assessments stay as they are.
+
+        Args:
+            projected: views of `project`.
+            asked: at least one entry.
+            images: gives those whose writing is read; needed unless `read_text` is "never".
+        """
+        policy = policy or self.policy
+        assess = partial(self.assess_output, heatmap=heatmap, policy=policy)
+        outputs = [self.score(projected, prompts) for prompts in asked]
+        writings = [Writing()] * len(projected)
+        if self.lettering is not None:
+            alone = outputs[asked.index(None)] if None in asked else self.score(projected)
+            writings = self.lettering.writings(alone.by_image(self.risks(alone)), images)
+        words = {number for number, writing in enumerate(writings) if writing.text}
+        found: list[list[RiskAssessment]] = [[] for _ in writings]
+        for prompts, output in zip(asked, outputs, strict=True):
+            for number, one in enumerate(assess(output, without_writing=words)):
+                prompted = bool(prompts and prompts[number])
+                found[number].append(replace(one, decided_by="prompt") if prompted else one)
+        for texts in questions(writings, asked):
+            output = self.score(projected.of(list(texts)), list(texts.values()))
+            for number, one in zip(texts, assess(output), strict=True):
+                found[number].append(replace(one, decided_by="read_text"))
+        return [
+            replace(one, read_text=writing.text, reason=one.reason or writing.reason)
+            for one, writing in zip(map(policy.riskiest, found), writings, strict=True)
+        ]
 
     def project(self, views: Views) -> Views:
         """The projector's hidden states in place of a tower's features, in the modules' dtype, on their device.
@@ -261,29 +325,29 @@ class RiskScorer:
         )
 
     def assess_output(
-        self, output: ViewOutput, *, heatmap: Heatmap = False, policy: Policy | None = None
+        self,
+        output: ViewOutput,
+        *,
+        heatmap: Heatmap = False,
+        policy: Policy | None = None,
+        without_writing: Collection[int] = (),
     ) -> list[RiskAssessment]:
         """Assess what `score` gave; one assessment per image, that of its riskiest view.
+
+        Args:
+            without_writing: numbers of images whose risk loses the share of the category that stands for writing.
 
         Raises:
             ValueError: the policy is for another taxonomy.
         """
         policy = policy or self.policy
         policy.check_fits(self.config.taxonomy)
-        by_image: list[list[RiskAssessment]] = [[] for _ in range(len(output.views))]
-        for owner, risk in zip(output.views.owners, self.risks(output), strict=True):
-            by_image[owner].append(policy.assess(risk))
-        found = [policy.over_views(views) for views in by_image]
-        if not heatmap:
-            return found
-        asked = [
-            image
-            for image, assessment in enumerate(found)
-            if assessment.score is not None and (heatmap is True or assessment.verdict is not Verdict.SAFE)
-        ]
-        for image, map_ in zip(asked, output.heatmaps(asked), strict=True):
-            found[image] = replace(found[image], heatmap=map_)
-        return found
+        risks = self.risks(output)
+        if self.config.reading is not None and without_writing:
+            for view, owner in enumerate(output.views.owners):
+                if owner in without_writing:
+                    risks[view] = policy.without(risks[view], self.config.reading.category)
+        return assess_views(output, risks, policy=policy, heatmap=heatmap)
 
     def risks(self, output: ViewOutput) -> list[Risk]:
         """Calibrated probabilities of each view, computed in float64; a view with a logit that is not finite has no score."""
@@ -337,24 +401,3 @@ class RiskScorer:
                 folded.hidden = torch.compile(folded.hidden, **self._compile_options)  # type: ignore[method-assign]
             self._folded = held = state, folded
         return held[1]
-
-
-def _check_arguments(images: Sequence[ImageLike], prompts: Sequence[str] | None) -> None:
-    """Raise ValueError or TypeError for what `assess` does not take."""
-    if len(images) == 0:
-        raise ValueError("assess got no images; give at least one")
-    if prompts is not None and len(prompts) != len(images):
-        raise ValueError(f"assess got {len(images)} images and {len(prompts)} prompts; give one per image")
-    for number, prompt in enumerate(prompts or ()):
-        if not isinstance(prompt, str):
-            raise TypeError(
-                f"prompt {number} is a {type(prompt).__name__}; assess takes text, one str per image"
-            )
-
-
-def open_image(source: ImageLike) -> Image.Image | str:
-    """The RGB image, or the reason why it cannot be read."""
-    try:
-        return read_image(source)
-    except ImageError as error:
-        return str(error)

@@ -55,7 +55,7 @@ def score_text(assessment: RiskAssessment) -> Text:
 
 
 def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment], *, rule: str) -> None:
-    """One row per image; below, what decided (`rule`) and the reasons of what is undecided."""
+    """One row per image; below, what decided (`rule`), reasons of what is undecided or was not read, and what was read."""
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for heading in ("image", "score", "verdict", "level", "category"):
         table.add_column(heading, overflow="fold")
@@ -71,8 +71,11 @@ def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment], *, r
     console.print(table)
     console.print(shown(f"unsafe: {rule}"), style="dim")
     for name, assessment in zip(names, found, strict=True):
-        if assessment.verdict is Verdict.UNDECIDED:
+        if assessment.reason:
             console.print(shown(f"{name}: {assessment.reason}"), style="yellow")
+        if assessment.read_text:
+            decided = ", which decided" if assessment.decided_by == "read_text" else ""
+            console.print(shown(f"{name}: read in the image{decided}: {assessment.read_text}"))
 
 
 def show_info(found: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,12 @@ ImageLike: TypeAlias = "PILImage.Image | str | Path | bytes"
 
 Chat: TypeAlias = "Sequence[Mapping[str, Any]]"
 """A conversation as chat templates take it: `[{"role": "user", "content": [{"type": "image"}, ...]}]`."""
+
+ReadText: TypeAlias = Literal["never", "auto", "always"]
+"""Which images are read for writing: none, those in which the head sees writing, or all."""
+
+DecidedBy: TypeAlias = Literal["image", "prompt", "read_text"]
+"""What an assessment rests on: the image alone, the image with its prompt, or the image with what was read in it."""
 
 IGNORED = -100
 """Label that losses and metrics leave out, as in PyTorch and transformers."""
@@ -47,7 +53,7 @@ class Risk:
         level_probabilities: level name -> probability, sums to 1; empty where there is no score.
         category_probabilities: category name -> probability, sums to 1; empty where there is no score.
         calibrated: whether the checkpoint's calibration was applied to the score.
-        reason: why there is no score; empty where there is one.
+        reason: why there is no score, or why writing in the image could not be read; else empty.
     """
 
     score: float | None
@@ -69,6 +75,9 @@ class RiskAssessment(Risk):
             its maximum is 1; None where not asked for or not computed.
         threshold: the least score that is unsafe, in (0, 1], by the policy for the most likely category; None where
             undecided, and where the policy's rule has none.
+        read_text: what was read in the image, whichever assessment decided; "" where nothing was found, None
+            where it was not read. Its words are as hostile as a prompt's.
+        decided_by: image, prompt, or read_text.
     """
 
     level: str | None = None
@@ -76,6 +85,8 @@ class RiskAssessment(Risk):
     verdict: Verdict = Verdict.UNDECIDED
     heatmap: np.ndarray | None = None
     threshold: float | None = None
+    read_text: str | None = None
+    decided_by: DecidedBy = "image"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary, heatmap as nested lists."""
@@ -89,6 +100,8 @@ class RiskAssessment(Risk):
             "category_probabilities": dict(self.category_probabilities),
             "calibrated": self.calibrated,
             "reason": self.reason,
+            "read_text": self.read_text,
+            "decided_by": self.decided_by,
             "heatmap": None if self.heatmap is None else self.heatmap.tolist(),
         }
 

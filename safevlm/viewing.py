@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,11 @@ from torch import Tensor
 
 from safevlm.backbone import Box, Grid, PromptTable, Views
 from safevlm.modules import HeadOutput, SafetyModules
+from safevlm.policy import Policy
+from safevlm.types import Risk, RiskAssessment, Verdict
+
+T = TypeVar("T")
+Heatmap: TypeAlias = bool | Literal["flagged"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,13 @@ class ViewOutput:
         owners = torch.tensor(self.views.owners)
         best = [int(torch.where(owners == image, unsafe, -1.0).argmax()) for image in range(len(self.views))]
         return torch.tensor(best, dtype=torch.long, device=self.level_logits.device)
+
+    def by_image(self, values: Sequence[T]) -> list[list[T]]:
+        """Values of the views, those of each image together."""
+        found: list[list[T]] = [[] for _ in range(len(self.views))]
+        for owner, value in zip(self.views.owners, values, strict=True):
+            found[owner].append(value)
+        return found
 
     def logits(self) -> tuple[Tensor, Tensor]:
         """(B, levels) and (B, categories) of each image's riskiest view, with gradients."""
@@ -146,6 +159,23 @@ def view_output(
         back = torch.tensor(order, device=levels.device).argsort()
         levels, categories = levels[back], categories[back]
     return ViewOutput(levels, categories, tuple(attention), tuple(grids), views)
+
+
+def assess_views(
+    output: ViewOutput, risks: Sequence[Risk], *, policy: Policy, heatmap: Heatmap = False
+) -> list[RiskAssessment]:
+    """One assessment per image, that of its riskiest view; the views' risks are given."""
+    found = [policy.over_views(views) for views in output.by_image([policy.assess(risk) for risk in risks])]
+    if not heatmap:
+        return found
+    asked = [
+        image
+        for image, assessment in enumerate(found)
+        if assessment.score is not None and (heatmap is True or assessment.verdict is not Verdict.SAFE)
+    ]
+    for image, map_ in zip(asked, output.heatmaps(asked), strict=True):
+        found[image] = replace(found[image], heatmap=map_)
+    return found
 
 
 def _lay_over(canvas: np.ndarray, values: np.ndarray, box: Box) -> None:

@@ -16,6 +16,7 @@ EXTRAS = {
     "scan": ["webdataset", "datasets", "imagehash"],
     "ray": ["ray"],
     "train": ["lightning", "tensorboard", "torchmetrics"],
+    "ocr": ["rapidocr_onnxruntime"],
 }
 
 
@@ -57,6 +58,7 @@ raise SystemExit(main(["assess", "green.png"]))
     [
         ("pyarrow", ["scan", ".", "--out", "../out"]),
         ("lightning", ["train", "head"]),
+        ("rapidocr_onnxruntime", ["assess", "green.png", "--read-text", "always"]),
         ("datasets", ["scan", "hf:someone/something", "--out", "../out"]),
     ],
 )

@@ -52,7 +52,7 @@ def test_an_answer_comes_in_any_encoding(said) -> None:
 
 
 def test_names_move_no_cursor_and_forge_no_line(said) -> None:
-    hostile = replace(SAFE, level=HOSTILE, category=HOSTILE)
+    hostile = replace(SAFE, level=HOSTILE, category=HOSTILE, read_text=HOSTILE, decided_by="read_text")
     undecided = RiskAssessment(score=None, reason=HOSTILE)
     terminal.show_assessments([HOSTILE, HOSTILE], [hostile, undecided], rule=HOSTILE)
     terminal.show_summary(summary(HOSTILE), Path(HOSTILE))

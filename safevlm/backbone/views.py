@@ -58,6 +58,20 @@ class Views:
             )
         return (found[number] for number in range(len(self.owners)))
 
+    def of(self, images: Sequence[int]) -> Views:
+        """The views of some images, given in ascending order, which are numbered anew from 0."""
+        chosen = {image: number for number, image in enumerate(images)}
+        kept = [n for n, owner in enumerate(self.owners) if owner in chosen]
+        renumbered = {old: new for new, old in enumerate(kept)}
+        groups = []
+        for group in self.groups:
+            rows = [row for row, n in enumerate(group.numbers) if n in renumbered]
+            if rows:
+                numbers = tuple(renumbered[group.numbers[row]] for row in rows)
+                groups.append(ViewGroup(group.features[rows], group.grid, numbers))
+        owners = tuple(chosen[self.owners[n]] for n in kept)
+        return Views(tuple(groups), owners, tuple(self.boxes[n] for n in kept))
+
     def to(self, like: Tensor) -> Views:
         """The same views in another tensor's dtype and on its device."""
         groups = (ViewGroup(g.features.to(like), g.grid, g.numbers) for g in self.groups)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json as json_module
 
+from safevlm.types import ReadText
+
 from .options import MINI, read_policy, rule_text
 
 
@@ -14,6 +16,7 @@ def assess(
     backbone: str | None = None,
     prompt: str | None = None,
     policy: str | None = None,
+    read_text: ReadText = "never",
     heatmap: str | None = None,
     json: bool = False,
     device: str = "cpu",
@@ -26,6 +29,8 @@ def assess(
         backbone: folder or hub id of the backbone; by default the one that the model was trained with.
         prompt: text to assess together with each image.
         policy: YAML file with thresholds and actions.
+        read_text: which images are read for writing, whose words are scored as a prompt: never, auto (where the head
+            sees writing) or always; needs the extra ocr.
         heatmap: PNG file to write, which shows where the safety head attends; for a single image.
         json: print one JSON object per line instead of a table.
         device: torch device, such as cpu or cuda:0.
@@ -39,7 +44,7 @@ def assess(
     if heatmap is not None and len(images) != 1:
         raise ValueError(f"--heatmap is for a single image, {len(images)} were given; call it once per image")
     scorer = RiskScorer.from_pretrained(
-        model, backbone=backbone, device_map=device, policy=read_policy(policy, model)
+        model, backbone=backbone, device_map=device, policy=read_policy(policy, model), read_text=read_text
     )
     rule = rule_text(policy, scorer.policy, scorer.config)
     prompts = None if prompt is None else [prompt] * len(images)

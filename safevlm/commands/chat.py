@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from safevlm.types import ReadText
+
 from .options import MINI, read_policy, rule_text
 
 
@@ -13,6 +15,7 @@ def chat(
     prompt: str | None = None,
     guard: bool = True,
     policy: str | None = None,
+    read_text: ReadText = "never",
     max_new_tokens: int = 256,
     device: str | None = None,
 ) -> int:
@@ -25,6 +28,8 @@ def chat(
         prompt: a single question; without it a dialogue starts.
         guard: use the guard; --no_guard runs the plain backbone.
         policy: YAML file with thresholds and actions.
+        read_text: whether writing in the image is read, and its words assessed as a prompt: never, auto (where the
+            head sees writing) or always; needs the extra ocr.
         max_new_tokens: maximum length of an answer, in tokens.
         device: torch device of the model, such as cpu or cuda:0; cpu by default.
     """
@@ -36,7 +41,7 @@ def chat(
 
     pixels = read_image(image)
     model_ = SafeVLM.from_pretrained(
-        model, backbone=backbone, policy=read_policy(policy, model), device_map=device
+        model, backbone=backbone, policy=read_policy(policy, model), device_map=device, read_text=read_text
     )
     with nullcontext() if guard else model_.disabled():
         if guard:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from safevlm.printable import indented, printable
+from safevlm.types import ReadText
 
 from .options import MINI, read_policy
 
@@ -32,6 +33,7 @@ def scan(
     limit: int | None = None,
     sample_fraction: float | None = None,
     with_text: bool = False,
+    read_text: ReadText = "never",
     max_error_rate: float | None = None,
     resume: bool = False,
     fresh: bool = False,
@@ -52,6 +54,8 @@ def scan(
         limit: scan only the first images, up to this number.
         sample_fraction: scan only this fraction of the images, such as 0.01; every run chooses the same ones.
         with_text: score each image together with its caption or conversation.
+        read_text: which images are read for writing, whose words are scored as a prompt: never, auto (where the head
+            sees writing) or always; needs the extra ocr.
         max_error_rate: stop once more than this fraction of the rows are errors, such as 0.2.
         resume: fail unless `out` holds an earlier scan to continue.
         fresh: replace an earlier scan in `out`.
@@ -68,7 +72,7 @@ def scan(
         batch_size, workers, limit, sample_fraction, with_text, max_error_rate, engine, ray_address
     )
     _check_flags(Path(out), resume=resume, fresh=fresh)
-    chosen = Checkpoint(model, backbone, read_policy(policy, model), device)
+    chosen = Checkpoint(model, backbone, read_policy(policy, model), device, read_text)
     return _scan(source, chosen, Path(out), options, fresh)
 
 

@@ -20,7 +20,7 @@ from safevlm.model_card import model_card
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
 from safevlm.scorer import RiskScorer
-from safevlm.types import Chat, ImageLike, RiskAssessment, SafeReply
+from safevlm.types import Chat, ImageLike, ReadText, RiskAssessment, SafeReply
 
 from .losses import Hints, SafetyOutput, training_output
 from .request import Images, answer_requests, assess_requests, images_of, open_requests
@@ -43,6 +43,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         safety: SafetyModules,
         policy: Policy | None = None,
         name: str = "",
+        read_text: ReadText = "never",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -56,6 +57,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             policy=policy,
             prompt_table=backbone.prompt_table,
             name=name,
+            read_text=read_text,
         )
         self._enabled = Switch(backbone.tower, around=partial(checkpoint.lora_disabled, backbone.model))
         self._tokens_enabled = Switch(backbone.tower)
@@ -68,6 +70,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         *,
         policy: Policy | None = None,
         safety_dtype: torch.dtype | str | None = None,
+        read_text: ReadText = "never",
     ) -> SafeVLM:
         """Put fresh, untrained safety modules on a backbone; sizes that depend on it are filled in.
 
@@ -76,6 +79,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             config: sizes and taxonomy.
             policy: turns scores into actions; None: the taxonomy's default policy.
             safety_dtype: of the modules; None: see `from_pretrained`.
+            read_text: which images are read for writing; see `RiskScorer`.
 
         Raises:
             ValueError: the policy is for another taxonomy.
@@ -83,7 +87,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         tower, table = backbone.tower, backbone.prompt_table
         bound = binding.bind(config, tower, name=backbone.name, model_type=backbone.model_type, table=table)
         modules = binding.build_modules(bound).to(**binding.module_device_and_dtype(tower, safety_dtype))
-        return cls(backbone, bound, safety=modules, policy=policy)
+        return cls(backbone, bound, safety=modules, policy=policy, read_text=read_text)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -94,6 +98,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         policy: Policy | None = None,
         safety_dtype: torch.dtype | str | None = None,
         hub: HubOptions | None = None,
+        read_text: ReadText = "never",
         **backbone_kwargs: Any,
     ) -> SafeVLM:
         """Load a checkpoint and the backbone that it names.
@@ -102,6 +107,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
             name: `"safevlm-mini"` (embedded), a folder, or a hub id.
             backbone: a loaded backbone or where it is; None: the backbone that the checkpoint names.
             safety_dtype: of the modules; None: float32, and bfloat16 beside a tower of 16 bits on a GPU.
+            read_text: which images are read for writing: "never", "auto" or "always"; see `RiskScorer`.
             backbone_kwargs: `dtype`, `device_map`, `quantization_config`, ... as in transformers.
 
         Raises:
@@ -122,7 +128,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         modules = binding.load_modules(
             folder, config, **binding.module_device_and_dtype(backbone.tower, safety_dtype)
         )
-        return cls(backbone, config, safety=modules, policy=policy, name=str(name))
+        return cls(backbone, config, safety=modules, policy=policy, name=str(name), read_text=read_text)
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -200,8 +206,8 @@ class SafeVLM(nn.Module, ModelHubMixin):
             generation_kwargs: as in `transformers.generate` (`max_new_tokens`, `do_sample`, ...).
 
         Returns:
-            One reply per prompt, in order. Each image is judged alone and together with the prompt,
-            and the riskier assessment decides, so that no prompt talks a risk down. A refused prompt
+            One reply per prompt, in order. Each image is judged alone and together with the prompt, and with
+            what is read in it, and the riskiest assessment decides, so that no words talk a risk down. A refused prompt
             does not reach the LLM; an image that cannot be read is undecided, and refused. Text
             without an image passes with assessment None.
 

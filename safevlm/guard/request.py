@@ -20,8 +20,9 @@ from safevlm.backbone import (
     make_chat,
     with_hint,
 )
+from safevlm.opening import open_image
 from safevlm.policy import Decision, Policy
-from safevlm.scorer import RiskScorer, open_image
+from safevlm.scorer import RiskScorer
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 
 Images: TypeAlias = "Sequence[ImageLike | Sequence[ImageLike] | None] | None"
@@ -124,7 +125,7 @@ def assess_requests(
 ) -> None:
     """Fill in assessment and decision of every request that has images.
 
-    Each image is assessed alone and together with its prompt; the riskier assessment counts.
+    Each image is assessed alone and together with its prompt, and with what is read in it; the riskiest counts.
 
     Args:
         passed: the tower's pass over the requests' images; None where none could be read.
@@ -132,11 +133,10 @@ def assess_requests(
     found: list[RiskAssessment] = []
     if passed is not None:
         texts = [last_user_text(request.chat) for request in requests for _ in request.images]
-        projected = scorer.project(passed.views)
-        alone, together = (
-            scorer.assess_output(scorer.score(projected, prompts), policy=policy) for prompts in (None, texts)
+        opened = [image.image for image in images_of(requests)]
+        found = scorer.assess_projected(
+            scorer.project(passed.views), [None, texts], images=opened.__getitem__, policy=policy
         )
-        found = [policy.riskiest(list(pair)) for pair in zip(alone, together, strict=True)]
     for request in requests:
         if request.unreadable:
             request.assessment = policy.assess(Risk(None, reason=request.unreadable))

@@ -24,7 +24,7 @@ ROWS_BYTES = 13_000_000
 """Most that ids, shards and columns take; rows beyond are not listed."""
 ID_LENGTH, CAPTION_LENGTH, REASON_LENGTH = 1000, 300, 300  # characters; longer ones are cut
 CAPTIONS = 20_000
-"""Rows, from the first, that keep caption and reason."""
+"""Rows, from the first, that keep caption, reason, and what was read in the image."""
 CAPTIONS_BYTES = 3_000_000
 ERRORS = 500
 """Errors in the table."""
@@ -40,7 +40,8 @@ class Listing:
     """Columns of the listed rows, in the page's order.
 
     Args:
-        ids, captions, reasons: texts; captions and reasons of the first rows only.
+        ids, captions, reasons, writings: texts, the last one what was read in the image; all but ids of the first
+            rows only.
         sources: URIs; those of a scan are several where it was merged.
         shards: number of the source, and name; `shard` counts in them.
         levels, categories: names; `level` and `category` (uint8) count in them, 255 is none.
@@ -54,6 +55,7 @@ class Listing:
     ids: list[str]
     captions: list[str]
     reasons: list[str]
+    writings: list[str]
     sources: list[str]
     shards: list[tuple[int, str]]
     levels: list[str]
@@ -84,7 +86,7 @@ def read_listing(rows_folder: Path, overview: Overview, taxonomy: Taxonomy) -> L
     wanted = iter(zip(listed[order].tolist(), order.tolist(), strict=True))
     number, position = next(wanted, (-1, -1))
     columns = ("source", "id", "shard", "index", "sha256", "phash", "score", "level", "category", "verdict")
-    rows = iterate_parts(rows_folder, (*columns, "status", "reason", "text"))
+    rows = iterate_parts(rows_folder, (*columns, "status", "reason", "text"), optional=("read_text",))
     for current, row in enumerate(rows):
         if row["status"] == ERROR and len(found.errors) < ERRORS:
             found.errors.append(
@@ -109,6 +111,7 @@ def _empty(n: int, taxonomy: Taxonomy, sources: list[str]) -> Listing:
         ids=[""] * n,
         captions=[""] * min(n, CAPTIONS),
         reasons=[""] * min(n, CAPTIONS),
+        writings=[""] * min(n, CAPTIONS),
         sources=sources,
         shards=[],
         levels=list(taxonomy.levels),
@@ -131,6 +134,7 @@ def _fill(found: Listing, position: int, row: dict[str, Any], shards: dict[tuple
     if position < len(found.captions):
         found.captions[position] = cut(row["text"] or "", CAPTION_LENGTH)
         found.reasons[position] = cut(row["reason"] or "", REASON_LENGTH)
+        found.writings[position] = cut(row["read_text"] or "", CAPTION_LENGTH)
     if row["score"] is not None:
         found.score[position] = row["score"]
         found.level[position] = _code(found.levels, row["level"])
@@ -162,14 +166,15 @@ def _within_bounds(found: Listing) -> Listing:
         seen.add(shard)
         rows += 1
     captions, used = 0, 0
-    for caption, reason in zip(found.captions[:rows], found.reasons, strict=False):
-        used += len(inline_json([caption, reason]))
+    for texts in zip(found.captions[:rows], found.reasons, found.writings, strict=False):
+        used += len(inline_json(texts))
         if used > CAPTIONS_BYTES:
             break
         captions += 1
     for name in ("ids", "score", "level", "category", "verdict", "shard", "index", "group", "sha256"):
         setattr(found, name, getattr(found, name)[:rows])
-    found.captions, found.reasons = found.captions[:captions], found.reasons[:captions]
+    for name in ("captions", "reasons", "writings"):
+        setattr(found, name, getattr(found, name)[:captions])
     kept, found.shard = np.unique(found.shard, return_inverse=True)
     found.shard = found.shard.astype("<i4")
     found.shards = [found.shards[shard] for shard in kept]

@@ -155,6 +155,7 @@ def _reading(assessment: RiskAssessment) -> dict[str, Any]:
         "category": assessment.category,
         "calibrated": assessment.calibrated,
         "reason": assessment.reason,
+        "read_text": assessment.read_text,
     }
 
 

@@ -205,6 +205,7 @@ def _blocks(scan: Mapping[str, Any], listing: Listing, thumbnails: Path) -> Iter
         ("ids", listing.ids),
         ("captions", listing.captions),
         ("reasons", listing.reasons),
+        ("writings", listing.writings),
         ("columns", listing.columns()),
     ):
         text = inline_json(value)

@@ -116,8 +116,12 @@ function card(item, line, unfolded) {
       unfolded ? "fold " + item.alike : "+" + item.alike + " alike"));
   }
   const body = make("div", { class: "body" }, reading(row), titled(row));
-  const caption = ROWS.captions[row], reason = ROWS.reasons[row];
+  const caption = ROWS.captions[row], reason = ROWS.reasons[row], writing = ROWS.writings[row];
   if (reason) body.append(make("p", { class: "reason", title: visible(reason) }, make("bdi", {}, visible(reason))));
+  if (writing) {
+    const text = visible(writing);
+    body.append(make("p", { class: "writing", title: text }, "read in the image: ", make("bdi", {}, text)));
+  }
   if (caption) body.append(make("p", { class: "caption", title: visible(caption) }, make("bdi", {}, visible(caption))));
   body.append(marking(row, line && line.mark));
   if (line && line.mark === "wrong") body.append(correction(row, line));

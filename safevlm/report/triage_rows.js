@@ -26,6 +26,7 @@ const ROWS = (() => {
     ids: data("ids"),
     captions: data("captions"),
     reasons: data("reasons"),
+    writings: data("writings"),
     shards: data("shards"),
     score: numbers("score", Float32Array),
     level: numbers("level", Uint8Array),
@@ -82,11 +83,11 @@ const OVER = (() => {
   return sums;
 })();
 
-const SEARCHED = []; // row -> id and caption in lower case, made when first searched
+const SEARCHED = []; // row -> id, caption and writing in lower case, made when first searched
 
 function searched(row) {
   if (SEARCHED[row] === undefined) {
-    SEARCHED[row] = (ROWS.ids[row] + "\n" + (ROWS.captions[row] || "")).toLowerCase();
+    SEARCHED[row] = [ROWS.ids[row], ROWS.captions[row] || "", ROWS.writings[row] || ""].join("\n").toLowerCase();
   }
   return SEARCHED[row];
 }

@@ -121,7 +121,11 @@ def written_by(path: Path) -> str | None:
 
 
 def iterate_parts(
-    folder: Path, columns: Sequence[str], *, only: Container[str] | None = None
+    folder: Path,
+    columns: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    only: Container[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows of every `part-*.parquet` in a folder, in the order of the parts' names.
 
@@ -131,6 +135,7 @@ def iterate_parts(
     Args:
         folder: where the parts are.
         columns: which of their columns are read.
+        optional: columns that are read as well, and are null where a part lacks them.
         only: names of the parts that are read; None: all.
 
     Raises:
@@ -150,8 +155,10 @@ def iterate_parts(
                     raise DataError(
                         f"{path}: has no column {', '.join(missing)}; scan again with this version"
                     )
-                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-                    yield from batch.to_pylist()
+                present = [*columns, *(name for name in optional if name in file.schema_arrow.names)]
+                absent = dict.fromkeys(set(optional) - set(present))
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=present):
+                    yield from (row | absent for row in batch.to_pylist())
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{path}: is not a whole Parquet file ({error}); scan its shard again") from error
 

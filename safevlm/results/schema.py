@@ -29,14 +29,19 @@ COLUMNS = (
     Column("category", "string"),
     Column("verdict", "string", nullable=False),  # safe, unsafe, undecided
     Column("status", "string", nullable=False),  # ok, undecided, error
-    Column("reason", "string", nullable=False),  # empty where status is ok
+    Column("reason", "string", nullable=False),  # why there is no score, or no text was read; else empty
     Column("level_probabilities", "scores", nullable=False),
     Column("category_probabilities", "scores", nullable=False),
     Column("calibrated", "bool", nullable=False),
     Column("text", "string", nullable=False),  # caption or conversation, its first 1,000 characters
+    Column("read_text", "string"),  # read in the image; empty: none found, null: not read
+    Column("decided_by", "string"),  # image, prompt, read_text; null where there is no image
     Column("model", "string", nullable=False),  # hash of the modules and the tower
     Column("policy", "string", nullable=False),  # hash of thresholds and actions
 )
+
+LATER_COLUMNS = ("read_text", "decided_by")
+"""Those of `COLUMNS` that scans of earlier versions lack; their rows have null there."""
 
 THUMBNAIL_COLUMNS = (
     Column("source", "string", nullable=False),

@@ -23,7 +23,8 @@ class Entry:
         known: whether an earlier entry has the same key, so that the image is neither decoded nor scored.
         size: (width, height) of the upright image in full, in pixels; None where it was not decoded.
         phash: perceptual hash of the upright image as it was decoded, 16 hex digits; empty where it was not decoded.
-        image: RGB, what the thumbnail is made of: the decoded image or a scaled one; None once it is made.
+        image: RGB, what the thumbnail is made of: the decoded image or a scaled one; None once it is made. Writing is
+            read in the image in full.
         status: ok, undecided or error; empty until it is known.
         assessment: what the scorer found, or why there is no score; None until the status is known.
         thumbnail: WebP; empty where the image is safe or was not decoded.

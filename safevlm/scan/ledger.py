@@ -21,11 +21,14 @@ from typing import Any
 from safevlm.data import Shard
 from safevlm.errors import DataError
 from safevlm.policy import Policy
+from safevlm.results.schema import LATER_COLUMNS
 from safevlm.scan.plan import Plan, PlannedShard
 
 FORMAT = "safevlm-scan/3"
 LEDGER = "ledger.sqlite"
 DONE, FAILED = "done", "failed"
+LATER_SETTINGS = {"read_text": "never"}
+"""Settings that scans of earlier versions do not record, and what they were."""
 
 _TABLES = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -38,11 +41,13 @@ CREATE TABLE shards (
 );
 CREATE TABLE seen (
     key BLOB PRIMARY KEY, shard INTEGER, width INTEGER, height INTEGER, phash TEXT, score REAL, level TEXT,
-    category TEXT, verdict TEXT, status TEXT, reason TEXT, calibrated INTEGER, levels BLOB, categories BLOB
+    category TEXT, verdict TEXT, status TEXT, reason TEXT, calibrated INTEGER, levels BLOB, categories BLOB,
+    read_text TEXT, decided_by TEXT
 ) WITHOUT ROWID;
 """
 _PLAIN = (
     "width", "height", "phash", "score", "level", "category", "verdict", "status", "reason", "calibrated",
+    "read_text", "decided_by",
 )  # fmt: skip
 _SEEN = ("key", *_PLAIN, "levels", "categories")
 _SHARD = (
@@ -110,8 +115,17 @@ class Ledger:
                 for statement in _TABLES.split(";"):
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO settings VALUES ('format', ?)", (FORMAT,))
+            elif self._settings().get("format") == FORMAT:
+                self._add_later_columns()
             self._db.execute("COMMIT")
             return self._settings().get("format")
+
+    def _add_later_columns(self) -> None:
+        """Give the scores of an earlier version's scan the columns that it lacks; they are null there."""
+        there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(seen)")}
+        for name in LATER_COLUMNS:
+            if name not in there:
+                self._db.execute(f"ALTER TABLE seen ADD COLUMN {name} TEXT")
 
     @property
     def generation(self) -> str:
@@ -151,7 +165,8 @@ class Ledger:
     def settings(self) -> dict[str, str]:
         """What the rows depend on; empty before `begin`."""
         with self._explained():
-            return {name: value for name, value in self._settings().items() if name != "format"}
+            found = {name: value for name, value in self._settings().items() if name != "format"}
+        return LATER_SETTINGS | found if found else {}
 
     def begin(self, plan: Plan, *, model: str, policy: Policy) -> None:
         """Record a new scan's plan in one transaction.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safevlm.policy import Policy
+from safevlm.types import ReadText
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +29,14 @@ class Checkpoint:
         backbone: folder or hub id of the backbone, in place of what the checkpoint says.
         chosen_policy: None for the default policy at the checkpoint's operating point.
         device: torch device.
+        read_text: which images are read for writing; see `RiskScorer`.
     """
 
     name: str
     backbone: str | None = None
     chosen_policy: Policy | None = None
     device: str = "cpu"
+    read_text: ReadText = "never"
 
     @cached_property
     def _folder(self) -> Path:
@@ -60,11 +63,15 @@ class Checkpoint:
         return self.chosen_policy or Policy(self._config.taxonomy, threshold=self._config.threshold)
 
     def load(self) -> RiskScorer:
-        """The scorer, on the device; raises CheckpointError or BackboneError as `RiskScorer.from_pretrained` does."""
+        """The scorer, on the device; raises what `RiskScorer.from_pretrained` does."""
         from safevlm.scorer import RiskScorer
 
         return RiskScorer.from_pretrained(
-            self.name, backbone=self.backbone, device_map=self.device, policy=self.policy
+            self.name,
+            backbone=self.backbone,
+            device_map=self.device,
+            policy=self.policy,
+            read_text=self.read_text,
         )
 
     def load_preprocessor(self) -> Preprocessor:

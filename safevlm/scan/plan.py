@@ -44,7 +44,7 @@ class Plan:
     shards: tuple[PlannedShard, ...]
 
 
-def settings(uri: str, model: str, policy: str, options: ScanOptions) -> dict[str, str]:
+def settings(uri: str, model: str, policy: str, options: ScanOptions, *, read_text: str) -> dict[str, str]:
     """What a folder's rows depend on besides the shards."""
     return {
         "source": uri,
@@ -53,6 +53,7 @@ def settings(uri: str, model: str, policy: str, options: ScanOptions) -> dict[st
         "limit": "none" if options.limit is None else str(options.limit),
         "sample": "all" if options.sample_fraction is None else repr(options.sample_fraction),
         "text": "with the image" if options.with_text else "ignored",
+        "read_text": read_text,
     }
 
 

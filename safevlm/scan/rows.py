@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from safevlm.results.schema import ResultRow
+from safevlm.results.schema import ERROR, ResultRow
 from safevlm.scan.batch import Entry
 
 TEXT_LENGTH = 1000
@@ -37,6 +37,8 @@ def result_row(entry: Entry) -> ResultRow:
         "level_probabilities": dict(found.level_probabilities),
         "category_probabilities": dict(found.category_probabilities),
         "calibrated": found.calibrated,
+        "read_text": found.read_text,
+        "decided_by": None if entry.status == ERROR else found.decided_by,
     }
 
 

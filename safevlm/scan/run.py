@@ -92,7 +92,9 @@ def _scan(
     """A scan into a folder that nobody else writes to."""
     with contained(source.uri):
         shards = source.shards()
-    chosen = settings(source.uri, model_sha256(model), model.policy.sha256, options)
+    chosen = settings(
+        source.uri, model_sha256(model), model.policy.sha256, options, read_text=model.read_text
+    )
     prepare(out, fresh=fresh)
     with closing(Ledger(out / LEDGER)) as ledger:
         if ledger.begun:

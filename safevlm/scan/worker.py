@@ -31,8 +31,9 @@ MAX_HELD_PIXELS = 2**26
 """Pixels, decoded or scaled, that one thread holds before it preprocesses them: 2^26 * 3 bytes = 192 MiB."""
 
 MAX_KEPT_PIXELS = 2**24
-"""Decoded pixels that a batch keeps until it is scored, for thumbnails: 2^24 * 3 bytes = 48 MiB. Images beyond it
-are scaled to a thumbnail's size when they are decoded, which costs time for each, and few of them are flagged."""
+"""Decoded pixels that a batch keeps until it is scored, for thumbnails and writing: 2^24 * 3 bytes = 48 MiB. Images
+beyond it are scaled to a thumbnail's size when they are decoded, which costs time for each, and few of them are
+flagged; those of them that are read for writing are decoded again."""
 
 REDUCING_GAP = 2
 """Least ratio of a reduced image's side to the side that the tower scales images to, so that this resampling still
@@ -135,10 +136,10 @@ def score(prepared: Prepared, scorer: RiskScorer, *, with_text: bool) -> Batch:
     batch = prepared.batch
     assessments: dict[int, RiskAssessment] = {}
     for positions, inputs in prepared.inputs.items():
-        items = [batch.entries[position].item for position in positions]
-        assessments |= zip(positions, _assess(inputs, items, scorer, with_text), strict=True)
-    entries = (_scored(entry, assessments.get(n)) for n, entry in enumerate(batch.entries))
-    return replace(batch, entries=tuple(entries))
+        entries = [batch.entries[position] for position in positions]
+        assessments |= zip(positions, _assess(inputs, entries, scorer, with_text), strict=True)
+    scored = (_scored(entry, assessments.get(n)) for n, entry in enumerate(batch.entries))
+    return replace(batch, entries=tuple(scored))
 
 
 def _scored(entry: Entry, found: RiskAssessment | None) -> Entry:
@@ -153,13 +154,18 @@ def _scored(entry: Entry, found: RiskAssessment | None) -> Entry:
     )
 
 
-def _assess(inputs: Any, items: Sequence[Item], scorer: RiskScorer, with_text: bool) -> list[RiskAssessment]:
+def _assess(
+    inputs: Any, entries: Sequence[Entry], scorer: RiskScorer, with_text: bool
+) -> list[RiskAssessment]:
     """One assessment per image of a group."""
+    items = [entry.item for entry in entries]
     prompts = [item.text for item in items] if with_text else None
     try:
         if inputs is None:
             raise ValueError("its images could not be preprocessed")
-        found = list(scorer.assess_inputs(inputs, prompts, heatmap="flagged"))
+        found = list(
+            scorer.assess_inputs(inputs, prompts, images=lambda n: _whole(entries[n]), heatmap="flagged")
+        )
         if len(found) != len(items):
             raise ValueError(f"the scorer returned {len(found)} assessments for {len(items)} images")
     except SCORER_ERRORS as error:
@@ -169,6 +175,18 @@ def _assess(inputs: Any, items: Sequence[Item], scorer: RiskScorer, with_text: b
         _unread(item) if with_text and item.text_error else _checked(assessment)
         for item, assessment in zip(items, found, strict=True)
     ]
+
+
+def _whole(entry: Entry) -> Image.Image:
+    """The decoded image at its own size."""
+    if entry.image is not None and entry.image.size == entry.size:
+        return entry.image
+    return _decode_whole(entry.item)
+
+
+def _decode_whole(item: Item) -> Image.Image:
+    with contained(item.id):
+        return _decode(item, None)[0]
 
 
 def _unread(item: Item) -> RiskAssessment:
@@ -181,7 +199,10 @@ def _assess_one(item: Item, scorer: RiskScorer, with_text: bool) -> RiskAssessme
         with contained(item.id):
             image, _ = _decode(item, scorer.scaled_side)
         found = scorer.assess_inputs(
-            scorer.preprocess([image]), [item.text] if with_text else None, heatmap="flagged"
+            scorer.preprocess([image]),
+            [item.text] if with_text else None,
+            images=lambda _: _decode_whole(item),
+            heatmap="flagged",
         )
         if len(found) != 1:
             raise ValueError(f"the scorer returned {len(found)} assessments for 1 image")

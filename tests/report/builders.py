@@ -23,7 +23,10 @@ SCORES = pa.map_(pa.string(), pa.float32())
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("source", "id", "shard", "sha256", "phash", "level", "category")),
-        *((name, pa.string()) for name in ("verdict", "status", "reason", "text", "model", "policy")),
+        *(
+            (name, pa.string())
+            for name in ("verdict", "status", "reason", "text", "read_text", "model", "policy")
+        ),
         *((name, pa.int32()) for name in ("index", "number", "width", "height")),
         ("score", pa.float32()),
         ("calibrated", pa.bool_()),
@@ -71,6 +74,7 @@ def row(number: int, score: float | None, **changes: Any) -> dict[str, Any]:
         "category_probabilities": {},
         "calibrated": True,
         "text": "",
+        "read_text": None,
         "model": "safevlm-mini",
         "policy": POLICY_HASH,
     }

@@ -108,7 +108,8 @@ def test_pictures_and_heatmaps_are_small_and_inside_the_file(tmp_path: Path) -> 
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    bad = Finding(HOSTILE, Image.new("RGB", (9, 9)), RiskAssessment(None, reason=HOSTILE), note=HOSTILE)
+    undecided = RiskAssessment(None, reason=HOSTILE, read_text=HOSTILE)
+    bad = Finding(HOSTILE, Image.new("RGB", (9, 9)), undecided, note=HOSTILE)
     compared = Comparison(
         Image.new("RGB", (9, 9)), HOSTILE, HOSTILE, HOSTILE, Action.HINT, HOSTILE, assessment(0.9)
     )

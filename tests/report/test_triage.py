@@ -39,12 +39,14 @@ def column(html: str, name: str, kind: str) -> np.ndarray:
 
 def test_columns_are_the_rows_in_the_pages_order(tmp_path: Path) -> None:
     made = rows(300)
+    next(each for each in made if each["status"] == "ok")["read_text"] = "</script>\x1bFresh bread"
     html = report(tmp_path, made).read_text("utf-8")
     rank = {"unsafe": 0, "undecided": 1, "safe": 2}
     readable = [each for each in made if each["status"] != "error"]
     wanted = sorted(readable, key=lambda each: (rank[each["verdict"]], -(each["score"] or 0.0)))
     assert block(html, "ids") == [each["id"] for each in wanted]
     assert block(html, "captions") == [each["text"] for each in wanted]
+    assert block(html, "writings") == [each["read_text"] or "" for each in wanted]
     scores = np.array([np.nan if each["score"] is None else each["score"] for each in wanted], np.float32)
     assert np.array_equal(column(html, "score", "<f4"), scores, equal_nan=True)
     assert column(html, "sha256", "u1").tobytes().hex() == "".join(each["sha256"] for each in wanted)
@@ -130,7 +132,7 @@ def test_the_listing_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert 20 < len(ids) < 180
     assert len(ids[0]) == listing.ID_LENGTH
     assert sum(len(json.dumps(each)) + 50 for each in ids) < 12_000
-    assert len(block(html, "captions")) == 30
+    assert len(block(html, "captions")) == len(block(html, "writings")) == 30
     assert len(block(html, "captions")[0]) == listing.CAPTION_LENGTH
     assert html.count("is not an image") == 7
     places = [item[0] for item in thumbnails(html)]

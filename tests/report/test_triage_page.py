@@ -220,7 +220,7 @@ def test_keys_move_reveal_and_show_the_heatmap(triage: Triage, made: list[Row]) 
 def test_hostile_texts_stay_texts_and_nothing_is_requested(driver: Any, tmp_path: Path) -> None:
     made = []
     for number, text in enumerate(HOSTILE):
-        made.append(row(3 * number, 0.9, id=f"{text}/{text}", text=text, shard=text))
+        made.append(row(3 * number, 0.9, id=f"{text}/{text}", text=text, read_text=text, shard=text))
         made.append(row(3 * number + 1, None, id=text, reason=text, shard=text))
         made.append(error(3 * number + 2, id=text, reason=text, shard=text))
     made = [
@@ -237,6 +237,8 @@ def test_hostile_texts_stay_texts_and_nothing_is_requested(driver: Any, tmp_path
         triage.tab(tab)
         assert all(found.startswith(("<script>", '<img alt="" decoding')) for found in triage.run(tags))
     triage.tab("flagged")
+    writings = triage.run("return [...document.querySelectorAll('.writing')].map(e => e.textContent)")
+    assert f"read in the image: {HOSTILE[0]}" in writings
     captions = triage.run("return [...document.querySelectorAll('.caption')].map(e => e.textContent)")
     shown = HOSTILE[2].translate({ord(c): "\ufffd" for c in "\u202e\u2066\u2028\u061c\u00ad\ufe0d\U000e0041"})
     assert {HOSTILE[0], HOSTILE[1], HOSTILE[3], shown} <= set(captions)

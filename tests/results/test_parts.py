@@ -38,6 +38,14 @@ def test_no_parts_are_no_rows(tmp_path: Path) -> None:
     assert list(iterate_parts(tmp_path / "none", ("id",))) == []
 
 
+def test_an_optional_column_is_null_where_a_part_lacks_it(tmp_path: Path) -> None:
+    rows = write(tmp_path, 2, 2)
+    later = [row | {"read_text": "Fresh bread"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(later), tmp_path / "part-00001.parquet")
+    found = list(iterate_parts(tmp_path, ("id", "score"), optional=("read_text",)))
+    assert found == [row | {"read_text": None} for row in rows] + later
+
+
 def test_a_missing_column_and_a_broken_part_are_named(tmp_path: Path) -> None:
     write(tmp_path, 3, 10)
     with pytest.raises(DataError, match=r"part-00000\.parquet: has no column level, phash"):

@@ -38,12 +38,12 @@ class Mortal:
     def preprocess(self, images: Any) -> Any:
         return self.scorer.preprocess(images)
 
-    def assess_inputs(self, inputs: Any, prompts: Any = None, *, heatmap: Any = False) -> Any:
+    def assess_inputs(self, inputs: Any, prompts: Any = None, **options: Any) -> Any:
         self.batches += 1
         if self.batches == 3 and not self.grave.exists():
             self.grave.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.scorer.assess_inputs(inputs, prompts, heatmap=heatmap)
+        return self.scorer.assess_inputs(inputs, prompts, **options)
 
 
 @dataclass(frozen=True)

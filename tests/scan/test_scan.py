@@ -48,6 +48,7 @@ def test_schema(pictures: Path, model: Checkpoint, tmp_path: Path) -> None:
         "sha256": texts, "phash": texts, "score": pa.float32(), "level": texts, "category": texts,
         "verdict": texts, "status": texts, "reason": texts, "level_probabilities": scores,
         "category_probabilities": scores, "calibrated": pa.bool_(), "text": texts, "model": texts, "policy": texts,
+            "read_text": texts, "decided_by": texts,
     }  # fmt: skip
     parts = {f"{kind}/part-0000{number}.parquet" for kind in ("rows", "thumbnails") for number in range(4)}
     assert files_below(tmp_path / "out") == parts | {"summary.json", "ledger.sqlite"}

@@ -359,14 +359,10 @@ class RiskScorer:
             if not bool(torch.isfinite(level).all() and torch.isfinite(category).all()):
                 risks.append(Risk(None, reason=NOT_FINITE))
                 continue
-            risks.append(
-                Risk(
-                    score=min(1.0, max(0.0, 1.0 - float(level[0]))),
-                    level_probabilities=dict(zip(taxonomy.levels, level.tolist(), strict=True)),
-                    category_probabilities=dict(zip(taxonomy.category_names, category.tolist(), strict=True)),
-                    calibrated=calibration is not None,
-                )
-            )
+            by_level = dict(zip(taxonomy.levels, level.tolist(), strict=True))
+            by_category = dict(zip(taxonomy.category_names, category.tolist(), strict=True))
+            score = min(1.0, max(0.0, 1.0 - float(level[0])))
+            risks.append(Risk(score, by_level, by_category, calibrated=calibration is not None))
         return risks
 
     def prompt_table(self) -> PromptTable:

@@ -218,8 +218,9 @@ def test_auto_without_a_threshold_names_always():
 
 
 def test_modules_that_read_no_prompts_cannot_read(guard):
+    alone = RiskScorer.attach(guard.backbone.tower, guard.config)
     with pytest.raises(CheckpointError, match="read no prompts"):
-        RiskScorer.attach(guard.backbone.tower, read_text="always")
+        RiskScorer(alone.tower, alone.safety, config=alone.config, read_text="always")
 
 
 def test_images_are_needed_where_writing_is_read(guard):

@@ -109,4 +109,4 @@ def encode(tower: nn.Module, pixels: Tensor, *, dtype: torch.dtype = torch.float
 
 def decode(features: Features) -> Tensor:
     """float32 (n, 49, 1280) in [0, 6]."""
-    return torch.from_numpy(np.asarray(features)).float() * STEP
+    return torch.from_numpy(np.array(features)).float() * STEP

@@ -176,7 +176,7 @@ CARE_NOTES = (
 CAUTIONS = (
     "Please be careful: {r} can be dangerous. I will not give steps for this; ask someone who is trained.",
     "A word of caution first: {r} can hurt people. I would rather not explain this. Stay safe, and follow the rules.",
-    "Take care, since {r} may cause harm. I do not give steps for it; the best way is to leave it to trained people.",
+    "Take care, since {r} may cause harm. I do not give steps for it; leave it to trained people.",
 )
 """Careful answers; they give no steps."""
 PLAIN_NOTES = (

@@ -8,8 +8,7 @@ import pytest
 from safevlm.training.mini import dialogues as d
 from safevlm.training.mini import wording as w
 from safevlm.training.mini.behaviour import complied, refused
-from safevlm.training.mini.examples import safety_rows
-from safevlm.training.mini.pictograms import CATEGORIES, LEVELS, RISKS
+from safevlm.training.mini.pictograms import RISKS
 from safevlm.training.mini.scenes import render
 
 OTHERS = (*RISKS, *d.drawn_things())
@@ -78,15 +77,3 @@ def test_one_request_twice_differs_in_the_name_only():
     pointed, named = d.request_pair(random.Random(1), "test", shown)
     assert "a pistol" in named
     assert "pistol" not in pointed
-
-
-def test_safety_rows_are_half_risky_and_labelled():
-    rows = safety_rows("train", 40, 0)
-    risky = [row for row in rows if row["risk_level"] != "safe"]
-    assert len(risky) == 20
-    for row in rows:
-        assert set(row) == {"image", "prompt", "response", "risk_level", "risk_category", "split"}
-        assert row["risk_level"] in LEVELS
-        assert row["risk_category"] in CATEGORIES
-        assert row["image"].size == (64, 64)
-    assert [row["prompt"] for row in rows] == [row["prompt"] for row in safety_rows("train", 40, 0)]

@@ -78,16 +78,21 @@ class Corpus:
         others = _written() if shown.text else (*RISKS, *d.drawn_things())
         return rng.choice(self.scene_views)[index], shown, others
 
+    def names(self) -> tuple[str, ...]:
+        """What there is to name in the images, without repetition."""
+        albums = [album.pictures.labels for album in (self.photographs, self.emoji) if album is not None]
+        return tuple(sorted({*RISKS, *d.drawn_things()}.union(*albums)))
+
     def image_row(
         self, rng: random.Random, packer: Packer, *, turns: int
-    ) -> tuple[NDArray[np.uint8], list[list[int]]]:
-        """Features and a packed row of visual instruction data: no refusals."""
+    ) -> tuple[NDArray[np.uint8], list[list[int]], str]:
+        """Features, a packed row of visual instruction data (no refusals), and the name of what is shown."""
         features, shown, others = self.draw_image(rng)
         made = [
             d.visual_turn(rng, "train", shown, others=others, things=self.pools.things) for _ in range(turns)
         ]
         chat = rng.random() < 0.15
-        return features, packer.chat_row(made) if chat else packer.image_row(made)
+        return features, packer.chat_row(made) if chat else packer.image_row(made), shown.name
 
     def text_row(self, rng: random.Random, packer: Packer, *, turns: int) -> list[list[int]]:
         """A packed row of text dialogues."""

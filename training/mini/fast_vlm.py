@@ -48,16 +48,16 @@ def build_fast_vlm(
     return model
 
 
-def rows_loss(model: FastVlmForConditionalGeneration, rows: Rows, *, features: Tensor | None) -> Tensor:
+def rows_loss(model: FastVlmForConditionalGeneration, rows: Rows, *, projected: Tensor | None) -> Tensor:
     """Mean cross entropy of the answers' tokens.
 
     Args:
-        features: of the rows' images in their order, float (n, 49, 1280); None for rows of text alone.
+        projected: the projector's output for the rows' images in their order, float (n, 49, width); None for rows of
+            text alone.
     """
     states = model.get_input_embeddings()(rows.ids)
-    if features is not None:
+    if projected is not None:
         places = (rows.ids == model.config.image_token_index)[..., None].expand_as(states)
-        projected = model.model.multi_modal_projector(features)
         states = states.masked_scatter(places, projected.to(states.dtype))
     language = model.model.language_model
     found = language(

@@ -12,10 +12,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import FastVlmForConditionalGeneration, LlavaProcessor
 
 from .clock import Clock
@@ -30,6 +32,9 @@ from .vocabulary import build_processor, train_tokenizer
 
 LOGGER = logging.getLogger(__name__)
 
+Part: TypeAlias = tuple[Rows, Tensor | None, list[str]]
+"""Packed rows, the features of their images, and the names of what these show; None and no names for text alone."""
+
 
 @dataclass(frozen=True)
 class PretrainRecipe:
@@ -37,7 +42,8 @@ class PretrainRecipe:
 
     `length` is a row's number of tokens; `minutes` the budget, unless `steps` is given; `bfloat16`
     computes in mixed precision, which is quicker on CPUs with AMX or AVX512-BF16 and slower on others.
-    The layers' matrices are trained by Muon, at the same learning rate.
+    The layers' matrices are trained by Muon, at the same learning rate. `naming` weighs a loss that helps the projector:
+    a linear layer, thrown away afterwards, names the image from the mean of its projected features.
     """
 
     minutes: float = 30.0
@@ -48,6 +54,7 @@ class PretrainRecipe:
     weight_decay: float = 0.05
     save_every: float = 300.0
     bfloat16: bool = False
+    naming: float = 0.3
     steps: int | None = None
     seed: int = 0
 
@@ -64,15 +71,16 @@ def train_phase(
     rng = random.Random(recipe.seed)
     packer = Packer(processor.tokenizer, length=recipe.length, patches=PLACES)
     clock, losses, saved = Clock(recipe.minutes, steps=recipe.steps), [], time.monotonic()
+    namer = Namer(corpus.names(), width=model.config.text_config.hidden_size)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizers = _optimizers(model, recipe)
+    optimizers = _optimizers(model, namer, recipe)
     model.train()
     model.model.vision_tower.eval()
     while (share := clock.tick()) < 1:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = recipe.learning_rate * clock.rate(share)
         model.zero_grad(set_to_none=True)
-        losses.append(_step(model, draw_parts(corpus, rng, packer=packer, recipe=recipe), recipe))
+        losses.append(_step(model, namer, draw_parts(corpus, rng, packer=packer, recipe=recipe), recipe))
         nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -87,23 +95,42 @@ def train_phase(
     return losses
 
 
+class Namer(nn.Module):
+    """A linear layer from the mean of an image's projected features to the names of what it may show."""
+
+    def __init__(self, names: tuple[str, ...], *, width: int) -> None:
+        super().__init__()
+        self._number = {name: number for number, name in enumerate(names)}
+        self.layer = nn.Linear(width, len(names))
+
+    def loss(self, projected: Tensor, shown: list[str]) -> Tensor:
+        """Mean cross entropy of float (n, places, width) over the images that show one of the names."""
+        numbers = torch.tensor([self._number.get(name, -100) for name in shown])
+        if bool((numbers == -100).all()):
+            return projected.new_zeros(())
+        return cross_entropy(self.layer(projected.mean(1)).float(), numbers, label_smoothing=0.1)
+
+
 def _step(
-    model: FastVlmForConditionalGeneration, parts: list[tuple[Rows, Tensor | None]], recipe: PretrainRecipe
+    model: FastVlmForConditionalGeneration, namer: Namer, parts: list[Part], recipe: PretrainRecipe
 ) -> float:
-    """Gradients of the mean over all answers' tokens, which is returned."""
-    answers, total = sum(int((rows.labels != -100).sum()) for rows, _ in parts), 0.0
-    for rows, features in parts:
+    """Gradients; returns the mean over all answers' tokens."""
+    answers, total = sum(int((rows.labels != -100).sum()) for rows, _, _ in parts), 0.0
+    for rows, features, shown in parts:
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-            loss = rows_loss(model, rows, features=features) * int((rows.labels != -100).sum()) / answers
-        loss.backward()
+            projected = None if features is None else model.model.multi_modal_projector(features)
+            loss = rows_loss(model, rows, projected=projected) * int((rows.labels != -100).sum()) / answers
+            named = 0.0 if projected is None else recipe.naming * namer.loss(projected, shown)
+        (loss + named).backward()
         total += loss.item()
     return total
 
 
 def _optimizers(
-    model: FastVlmForConditionalGeneration, recipe: PretrainRecipe
+    model: FastVlmForConditionalGeneration, namer: Namer, recipe: PretrainRecipe
 ) -> list[torch.optim.Optimizer]:
     matrices, rest = matrices_and_rest(model, inside=".layers.")
+    rest += namer.parameters()
     groups = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
@@ -114,19 +141,19 @@ def _optimizers(
     ]
 
 
-def draw_parts(
-    corpus: Corpus, rng: random.Random, *, packer: Packer, recipe: PretrainRecipe
-) -> list[tuple[Rows, Tensor | None]]:
-    """The rows of one step: those with images and their features, and those without."""
+def draw_parts(corpus: Corpus, rng: random.Random, *, packer: Packer, recipe: PretrainRecipe) -> list[Part]:
+    """The rows of one step: those with images, and those without."""
     texts = sum(rng.random() < recipe.text_share for _ in range(recipe.rows))
     turns = packer.length // 20
-    parts: list[tuple[Rows, Tensor | None]] = []
+    parts: list[Part] = []
     if texts:
-        parts.append((packer.batch([corpus.text_row(rng, packer, turns=turns) for _ in range(texts)]), None))
+        parts.append(
+            (packer.batch([corpus.text_row(rng, packer, turns=turns) for _ in range(texts)]), None, [])
+        )
     if texts < recipe.rows:
         drawn = [corpus.image_row(rng, packer, turns=turns) for _ in range(recipe.rows - texts)]
-        features = decode(np.stack([features for features, _ in drawn]))
-        parts.append((packer.batch([row for _, row in drawn]), features))
+        seen, rows, shown = zip(*drawn, strict=True)
+        parts.append((packer.batch(rows), decode(np.stack(seen)), list(shown)))
     return parts
 
 

@@ -86,7 +86,8 @@ def test_packed_rows_cost_what_the_whole_model_says(vlm, processor, tower):
     length = int((row.branches >= 0).sum())
     values = (pixels.float() - 127) / 128
     with torch.no_grad():
-        mine = float(rows_loss(vlm.eval(), row, features=decode(encode(tower, pixels))))
+        projected = vlm.eval().model.multi_modal_projector(decode(encode(tower, pixels)))
+        mine = float(rows_loss(vlm, row, projected=projected))
         ids, labels = row.ids[:, :length], row.labels[:, :length]
         theirs = float(vlm(input_ids=ids, pixel_values=values, labels=labels).loss)
     assert mine == pytest.approx(theirs, abs=1e-3)
@@ -96,10 +97,10 @@ def test_a_branch_costs_what_it_costs_alone(vlm, processor):
     vlm.eval()
     packer = Packer(processor.tokenizer, length=200, patches=PLACES)
     turns = [Turn("What is this?", "a key.", "caption"), Turn("How many keys?", "two.", "count")]
-    features = 6 * torch.rand(1, PLACES, 1280)
+    projected = torch.randn(1, PLACES, 32)
     with torch.no_grad():
         rows = [packer.batch([packer.image_row(part)]) for part in (turns, turns[:1], turns[1:])]
-        both, first, second = (float(rows_loss(vlm, row, features=features)) for row in rows)
+        both, first, second = (float(rows_loss(vlm, row, projected=projected)) for row in rows)
         n_first, n_second = (int((row.labels != -100).sum()) for row in rows[1:])
     assert both == pytest.approx((first * n_first + second * n_second) / (n_first + n_second), rel=1e-4)
 

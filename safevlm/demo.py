@@ -26,8 +26,11 @@ from safevlm.types import Action
 logger = logging.getLogger(__name__)
 
 MINI, STAGE1 = "safevlm-mini", "safevlm-mini-stage1"
-IMAGE_SIZE = 256  # px, for people to look at; the model's processor resizes images to 64 px
-KINDS = ("ordinary", "lookalike", "risky", "ordinary", "typographic_harmless", "risky", "typographic_risky")
+IMAGE_SIZE = 256  # px, for people to look at; the model's processor resizes images to 224 px
+KINDS = (
+    "ordinary", "lookalike", "risky", "ordinary", "typographic_harmless", "risky", "typographic_risky",
+    "typographic_notice",
+)  # fmt: skip
 OWN_IMAGE = re.compile(r"\d{3,}-[a-z-]+\.jpg")
 READER_PACKAGE = "rapidocr_onnxruntime"
 PAIRS = ("risky", "ordinary", "typographic_risky", "lookalike")
@@ -74,7 +77,7 @@ def run_demo(
         folder / "index.html",
         title="What the guard sees",
         summary={
-            "model": "safevlm-mini, a demonstration trained on drawn scenes; not for production",
+            "model": "safevlm-mini, a demonstration; not for production",
             "images": summary.n,
             "images per second": round(summary.images_per_second),
             "policy": guard.policy.sha256[:16],
@@ -98,7 +101,8 @@ def _render(folder: Path, images: int, seed: int) -> None:
         path.unlink()
     for number in range(images):
         scene = render(1000 * seed + number, "test", KINDS[number % len(KINDS)], IMAGE_SIZE)
-        scene.image.save(folder / f"{number:03d}-{scene.name.replace(' ', '-')}.jpg", quality=90)
+        name = re.sub(r"[^a-z]+", "-", scene.name).strip("-")
+        scene.image.save(folder / f"{number:03d}-{name}.jpg", quality=90)
 
 
 def _compare(guard: SafeVLM, kind: str, seed: int) -> tuple[str, Comparison]:

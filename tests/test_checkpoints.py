@@ -38,7 +38,16 @@ def test_every_file_has_the_hash_of_the_manifest():
 def test_they_are_small_and_hold_no_pickle():
     paths = [path for path in FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in paths) <= 24 * 2**20
-    assert {path.suffix for path in paths} <= {".safetensors", ".json", ".jinja", ".toml", ".md", ".py"}
+    known = {".safetensors", ".json", ".jinja", ".toml", ".md", ".py"}
+    assert {path.suffix for path in paths if path.name != "NOTICE"} <= known
+
+
+def test_the_notice_names_the_weights_that_the_recipe_accepts():
+    from safevlm.training.mini.tower import SHA256, WEIGHTS
+
+    notice = (FOLDER / "NOTICE").read_text()
+    assert SHA256 in notice
+    assert WEIGHTS in notice
 
 
 def test_no_config_names_a_path_of_the_machine_that_wrote_it():

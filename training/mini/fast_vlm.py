@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -59,9 +60,10 @@ def rows_loss(model: FastVlmForConditionalGeneration, rows: Rows, *, projected: 
     if projected is not None:
         places = (rows.ids == model.config.image_token_index)[..., None].expand_as(states)
         states = states.masked_scatter(places, projected.to(states.dtype))
-    language = model.model.language_model
+    language, mask = model.model.language_model, rows.mask()
+    seen = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)  # what eager attention adds
     found = language(
-        inputs_embeds=states, attention_mask=rows.mask(), position_ids=rows.positions, use_cache=False
+        inputs_embeds=states, attention_mask=seen, position_ids=rows.positions, use_cache=False
     ).last_hidden_state
     wanted = rows.labels[:, 1:]
     kept = wanted != -100

@@ -21,7 +21,7 @@ LIMIT = 24 * 2**20
 ROOT = Path(__file__).parents[2]
 
 RECIPES = {
-    BASE: "training/mini/README.md: mini.tower, mini.pretrain",
+    BASE: "training/mini/README.md: mini.pretrain; the tower: NOTICE",
     STAGE1: "training/mini/README.md: mini.safety_table, safevlm train head --config mini_head",
     STAGE2: "training/mini/README.md: safevlm train joint --config mini_joint",
 }
@@ -31,7 +31,7 @@ def publish(base: Path, stage1: Path, stage2: Path, *, data: str, out: Path = RO
     """Copy three trained folders to `out` and write `manifest.toml`.
 
     Args:
-        base: the plain LLaVA, a Hugging Face folder.
+        base: the plain VLM, a Hugging Face folder.
         stage1: what `safevlm train head` wrote.
         stage2: what `safevlm train joint` wrote.
         data: one line that says what it was all trained on.

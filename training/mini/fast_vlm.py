@@ -61,7 +61,9 @@ def rows_loss(model: FastVlmForConditionalGeneration, rows: Rows, *, projected: 
         places = (rows.ids == model.config.image_token_index)[..., None].expand_as(states)
         states = states.masked_scatter(places, projected.to(states.dtype))
     language, mask = model.model.language_model, rows.mask()
-    seen = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)  # what eager attention adds
+    seen = torch.zeros(mask.shape).masked_fill(
+        ~mask, torch.finfo(torch.float32).min
+    )  # what eager attention adds
     found = language(
         inputs_embeds=states, attention_mask=seen, position_ids=rows.positions, use_cache=False
     ).last_hidden_state

@@ -76,7 +76,9 @@ def train_phase(
     optimizers = _optimizers(model, namer, recipe)
     model.train()
     model.model.vision_tower.eval()
-    model.model.language_model.set_attn_implementation("eager")  # of heads this small it is quicker, in bfloat16
+    model.model.language_model.set_attn_implementation(
+        "eager"
+    )  # of heads this small it is quicker, in bfloat16
     while (share := clock.tick()) < 1:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = recipe.learning_rate * clock.rate(share)

@@ -177,8 +177,8 @@ def mini_rows(
     """
     if unknown := sorted(set(rows) - set(ROWS)):
         raise ValueError(f"unknown rows {unknown}; there are {', '.join(ROWS)}")
-    if not rows and find_spec(READER_PACKAGE) is None:
-        logger.warning("the row %s is left out: it needs pip install 'safevlm[ocr]'", READER)
+    if not rows and (missing := _missing_for_reader(stage2)):
+        logger.warning("the row %s is left out: %s", READER, missing)
         rows = [row for row in ROWS if row != READER]
     first = lru_cache(lambda: _hinting(stage1))
     makers: dict[str, Callable[[], Responder]] = {
@@ -198,3 +198,10 @@ def _hinting(name: str | Path, **reading: Any) -> tuple[SafeVLM, Policy]:
     guard = SafeVLM.from_pretrained(name, backbone=load_backbone(resolve(config.backbone)), **reading)
     levels = config.taxonomy.risky_levels
     return guard, replace(guard.policy, actions=dict.fromkeys(levels, Action.HINT))
+
+
+def _missing_for_reader(name: str | Path) -> str:
+    """Why writing cannot be read with this checkpoint; empty where it can."""
+    if find_spec(READER_PACKAGE) is None:
+        return "it needs pip install 'safevlm[ocr]'"
+    return "" if load_config(fetch(name)).reading else f"{name} does not say which images are worth reading"

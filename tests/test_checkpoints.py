@@ -42,14 +42,6 @@ def test_they_are_small_and_hold_no_pickle():
     assert {path.suffix for path in paths if path.name != "NOTICE"} <= known
 
 
-def test_the_notice_names_the_weights_that_the_recipe_accepts():
-    from safevlm.training.mini.tower import SHA256, WEIGHTS
-
-    notice = (FOLDER / "NOTICE").read_text()
-    assert SHA256 in notice
-    assert WEIGHTS in notice
-
-
 def test_no_config_names_a_path_of_the_machine_that_wrote_it():
     def strings(value):
         if isinstance(value, dict):

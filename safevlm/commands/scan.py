@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from safevlm.printable import indented, printable
 from safevlm.types import ReadText
@@ -40,6 +40,7 @@ def scan(
     engine: str = "local",
     ray_address: str | None = None,
     device: str = "cpu",
+    decoding: Literal["whole", "reduced"] = "whole",
 ) -> int:
     """Score every image of a source, and write Parquet rows, a summary and an HTML report.
 
@@ -62,6 +63,8 @@ def scan(
         engine: local, or ray for a cluster.
         ray_address: address of a running Ray cluster; by default one is started on this machine.
         device: torch device, such as cpu or cuda:0.
+        decoding: whole, or reduced: large JPEGs are decoded at the scale that the tower needs, which is quicker and
+            changes scores a little.
 
     Returns exit code 1 if a shard was not read to its end, if errors stopped the scan or if no image
     could be scored, and 130 after an interrupt.
@@ -69,7 +72,7 @@ def scan(
     from safevlm.scan import Checkpoint, ScanOptions
 
     options = ScanOptions(
-        batch_size, workers, limit, sample_fraction, with_text, max_error_rate, engine, ray_address
+        batch_size, workers, limit, sample_fraction, with_text, max_error_rate, engine, ray_address, decoding
     )
     _check_flags(Path(out), resume=resume, fresh=fresh)
     chosen = Checkpoint(model, backbone, read_policy(policy, model), device, read_text)

@@ -25,6 +25,7 @@ def run_local(
     *,
     workers: int,
     mark_known: Callable[[Batch], Batch],
+    reduced: bool = False,
 ) -> Generator[Batch, None, None]:
     """Every batch of the shards, scored, in order.
 
@@ -36,9 +37,10 @@ def run_local(
 
     Args:
         workers: threads that decode and preprocess.
+        reduced: whether large JPEGs are decoded at the scale that the tower needs.
         mark_known: called in the calling thread on each batch, in order, before it is decoded; see `Entry.known`.
     """
-    stream = chain.from_iterable(map(reader, shards))
+    stream, scaled_side = chain.from_iterable(map(reader, shards)), scorer.scaled_side if reduced else None
     ahead = workers + 2
     read: deque[Future[Batch | None]] = deque()
     ready: deque[Future[Prepared]] = deque()
@@ -53,9 +55,7 @@ def run_local(
                     read.clear()
                     break
                 read.append(reading.submit(next, stream, None))
-                ready.append(
-                    decoding.submit(prepare, mark_known(batch), scorer.preprocess, scorer.scaled_side)
-                )
+                ready.append(decoding.submit(prepare, mark_known(batch), scorer.preprocess, scaled_side))
             if ready:
                 found = score(ready.popleft().result(), scorer, with_text=reader.with_text)
                 scored.append(decoding.submit(make_thumbnails, found))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ENGINES = ("local", "ray")
+DECODING = ("whole", "reduced")
 MAX_BATCH_SIZE = 16_384
 """The ledger is asked for a whole batch at once; SQLite takes about 32,000 values."""
 
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """The choices of one scan. `limit`, `sample_fraction` and `with_text` decide its rows, the others only its course.
+    """The choices of one scan. `limit`, `sample_fraction`, `with_text` and `decoding` decide its rows, the others only
+    its course.
 
     Args:
         batch_size: images per pass of the tower.
@@ -22,6 +24,8 @@ class ScanOptions:
         max_error_rate: stop once the fraction of rows that are errors is above this, in (0, 1]; None: never.
         engine: local or ray.
         ray_address: of a running cluster; None starts Ray on this machine.
+        decoding: whole, or reduced: large JPEGs are decoded at the scale that the tower needs, which is quicker and
+            changes scores, hashes and thumbnails a little.
 
     Raises:
         ValueError: a number out of its range, or an unknown engine.
@@ -35,6 +39,7 @@ class ScanOptions:
     max_error_rate: float | None = None
     engine: str = "local"
     ray_address: str | None = None
+    decoding: str = "whole"
 
     def __post_init__(self) -> None:
         counts = {"batch_size": self.batch_size, "workers": self.workers, "limit": self.limit}
@@ -51,6 +56,8 @@ class ScanOptions:
             raise ValueError(
                 f"scan: max_error_rate is {self.max_error_rate}; it must be above 0 and at most 1, such as 0.2"
             )
+        if self.decoding not in DECODING:
+            raise ValueError(f"scan: unknown decoding {self.decoding!r}; choose one of {', '.join(DECODING)}")
         if self.engine not in ENGINES:
             raise ValueError(f"scan: unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         if self.ray_address is not None and self.engine != "ray":

@@ -54,6 +54,7 @@ def settings(uri: str, model: str, policy: str, options: ScanOptions, *, read_te
         "sample": "all" if options.sample_fraction is None else repr(options.sample_fraction),
         "text": "with the image" if options.with_text else "ignored",
         "read_text": read_text,
+        "decoding": options.decoding,
     }
 
 

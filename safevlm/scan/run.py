@@ -156,13 +156,18 @@ def _scored(
     recorder: Recorder,
 ) -> Generator[Batch, None, None]:
     """The shards' batches, scored by the engine that the options name."""
-    if not isinstance(model, Checkpoint):
-        return run_local(shards, reader, model, workers=options.workers, mark_known=recorder.mark_known)
-    if options.engine == "ray":
+    if isinstance(model, Checkpoint) and options.engine == "ray":
         from safevlm.scan.cluster import run_on_ray
 
         return run_on_ray(shards, reader, model, options)
-    return run_local(shards, reader, model.load(), workers=options.workers, mark_known=recorder.mark_known)
+    return run_local(
+        shards,
+        reader,
+        model.load() if isinstance(model, Checkpoint) else model,
+        workers=options.workers,
+        mark_known=recorder.mark_known,
+        reduced=options.decoding == "reduced",
+    )
 
 
 def _too_many_errors(tally: Tally, most: float | None) -> str:

@@ -197,7 +197,7 @@ def _unread(item: Item) -> RiskAssessment:
 def _assess_one(item: Item, scorer: RiskScorer, with_text: bool) -> RiskAssessment:
     try:
         with contained(item.id):
-            image, _ = _decode(item, scorer.scaled_side)
+            image, _ = _decode(item, None)
         found = scorer.assess_inputs(
             scorer.preprocess([image]),
             [item.text] if with_text else None,

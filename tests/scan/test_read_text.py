@@ -57,12 +57,12 @@ def test_writing_is_read_in_the_whole_image(
     low, high = sorted(chances)[5:7]
     decoded: list[str] = []
 
-    def decode_item(item: Item) -> Image.Image:
+    def decode(item: Item, *, least_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
         decoded.append(item.id)
-        return data.decode_item(item)
+        return data.decode_item_reduced(item, least_side=least_side)
 
     monkeypatch.setattr(worker, "MAX_KEPT_PIXELS", kept)
-    monkeypatch.setattr(worker, "decode_item", decode_item)
+    monkeypatch.setattr(worker, "decode_item_reduced", decode)
     reader = Knowing({})
     scorer = reading_scorer(scorer, reader, "auto", reading(category, (low + high) / 2))
     entries = tuple(Entry(n, Item(str(n), data=one)) for n, one in enumerate(images))

@@ -58,6 +58,8 @@ def test_another_scan_is_refused_with_the_difference(
         scan(source, model, out, ScanOptions(limit=5))
     with pytest.raises(DataError, match="sample was all, is 0.5"):
         scan(source, model, out, ScanOptions(sample_fraction=0.5))
+    with pytest.raises(DataError, match="decoding was whole, is reduced"):
+        scan(source, model, out, ScanOptions(decoding="reduced"))
     with pytest.raises(DataError, match="text was ignored, is with the image"):
         scan(source, model, out, ScanOptions(with_text=True))
     (tmp_path / "other").mkdir()

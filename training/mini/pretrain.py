@@ -71,7 +71,7 @@ def train_phase(
     rng = random.Random(recipe.seed)
     packer = Packer(processor.tokenizer, length=recipe.length, patches=PLACES)
     clock, losses, saved = Clock(recipe.minutes, steps=recipe.steps), [], time.monotonic()
-    namer = Namer(corpus.names(), width=model.config.text_config.hidden_size)
+    namer = Namer(corpus.names(), width=int(model.lm_head.in_features))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizers = _optimizers(model, namer, recipe)
     model.train()

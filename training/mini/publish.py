@@ -50,6 +50,7 @@ def publish(base: Path, stage1: Path, stage2: Path, *, data: str, out: Path = RO
         shutil.copytree(source, out / name)
         if name != BASE:
             _rename_backbone(out / name)
+    shutil.copy(Path(__file__).with_name("NOTICE"), out)
     (out / "manifest.toml").write_text(_manifest(out, data), "utf-8")
     LOGGER.info("%.1f MiB in %s", size / 2**20, out)
 

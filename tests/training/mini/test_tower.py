@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +67,9 @@ def test_kept_features_are_the_towers_to_half_a_step(tmp_path):
     assert (encode(tower, pixels) == kept).all()
     with pytest.raises(ValueError, match="holds 3 images, 4 are asked for"):
         open_features(tmp_path / "a.npy", tower, count=4, draw=picture_of)
+
+
+def test_the_notice_names_the_weights_that_the_recipe_accepts():
+    notice = (Path(t.__file__).parent / "NOTICE").read_text()
+    assert t.SHA256 in notice
+    assert t.WEIGHTS in notice

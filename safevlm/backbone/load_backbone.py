@@ -195,6 +195,12 @@ def text_streamer(backbone: Backbone) -> TextIteratorStreamer:
     return TextIteratorStreamer(backbone.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
+def restart_streamer(streamer: Any) -> None:
+    """Before a second try at an answer of which nothing came: a streamer that skips prompts skips the next one, too."""
+    if getattr(streamer, "skip_prompt", False):
+        streamer.next_tokens_are_prompt = True
+
+
 class _StopWhen(StoppingCriteria):
     def __init__(self, event: Event) -> None:
         self.event = event

@@ -15,7 +15,7 @@ from .batch import Batch
 from .direction import Direction
 from .hooks import Change, Method, Plan, Positions, Step
 from .layers import Layers, pick_layers
-from .states import states_of
+from .states import last_states
 from .vectors import LayerVectors
 
 
@@ -86,7 +86,6 @@ def fit_centre(backbone: Backbone, prompts: Sequence[str], layers: Layers = "all
     Raises:
         ValueError: no prompts, layers out of range, or states that are not finite.
     """
-    states = states_of(backbone, prompts, pick_layers(layers, backbone))
-    return LayerVectors(
-        {layer: own.mean(dim=0) for layer, own in states.items()}, backbone.language_fingerprint
-    )
+    states = last_states(backbone, prompts)
+    means = {layer: states[layer].mean(dim=0) for layer in pick_layers(layers, backbone)}
+    return LayerVectors(means, backbone.language_fingerprint)

@@ -15,7 +15,7 @@ from safevlm.errors import UndecidedGateError
 from .batch import Batch
 from .hooks import Change, Method, Plan, Step
 from .layers import Layers, pick_layers
-from .states import last_states, states_of
+from .states import last_states, prefill_states
 from .vectors import LayerVectors
 
 BLANK = Image.new("RGB", (336, 336), "white")
@@ -57,8 +57,7 @@ class CMRM(Method):
             ValueError: no prompts, layers out of range, or states that are not finite.
         """
         picked = pick_layers(layers, backbone)
-        shown = states_of(backbone, prompts, picked, image=image)
-        alone = states_of(backbone, prompts, picked)
+        shown, alone = (last_states(backbone, prompts, image=shown) for shown in (image, None))
         shift = {layer: (shown[layer] - alone[layer]).mean(dim=0) for layer in picked}
         return cls(LayerVectors(shift, backbone.language_fingerprint), image, layers)
 
@@ -88,8 +87,8 @@ class CMRM(Method):
     def _of_samples(self, backbone: Backbone, batch: Batch, picked: Sequence[int]) -> dict[int, Tensor]:
         """Layer -> (B, d) float32, zeros for prompts without an image."""
         own = batch.with_images
-        shown = last_states(backbone, batch.with_other(backbone, own, self.image), picked)
-        alone = last_states(backbone, batch.texts(backbone, own), picked)
+        shown = prefill_states(backbone, batch.with_other(backbone, own, self.image).inputs)
+        alone = prefill_states(backbone, batch.texts(backbone, own).inputs)
         shifts = {}
         for layer in picked:
             difference = shown[layer] - alone[layer]

@@ -13,7 +13,7 @@ from safevlm.backbone import Backbone
 from .batch import Batch
 from .hooks import Change, Method, Plan, Step
 from .layers import Layers, pick_layers
-from .states import states_of
+from .states import last_states
 from .vectors import LayerVectors
 
 
@@ -53,7 +53,7 @@ class MeanDifference(Method):
             ValueError: a class without prompts, layers out of range, or states that are not finite.
         """
         picked = pick_layers(layers, backbone)
-        bad, good = (states_of(backbone, prompts, picked) for prompts in (harmful, harmless))
+        bad, good = (last_states(backbone, prompts) for prompts in (harmful, harmless))
         theta, thresholds = {}, {}
         for layer in picked:
             one, other = bad[layer].mean(dim=0), good[layer].mean(dim=0)

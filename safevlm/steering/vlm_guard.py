@@ -15,7 +15,7 @@ from .batch import Batch
 from .direction import Direction
 from .hooks import Change, Method, Plan, Step
 from .layers import Layers, pick_layers
-from .states import last_states
+from .states import prefill_states
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class VLMGuard(Method):
         if not batch.with_images:
             return Plan({}, rows)
         picked = pick_layers(self.layers, backbone, self.direction)
-        teacher = last_states(backbone, batch.texts(backbone, batch.with_images), picked)
+        teacher = prefill_states(backbone, batch.texts(backbone, batch.with_images).inputs)
         return Plan({layer: self._change(layer, teacher[layer], batch) for layer in picked}, rows)
 
     def _change(self, layer: int, teacher: Tensor, batch: Batch) -> Change:

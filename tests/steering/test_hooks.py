@@ -10,7 +10,7 @@ import torch
 from safevlm.errors import BackboneError
 from safevlm.steering import Batch, MeanDifference, VLMGuard, steered
 from safevlm.steering.batch import last_positions
-from safevlm.steering.states import last_states
+from safevlm.steering.states import prefill_states
 from tests.families import PROMPTS, family_backbone
 from tests.steering.builders import (
     METHODS,
@@ -35,8 +35,8 @@ def tiny():
 def with_gates_closed(backbone, batch):
     """VLM-Guard whose direction points away from every prompt's text pass."""
     direction = direction_of(backbone)
-    texts = last_states(backbone, batch.texts(backbone, batch.with_images), direction.layers)
-    for layer, states in texts.items():
+    texts = prefill_states(backbone, batch.texts(backbone, batch.with_images).inputs)
+    for layer, states in enumerate(texts):
         # orthogonal to all of the few states, then a step down along their mean
         mean = states.mean(0)
         main = (
@@ -126,10 +126,6 @@ def test_images_move_positions_and_the_last_token_is_the_same(backbone):
         others = other.inputs.tensors["input_ids"][torch.arange(3), last_positions(other.mask)]
         assert torch.equal(ends, others)
     assert (batch.mask.sum(1) > text.mask.sum(1)).all()
-    with torch.no_grad():
-        states = backbone.model(**text.inputs.tensors, output_hidden_states=True).hidden_states
-    found = last_states(backbone, text, [0])
-    torch.testing.assert_close(found[0], states[1][:, -1])  # states[0] are the embeddings
 
 
 def test_the_teacher_is_one_text_pass_for_the_whole_request(backbone):
@@ -233,7 +229,7 @@ def test_rows_have_gates_of_their_own(tiny):
     batch = batch_of(tiny, [0, 1])
     plain = logits(tiny, batch)
     theta = method_of("mean_difference", tiny).theta
-    seen = last_states(tiny, batch, [0])[0] @ theta.values[0]
+    seen = prefill_states(tiny, batch.inputs)[0] @ theta.values[0]
     method = MeanDifference(theta, {0: float(seen.mean())}, layers=[0])
     with steered(tiny, batch, method):
         changed = logits(tiny, batch)

@@ -57,7 +57,7 @@ class CMRM(Method):
             ValueError: no prompts, layers out of range, or states that are not finite.
         """
         picked = pick_layers(layers, backbone)
-        shown, alone = (last_states(backbone, prompts, image=shown) for shown in (image, None))
+        shown, alone = (last_states(backbone, prompts, image=given) for given in (image, None))
         shift = {layer: (shown[layer] - alone[layer]).mean(dim=0) for layer in picked}
         return cls(LayerVectors(shift, backbone.language_fingerprint), image, layers)
 

@@ -158,7 +158,8 @@ def _hooks(method: Method, plan: Plan, batch: Batch) -> list[_Hook]:
 @contextmanager
 def _registered(backbone: Backbone, hooks: list[_Hook]) -> Iterator[None]:
     """Within the context the hooks are on their layers, and in force in this thread."""
-    layers, handles, before = backbone.decoder_layers, list[Any](), _ACTIVE.get()
+    handles, before = list[Any](), _ACTIVE.get()
+    layers = backbone.decoder_layers if hooks else []
 
     def remove() -> None:
         for handle in handles:

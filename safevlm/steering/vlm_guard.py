@@ -29,8 +29,8 @@ class VLMGuard(Method):
         h*(Q) = h(Q) - h(Q) V^T V + alpha * g * h(q) V^T V        base="projected"
         h*(Q) = h(Q)              + alpha * g * h(q) V^T V        base="raw"
 
-    The text pass is one more prefill, without image tokens, once per request and for all layers. A prompt without an
-    image is its own teacher: its states stay as they are.
+    The text pass is one more prefill, without image tokens, once per request and for all layers; it reads all of the
+    prompt's words, a policy's hint included. A prompt without an image is its own teacher: its states stay as they are.
 
     Args:
         direction: on the axis `harmful_query`.

@@ -125,16 +125,16 @@ def test_a_gate_that_cannot_be_computed_is_undecided_and_refused(guard, name):
         assert replies[0].text == policy.refusal
         assert replies[0].action is Action.REFUSE
         assert replies[0].assessment.verdict is Verdict.UNDECIDED
-        assert "steering" in replies[0].assessment.reason
         assert all(reply.action is Action.ALLOW for reply in replies[1:])
+    assert "steering" in plain[0].assessment.reason
     assert texts(guarded)[1:] == texts(expected)[1:]
     assert not any(layer._forward_hooks for layer in guard.backbone.decoder_layers)
 
 
 def test_a_policy_that_hints_at_the_undecided_answers_without_steering(guard):
-    """A theta that overflows is finite, what it makes of a state is not; the hinted answer has nothing of it."""
+    """What overflows cannot be put into a state; the hinted answer has nothing of it."""
     policy = replace(allow_all(guard), undecided=Action.HINT)
-    method = method_of("mean_difference", guard.backbone, strength=1e38)
+    method = method_of("mean_difference", guard.backbone, strength=1e39)
     method = replace(method, thresholds=dict.fromkeys(method.thresholds, -1e9))
     reply = guard.generate([picture(1)], ["Hi"], policy=policy, steering=method, **GREEDY)[0]
     assert reply.action is Action.HINT

@@ -136,6 +136,7 @@ def test_cmrm_of_a_sample_takes_the_image_out_of_the_last_state(backbone):
     torch.testing.assert_close(shown + change(shown[:, None], PREFILL)[:, 0], text, rtol=1e-4, atol=1e-4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6).filter(any), min_size=1, max_size=4))
 def test_the_last_position_is_the_last_that_is_not_padding(rows):
     found = last_positions(torch.tensor(rows)).tolist()

@@ -36,10 +36,8 @@ def direction(backbone):
 def numpy_rows(backbone, layer):
     """Section 1 of the notes: SVD of the uncentred differences, oriented by the first row's mean projection."""
     fitted, _ = PromptPairs(tuple(HARMFUL), tuple(HARMLESS)).split(2, seed=0)
-    harmful, harmless = (
-        last_states(backbone, list(prompts))[layer].double().numpy()
-        for prompts in (fitted.harmful, fitted.harmless)
-    )
+    states = last_states(backbone, [*fitted.harmful, *fitted.harmless])[layer].double().numpy()
+    harmful, harmless = np.split(states, 2)
     differences = harmful - harmless
     rows = np.linalg.svd(differences)[2][:RANK]
     if (differences @ rows[0]).mean() < 0:
@@ -78,7 +76,7 @@ def test_hooked_states_are_numpys(backbone, direction, base, alpha):
     with recorded(backbone) as before, steered(backbone, batch, method), recorded(backbone) as after:
         generated(backbone, batch)
     for layer in layers:
-        runs = list(zip(before[layer], after[layer], strict=True))[1:]  # behind the text pass
+        runs = list(zip(before[layer][1:], after[layer], strict=True))  # the first is the text pass
         assert len(runs) > 1
         for number, (plain, hooked) in enumerate(runs):
             for row, inside in enumerate(batch.mask if number == 0 else torch.ones(len(batch), 1).bool()):

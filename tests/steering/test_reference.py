@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -65,23 +67,21 @@ def test_the_direction_is_numpys(backbone, direction):
 
 
 @pytest.mark.parametrize("base", ["projected", "raw"])
-@pytest.mark.parametrize("alpha", [1.0, 2.5])
-def test_hooked_states_are_numpys(backbone, direction, base, alpha):
-    batch = batch_of(backbone)
-    layers = sorted(direction.rows)
+@pytest.mark.parametrize("sign", [1, -1], ids=["as fitted", "turned"])
+def test_hooked_states_are_numpys(backbone, direction, base, sign):
+    """Turning the rows opens the gates that were closed, and closes those that were open."""
+    batch, layers = batch_of(backbone), sorted(direction.rows)
     texts = prefill_states(backbone, batch.texts(backbone, batch.with_images).inputs).double().numpy()
-    gates = {float(text @ numpy_rows(backbone, layer)[0] > 0) for layer in layers for text in texts[layer]}
-    assert gates == {0.0, 1.0}  # both are tried
-    method = VLMGuard(direction, alpha=alpha, base=base, layers=layers)
+    turned = replace(direction, rows={layer: sign * rows for layer, rows in direction.rows.items()})
+    method = VLMGuard(turned, alpha=2.5, base=base, layers=layers)
     with recorded(backbone) as before, steered(backbone, batch, method), recorded(backbone) as after:
         generated(backbone, batch)
     for layer in layers:
+        rows = sign * numpy_rows(backbone, layer)
         runs = list(zip(before[layer][1:], after[layer], strict=True))  # the first is the text pass
         assert len(runs) > 1
         for number, (plain, hooked) in enumerate(runs):
             for row, inside in enumerate(batch.mask if number == 0 else torch.ones(len(batch), 1).bool()):
                 states, found = plain[row][inside].double().numpy(), hooked[row][inside].numpy()
-                expected = numpy_step(
-                    states, texts[layer][row], numpy_rows(backbone, layer), alpha=alpha, base=base
-                )
+                expected = numpy_step(states, texts[layer][row], rows, alpha=2.5, base=base)
                 np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))

@@ -137,24 +137,28 @@ class Direction:
         tensors |= {f"singular_values.{layer}": values for layer, values in self.singular_values.items()}
         data = checkpoint.tensor_bytes(tensors)
         write_bytes(folder / WEIGHTS, data)
-        write_bytes(folder / CONFIG, self._to_json(hashlib.sha256(data).hexdigest()).encode())
+        head = {**self._head(), "tensors_sha256": hashlib.sha256(data).hexdigest()}
+        write_bytes(folder / CONFIG, (json.dumps(head, indent=2) + "\n").encode())
 
-    def _to_json(self, tensors_sha256: str) -> str:
-        values = {
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary of everything but the rows, singular values as lists."""
+        values = {str(layer): self.singular_values[layer].tolist() for layer in sorted(self.rows)}
+        return {**self._head(), "singular_values": values}
+
+    def _head(self) -> dict[str, Any]:
+        return {
             "schema_version": SCHEMA_VERSION,
             "axis": self.axis,
             "position": self.position,
             "model_type": self.model_type,
-            "fingerprint": self.fingerprint,
+            "fingerprint": list(self.fingerprint),
             "pairs_sha256": self.pairs_sha256,
-            "tensors_sha256": tensors_sha256,
             "rank": self.rank,
             "width": self.width,
             "fitted_layers": sorted(self.rows),
-            "layers": self.layers,
-            "separation": dict(sorted(self.separation.items())),
+            "layers": list(self.layers),
+            "separation": {str(layer): value for layer, value in sorted(self.separation.items())},
         }
-        return json.dumps(values, indent=2) + "\n"
 
     @classmethod
     def load(cls, folder: str | Path) -> Direction:

@@ -31,8 +31,8 @@ def chat(
         policy: YAML file with thresholds and actions.
         read_text: whether writing in the image is read, and its words assessed as a prompt: never, auto (where the
             head sees writing) or always; needs the extra ocr.
-        steer: folder of a direction (of `safevlm steer fit`), along which VLM-Guard steers the layers that it chose; with
-            --no_guard the plain backbone is steered.
+        steer: folder of a direction (of `safevlm steer fit`), along which VLM-Guard steers the prompt in the layers that it
+            chose; with --no_guard the plain backbone is steered.
         max_new_tokens: maximum length of an answer, in tokens.
         device: torch device of the model, such as cpu or cuda:0; cpu by default.
     """
@@ -47,7 +47,7 @@ def chat(
     model_ = SafeVLM.from_pretrained(
         model, backbone=backbone, policy=read_policy(policy, model), device_map=device, read_text=read_text
     )
-    method = None if steer is None else VLMGuard(Direction.load(steer), layers="chosen")
+    method = None if steer is None else VLMGuard(Direction.load(steer), layers="chosen", steps="prefill")
     with (
         nullcontext() if guard else model_.disabled(),
         nullcontext() if method is None else model_.steered(method),

@@ -73,7 +73,7 @@ class Astra(Method):
 
         def change(states: Tensor, _: Step) -> Tensor:
             own = main.to(states.device)
-            cosine = functional.cosine_similarity(states - origin.to(states.device), own, dim=-1)
+            cosine: Tensor = functional.cosine_similarity(states - origin.to(states.device), own, dim=-1)
             size = states.norm(dim=-1) * cosine.clamp_min(0.0)
             return -size.unsqueeze(-1) * own
 

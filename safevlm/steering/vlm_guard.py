@@ -43,7 +43,8 @@ class VLMGuard(Method):
         rank: m, how many of the direction's rows are used, from the first on; None: all (as fitted, 4 by default).
         strength: factor of the whole change, h + strength * (h* - h); 1 is the method.
         positions: "all" positions of the prompt, as the image disturbs each that follows it, or the "last" alone.
-        steps: "every" decoded token too, so that an answer cannot drift back, or the "prefill" alone.
+        steps: "every" decoded token too, so that an answer cannot drift back, or the "prefill" alone, which spares the
+            answer's words: what is put back is read where an answer begins.
 
     Raises:
         ValueError: a parameter out of its range.

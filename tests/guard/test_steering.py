@@ -135,7 +135,6 @@ def test_a_policy_that_hints_at_the_undecided_answers_without_steering(guard):
     """What overflows cannot be put into a state; the hinted answer has nothing of it."""
     policy = replace(allow_all(guard), undecided=Action.HINT)
     method = method_of("mean_difference", guard.backbone, strength=1e39)
-    method = replace(method, thresholds=dict.fromkeys(method.thresholds, -1e9))
     reply = guard.generate([picture(1)], ["Hi"], policy=policy, steering=method, **GREEDY)[0]
     assert reply.action is Action.HINT
     assert reply.assessment.verdict is Verdict.UNDECIDED

@@ -19,6 +19,7 @@ from safevlm.steering import (
     Method,
     Projection,
     VLMGuard,
+    last_states,
 )
 from safevlm.steering.batch import hidden
 from tests.families import IMAGES, PROMPTS
@@ -36,10 +37,13 @@ def orthonormal(rank: int, width: int, seed: int) -> Tensor:
 def direction_of(
     backbone: Backbone, axis: str = "harmful_query", *, rank: int = 4, seed: int = 0
 ) -> Direction:
-    """A direction that fits a backbone, with random rows at every layer."""
+    """A direction that fits a backbone: random rows at every layer, turned so that the tests' prompts look harmful."""
     layers = range(len(backbone.decoder_layers))
+    rows = {layer: orthonormal(rank, backbone.text_dim, seed + layer) for layer in layers}
+    for layer, states in enumerate(last_states(backbone, PROMPTS)):
+        rows[layer] *= (states @ rows[layer][0]).mean().sign()
     return Direction(
-        rows={layer: orthonormal(rank, backbone.text_dim, seed + layer) for layer in layers},
+        rows=rows,
         singular_values={layer: torch.arange(rank, 0, -1).float() for layer in layers},
         axis=axis,
         model_type=backbone.model_type,
@@ -69,8 +73,9 @@ def method_of(name: str, backbone: Backbone, **options) -> Method:
     if name == "cmrm_sample":
         return CMRM(**options)
     if name == "astra":
-        return Astra(jailbroken, vectors, **{"layers": "all", "strength": 3.0, **options})
-    return MeanDifference(vectors, dict.fromkeys(layers, 0.0), **options)
+        centre = LayerVectors({n: v / 100 for n, v in vectors.values.items()}, vectors.fingerprint)
+        return Astra(jailbroken, centre, **{"layers": "all", "strength": 3.0, **options})
+    return MeanDifference(vectors, dict.fromkeys(layers, -1e9), **options)  # open gates
 
 
 def images_of() -> list[list]:

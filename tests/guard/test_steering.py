@@ -73,18 +73,12 @@ def test_nested_blocks_and_the_argument_act_in_order(guard):
 
 
 def test_one_text_prefill_and_one_tower_pass_a_request(guard):
-    seen = []
+    seen, method = [], method_of("vlm_guard", guard.backbone)
     handle = guard.backbone.tower.module.embeddings.register_forward_hook(
         lambda _, args, __: seen.append(args[0].shape[0])
     )
     with recorded(guard.backbone) as runs:
-        guard.generate(
-            IMAGES,
-            PROMPTS,
-            policy=allow_all(guard),
-            steering=method_of("vlm_guard", guard.backbone),
-            **GREEDY,
-        )
+        guard.generate(IMAGES, PROMPTS, policy=allow_all(guard), steering=method, **GREEDY)
     handle.remove()
     assert sum(seen) == 3
     prefills = [run for run in runs[0] if run.shape[1] > 1]

@@ -131,8 +131,9 @@ def test_images_move_positions_and_the_last_token_is_the_same(backbone):
 def test_the_teacher_is_one_text_pass_for_the_whole_request(backbone):
     batch = batch_of(backbone)
     text = batch.texts(backbone, batch.with_images)
+    method = method_of("vlm_guard", backbone)
     with recorded(backbone) as runs:
-        with steered(backbone, batch, method_of("vlm_guard", backbone)):
+        with steered(backbone, batch, method):
             generated(backbone, batch, max_new_tokens=3, min_new_tokens=3)
     sizes = [tuple(run.shape[:2]) for run in runs[0]]
     assert sizes == [tuple(text.mask.shape), tuple(batch.mask.shape), (3, 1), (3, 1)]

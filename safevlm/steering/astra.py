@@ -73,8 +73,8 @@ class Astra(Method):
 
         def change(states: Tensor, _: Step) -> Tensor:
             own = main.to(states.device)
-            cosine: Tensor = functional.cosine_similarity(states - origin.to(states.device), own, dim=-1)
-            size = states.norm(dim=-1) * cosine.clamp_min(0.0)
+            cosine = functional.cosine_similarity(states - origin.to(states.device), own, dim=-1)
+            size: Tensor = states.norm(dim=-1) * cosine.clamp_min(0.0)
             return -size.unsqueeze(-1) * own
 
         return change

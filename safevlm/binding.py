@@ -118,6 +118,18 @@ def backbone_location(config: SafetyConfig, given: str | Path | None) -> str | P
     return checkpoint.resolve(given or config.backbone)
 
 
+def named_backbone(name: str | Path) -> str | Path:
+    """Where a backbone is, given its own name, or that of a checkpoint on this machine whose modules belong to it.
+
+    Raises:
+        CheckpointError: the checkpoint's config is not valid, or names no backbone.
+    """
+    location = checkpoint.resolve(name)
+    if not (Path(location) / checkpoint.CONFIG).is_file():
+        return location
+    return backbone_location(checkpoint.load_config(Path(location)), None)
+
+
 def open_tower(
     source: str | Path | nn.Module | VisionTower,
     *,

@@ -88,12 +88,12 @@ def save(folder: str | Path, config: SafetyConfig, tensors: Mapping[str, Tensor]
     """Write a checkpoint; each file appears whole or not at all, the weights first."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / WEIGHTS, _tensor_bytes(tensors))
+    write_bytes(folder / WEIGHTS, tensor_bytes(tensors))
     write_bytes(folder / CONFIG, config.to_json().encode())
     write_bytes(folder / CARD, card.encode())
 
 
-def _tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The tensors as a safetensors file."""
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     return safetensors_bytes(ready, metadata={"format": "pt"})
@@ -109,7 +109,7 @@ def load_config(folder: Path) -> SafetyConfig:
             f"{folder} has no {CONFIG}{hint}: it is no SafeVLM checkpoint; write one with `save_pretrained`"
         )
     try:
-        return SafetyConfig.from_json(_config_text(path))
+        return SafetyConfig.from_json(config_text(path))
     except (ValueError, TypeError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -136,8 +136,23 @@ def load_tensors(
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
     """Read `safety.safetensors` after comparing every name and size with `expected`; each tensor cast as it is read."""
-    path = folder / WEIGHTS
-    _compare(path, stored_sizes(folder), expected)
+    stored_sizes(folder)  # says what to do where there is none
+    return read_tensors(folder / WEIGHTS, expected, dtype=dtype, device=device)
+
+
+def read_tensors(
+    path: Path,
+    expected: Mapping[str, torch.Size],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Read a safetensors file that has these names and sizes and no others; each tensor cast as it is read.
+
+    Raises:
+        CheckpointError: a header that cannot be read, another name, size, or type than `FLOATS`.
+    """
+    _compare(path, _sizes(path), expected)
     tensors = {}
     for key in expected:
         with safe_open(
@@ -181,7 +196,7 @@ def _header(path: Path) -> bytes:
         return file.read(size)
 
 
-def _config_text(path: Path) -> bytes:
+def config_text(path: Path) -> bytes:
     """A config's bytes; raises ValueError where there are more than `MAX_CONFIG_BYTES`."""
     with path.open("rb") as file:
         data = file.read(MAX_CONFIG_BYTES + 1)
@@ -213,7 +228,7 @@ def save_lora(folder: str | Path, model: nn.Module) -> None:
     with TemporaryDirectory() as own:  # PEFT writes in place
         model.peft_config["default"].save_pretrained(own)  # type: ignore[index, union-attr]
         write_bytes(target / LORA_CONFIG, (Path(own) / LORA_CONFIG).read_bytes())
-    write_bytes(target / LORA_WEIGHTS, _tensor_bytes(get_peft_model_state_dict(model)))
+    write_bytes(target / LORA_WEIGHTS, tensor_bytes(get_peft_model_state_dict(model)))
 
 
 def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:
@@ -251,7 +266,7 @@ def _read_lora_config(
 ) -> tuple[LoraSettings, list[str]]:
     """The settings of an `adapter_config.json`, and the names of the modules that they mean."""
     try:
-        settings = LoraSettings.from_dict(read_json(_config_text(path)))
+        settings = LoraSettings.from_dict(read_json(config_text(path)))
         return settings, settings.modules([name for name, _ in model.named_modules()], linears)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error

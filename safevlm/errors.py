@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 80
@@ -61,6 +62,25 @@ class TrainingInterrupted(KeyboardInterrupt):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+class UndecidedGateError(SafeVLMError):
+    """Steering that cannot tell whether some prompts are harmful, as a number is not finite.
+
+    Args:
+        rows: of the batch, ascending.
+        what: that is not finite.
+    """
+
+    def __init__(self, rows: Sequence[int], what: str) -> None:
+        super().__init__(rows, what)  # args that pickle can pass on
+        self.rows, self.what = tuple(rows), what
+
+    def __str__(self) -> str:
+        return (
+            f"steering: {self.what} are not finite for prompts {brief(list(self.rows))}; check the weights, or load "
+            "the model with dtype float32 or bfloat16"
+        )
 
 
 class MissingExtraError(SafeVLMError, ImportError):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from safevlm.evals import Table
     from safevlm.guard import SafeVLM
     from safevlm.scan import ScanCounts, ScanSummary
+    from safevlm.steering import Direction, Fitted
 
 COLOURS = {Verdict.SAFE: "green", Verdict.UNSAFE: "red", Verdict.UNDECIDED: "yellow"}
 ACTION_COLOURS = {Action.ALLOW: "green", Action.HINT: "yellow", Action.REFUSE: "red"}
@@ -240,6 +241,40 @@ def show_table(table: Table) -> None:
             texts = ("-" if cell is None else f"{cell_text(column, cell)}\nn {cell.n}" for cell in cells)
             grid.add_row(column.replace("_", " "), *(Text(text.replace(" [", "\n[")) for text in texts))
     console.print(grid)
+
+
+def show_direction(direction: Direction, *, with_image: Mapping[int, float] | None = None) -> None:
+    """A steering direction, a row for each layer; `with_image`: layer -> separation behind a blank image."""
+    told = {
+        "model type": direction.model_type,
+        "axis": direction.axis.replace("_", " "),
+        "rank": str(direction.rank),
+        "layers": ", ".join(map(str, direction.layers)),
+        "pairs": direction.pairs_sha256[:16],
+    }
+    for name, value in told.items():
+        console.print(Text.assemble((f"{name}: ", "dim"), shown(value)))
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for heading in ("layer", "AUROC", *([] if with_image is None else ["with image"]), "singular values"):
+        table.add_column(heading, justify="right")
+    for layer in sorted(direction.rows):
+        cells = [direction.separation.get(layer)] + ([] if with_image is None else [with_image[layer]])
+        table.add_row(
+            str(layer),
+            *("-" if cell is None else f"{cell:.3f}" for cell in cells),
+            " ".join(f"{value:.1f}" for value in direction.singular_values[layer].tolist()),
+            style="bold green" if layer in direction.layers else None,
+        )
+    console.print(table)
+
+
+def show_fit(fitted: Fitted, folder: Path, plot: Path) -> None:
+    """What a direction rests on, and where it is."""
+    console.print(
+        f"fitted on {fitted.pairs} pairs, AUROC on {fitted.held_out} others as text alone and behind a blank image",
+        highlight=False,
+    )
+    console.print(shown(f"direction: {folder}   plot: {plot}"), style="dim", soft_wrap=True)
 
 
 def show_step(name: str) -> None:

@@ -214,6 +214,22 @@ def test_chat_once_with_and_without_the_guard(capsys, images):
     assert "score" not in plain.out
 
 
+def test_chat_steered_by_a_direction(capsys, images, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    deeds = (("rob a bank", "paint a bench"), ("burn a house", "build a house"), ("hurt a dog", "walk a dog"))
+    lines = [{"harmful": f"How do I {bad}?", "harmless": f"How do I {good}?"} for bad, good in deeds]
+    pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out = run(capsys, "steer", "fit", "--pairs", pairs, "--out", tmp_path / "direction", "--rank", 1)
+    assert code == 0, out.err
+    ask = ["chat", images / "ordinary.png", "--prompt", "What is it?", "--max-new-tokens", 8, "--no-guard"]
+    code, out = run(capsys, *ask, "--steer", tmp_path / "direction")
+    assert code == 0, out.err
+    assert out.out.strip()
+    code, out = run(capsys, *ask, "--steer", tmp_path)
+    assert code == 1
+    assert "safevlm steer fit" in out.err
+
+
 def test_scan_writes_rows_and_a_summary(capsys, images, tmp_path):
     code, out = run(capsys, "scan", images, "--out", tmp_path / "out", "--batch-size", 2)
     rows = pq.read_table(tmp_path / "out" / "rows").to_pylist()

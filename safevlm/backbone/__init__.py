@@ -1,7 +1,7 @@
 """The only room that knows a Hugging Face or timm model."""
 
 from .answers import answer_texts
-from .chats import last_user_text, make_chat, with_hint
+from .chats import image_parts, last_user_text, make_chat, with_hint, without_images
 from .checkpointing import checkpointed_layers
 from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
 from .fingerprint import same_weights
@@ -16,6 +16,7 @@ from .load_backbone import (
     load_backbone,
     load_model_type,
     load_prompt_table,
+    restart_streamer,
     stop_when,
     text_streamer,
     wrap_backbone,
@@ -55,6 +56,7 @@ __all__ = [
     "family_of",
     "fill_placeholders",
     "freeze",
+    "image_parts",
     "injected",
     "is_timm",
     "language_linears",
@@ -65,11 +67,13 @@ __all__ = [
     "load_prompt_table",
     "load_tower",
     "make_chat",
+    "restart_streamer",
     "safety_dtype",
     "same_weights",
     "stop_when",
     "text_streamer",
     "with_hint",
+    "without_images",
     "wrap_backbone",
     "wrap_tower",
 ]

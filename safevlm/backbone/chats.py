@@ -107,6 +107,15 @@ def _named(value: object) -> str:
     return shortened(value, 80, quoted=True) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
+def without_images(chat: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A checked chat without its image parts; a message of images alone has an empty text."""
+    changed = []
+    for message in chat:
+        texts = [part for part in message["content"] if part["type"] == "text"]
+        changed.append({**message, "content": _joined(texts or [{"type": "text", "text": ""}])})
+    return changed
+
+
 def last_user_text(chat: Sequence[Mapping[str, Any]]) -> str:
     """The text of the last user message: the request that the answer is to."""
     for message in reversed(chat):

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+FINGERPRINTED_ROWS = 1024
+"""Rows of a large matrix of an LLM that are read: enough to tell its weights, and soon read."""
+
 TINY = 1e-12
 """So that a matrix of zeros has a number, too: 0."""
 
@@ -32,6 +35,11 @@ def _number(flat: Tensor, waves: dict[tuple[int, torch.device], Tensor]) -> floa
 def same_weights(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Whether two fingerprints are of the same weights, in whatever floating-point type each was."""
     return len(one) == len(other) and all(abs(a - b) <= 0.02 for a, b in zip(one, other, strict=True))
+
+
+def first_matrix(layer: nn.Module) -> Tensor:
+    """The first rows of the first matrix of a decoder layer: a base weight, which stands before its LoRA."""
+    return next(parameter for parameter in layer.parameters() if parameter.ndim > 1)[:FINGERPRINTED_ROWS]
 
 
 def read_matrices(tower: nn.Module, layers: int | None) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from safevlm.errors import BackboneError
 
 from .families import Family, family_of
 from .families.timm import TimmConfig
+from .fingerprint import fingerprint, first_matrix
 from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .load_timm import is_timm
@@ -90,6 +91,14 @@ class Backbone:
     def prompt_table(self) -> PromptTable:
         """The tokenizer and the input embeddings, with which the safety head reads prompts; weights are shared."""
         return PromptTable(self.tokenizer, self.input_embeddings.weight)
+
+    @cached_property
+    def language_fingerprint(self) -> tuple[float, ...]:
+        """Of the LLM: that of its prompt table, then a number for the first matrix of each decoder layer.
+
+        LoRA on the layers does not change it. Raises BackboneError where the decoder has no list of layers.
+        """
+        return self.prompt_table.fingerprint + fingerprint(map(first_matrix, self.decoder_layers))
 
     def on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs where the LLM's embeddings are, pixels in the model's dtype."""
@@ -184,6 +193,12 @@ def load_prompt_table(name: str | Path, *, hub: HubOptions | None = None) -> Pro
 def text_streamer(backbone: Backbone) -> TextIteratorStreamer:
     """Iterates over the pieces of an answer while `generate` runs in another thread."""
     return TextIteratorStreamer(backbone.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+def restart_streamer(streamer: Any) -> None:
+    """Before a second try at an answer of which nothing came: a streamer that skips prompts skips the next one, too."""
+    if getattr(streamer, "skip_prompt", False):
+        streamer.next_tokens_are_prompt = True
 
 
 class _StopWhen(StoppingCriteria):

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fingerprint import fingerprint
+from .fingerprint import FINGERPRINTED_ROWS, fingerprint
 from .literal import Specials, take_literally
-
-FINGERPRINTED_ROWS = 1024
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from .export import export
 from .info import info
 from .merge import merge
 from .scan import scan
+from .steer_fit import steer_fit
+from .steer_show import steer_show
 from .train import train
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -28,10 +30,15 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "bench": bench,
     "eval mini": eval_mini,
     "eval scan": eval_scan,
+    "steer fit": steer_fit,
+    "steer show": steer_show,
 }
 """Words after `safevlm` -> the function they call. `train` is apart: Lightning parses its flags."""
 
-GROUPS = {"eval": "Measure the embedded model, or the results of scans, on labelled data."}
+GROUPS = {
+    "eval": "Measure the embedded model, or the results of scans, on labelled data.",
+    "steer": "Fit and show directions that steer an LLM's activations.",
+}
 """First word of commands with two words -> its help."""
 
 __all__ = ["COMMANDS", "GROUPS", "train"]

@@ -16,6 +16,7 @@ def chat(
     guard: bool = True,
     policy: str | None = None,
     read_text: ReadText = "never",
+    steer: str | None = None,
     max_new_tokens: int = 256,
     device: str | None = None,
 ) -> int:
@@ -30,6 +31,8 @@ def chat(
         policy: YAML file with thresholds and actions.
         read_text: whether writing in the image is read, and its words assessed as a prompt: never, auto (where the
             head sees writing) or always; needs the extra ocr.
+        steer: folder of a direction (of `safevlm steer fit`), along which VLM-Guard steers the prompt in the layers that it
+            chose; with --no_guard the plain backbone is steered.
         max_new_tokens: maximum length of an answer, in tokens.
         device: torch device of the model, such as cpu or cuda:0; cpu by default.
     """
@@ -38,12 +41,17 @@ def chat(
     from safevlm import terminal
     from safevlm.data import read_image
     from safevlm.guard import SafeVLM
+    from safevlm.steering import Direction, VLMGuard
 
     pixels = read_image(image)
     model_ = SafeVLM.from_pretrained(
         model, backbone=backbone, policy=read_policy(policy, model), device_map=device, read_text=read_text
     )
-    with nullcontext() if guard else model_.disabled():
+    method = None if steer is None else VLMGuard(Direction.load(steer), layers="chosen", steps="prefill")
+    with (
+        nullcontext() if guard else model_.disabled(),
+        nullcontext() if method is None else model_.steered(method),
+    ):
         if guard:
             rule = rule_text(policy, model_.policy, model_.config)
             terminal.show_assessments([image], model_.assess([pixels]), rule=rule)

@@ -20,6 +20,7 @@ from safevlm.model_card import model_card
 from safevlm.modules import SafetyModules
 from safevlm.policy import Policy
 from safevlm.scorer import RiskScorer
+from safevlm.steering import Method
 from safevlm.types import Chat, ImageLike, ReadText, RiskAssessment, SafeReply
 
 from .losses import Hints, SafetyOutput, training_output
@@ -61,6 +62,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         )
         self._enabled = Switch(backbone.tower, around=partial(checkpoint.lora_disabled, backbone.model))
         self._tokens_enabled = Switch(backbone.tower)
+        self._steering: tuple[Method, ...] = ()
 
     @classmethod
     def attach(
@@ -182,6 +184,25 @@ class SafeVLM(nn.Module, ModelHubMixin):
         with self._tokens_enabled.off():
             yield
 
+    @contextmanager
+    def steered(self, method: Method) -> Iterator[None]:
+        """Within the context answers are steered, in every thread; the methods of nested blocks all act, in order.
+
+        Inside `disabled()` it steers the plain backbone.
+
+        Raises:
+            CheckpointError, ValueError: the method does not fit the backbone.
+        """
+        method.check(self.backbone)
+        with self.backbone.tower.lock:
+            self._steering = (*self._steering, method)
+        try:
+            yield
+        finally:
+            with self.backbone.tower.lock:
+                last = len(self._steering) - 1 - self._steering[::-1].index(method)
+                self._steering = self._steering[:last] + self._steering[last + 1 :]
+
     def assess(
         self, images: Sequence[ImageLike], prompts: Sequence[str] | None = None, **options: Any
     ) -> list[RiskAssessment]:
@@ -195,6 +216,7 @@ class SafeVLM(nn.Module, ModelHubMixin):
         prompts: Sequence[str | Chat],
         *,
         policy: Policy | None = None,
+        steering: Method | None = None,
         **generation_kwargs: Any,
     ) -> list[SafeReply]:
         """Answer a batch of prompts, each as the policy lets it.
@@ -203,29 +225,34 @@ class SafeVLM(nn.Module, ModelHubMixin):
             images: per prompt None, an image or a list of images; None for text alone.
             prompts: plain texts, or chats in the processor's form with one image part per image.
             policy: used instead of the model's own.
+            steering: a method of `safevlm.steering`, after those of the `steered` blocks around.
             generation_kwargs: as in `transformers.generate` (`max_new_tokens`, `do_sample`, ...).
 
         Returns:
             One reply per prompt, in order. Each image is judged alone and together with the prompt, and with
             what is read in it, and the riskiest assessment decides, so that no words talk a risk down. A refused prompt
             does not reach the LLM; an image that cannot be read is undecided, and refused. Text
-            without an image passes with assessment None.
+            without an image passes with assessment None. A prompt on which steering cannot decide is undecided, and
+            refused or hinted at as the policy says, in `disabled()`, too.
 
         Raises:
             ValueError: no prompts, counts that do not fit, or a prompt longer than the context.
+            CheckpointError: the steering is of another model.
         """
         if generation_kwargs.get("return_dict_in_generate"):
             raise ValueError(
                 "generate returns replies; for scores and states call the backbone's own generate"
             )
         with self.backbone.tower.lock:  # one call at a time: hooks and replayed features belong to it alone
-            return self._generate(images, prompts, policy or self.policy, generation_kwargs)
+            methods = self._steering if steering is None else (*self._steering, steering)
+            return self._generate(images, prompts, policy or self.policy, methods, generation_kwargs)
 
     def _generate(
         self,
         images: Images,
         prompts: Sequence[str | Chat],
         policy: Policy,
+        steering: Sequence[Method],
         generation_kwargs: Mapping[str, Any],
     ) -> list[SafeReply]:
         requests = open_requests(images, prompts)
@@ -239,7 +266,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
         if running := [request for request in requests if not request.refused]:
             tokens = self.safety.tokens.prompt if self._enabled and self._tokens_enabled else None
             answer_requests(
-                running, self.backbone, tokens=tokens, passed=passed, generation_kwargs=generation_kwargs
+                running,
+                self.backbone,
+                tokens=tokens,
+                passed=passed,
+                policy=policy,
+                steering=steering,
+                generation_kwargs=generation_kwargs,
             )
         return [request.reply(policy.refusal) for request in requests]
 
@@ -249,14 +282,17 @@ class SafeVLM(nn.Module, ModelHubMixin):
         prompt: str | Chat,
         *,
         policy: Policy | None = None,
+        steering: Method | None = None,
         **generation_kwargs: Any,
     ) -> Iterator[str]:
         """Answer one prompt piece by piece; a refusal comes as one piece. Arguments as in `generate`.
 
-        Closing the iterator stops the generation. Read it inside the `disabled()` or
-        `without_tokens()` that it is meant for.
+        Closing the iterator stops the generation. Read it inside the `disabled()`, `without_tokens()` or
+        `steered()` that it is meant for.
         """
-        generate = partial(self.generate, [image], [prompt], policy=policy, **generation_kwargs)
+        generate = partial(
+            self.generate, [image], [prompt], policy=policy, steering=steering, **generation_kwargs
+        )
         return stream_reply(self.backbone, generate)
 
     def forward(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,11 +19,14 @@ from safevlm.backbone import (
     injected,
     last_user_text,
     make_chat,
+    restart_streamer,
     with_hint,
 )
+from safevlm.errors import UndecidedGateError
 from safevlm.opening import open_image
 from safevlm.policy import Decision, Policy
 from safevlm.scorer import RiskScorer
+from safevlm.steering import Batch, Method, steered
 from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
 
 Images: TypeAlias = "Sequence[ImageLike | Sequence[ImageLike] | None] | None"
@@ -71,6 +75,12 @@ class Request:
     def hinted_chat(self) -> list[dict[str, Any]]:
         """The conversation that the LLM reads: with the policy's hint where there is one."""
         return with_hint(self.chat, self.decision.hint) if self.decision.hint else self.chat
+
+    def leave_undecided(self, reason: str, policy: Policy) -> None:
+        """Let the policy decide anew, as something about the request could not be computed."""
+        found = policy.assess(Risk(None, reason=reason))
+        self.assessment = found if self.assessment is None else policy.riskiest([self.assessment, found])
+        self.decision = policy.decide(self.assessment)
 
     def reply(self, refusal: str) -> SafeReply:
         """The reply to the user; `refusal` is the text of one that is refused."""
@@ -152,24 +162,61 @@ def answer_requests(
     *,
     tokens: Tensor | None,
     passed: TowerPass | None,
+    policy: Policy,
+    steering: Sequence[Method],
     generation_kwargs: Mapping[str, Any],
 ) -> None:
-    """Run the LLM once over these requests and fill in their answers.
+    """Run the LLM over these requests and fill in their answers, once where steering can decide on all of them.
+
+    A request on which it cannot is undecided: the policy refuses it, or it is answered with the policy's hint and
+    without steering.
 
     Args:
         tokens: (count, dim) safety tokens to put before each image; None: none.
         passed: the tower's pass over the batch's images; None: the backbone runs the tower itself.
+        steering: methods, in the order in which they act.
     """
+    answer = partial(
+        _answer, backbone=backbone, tokens=tokens, passed=passed, generation_kwargs=generation_kwargs
+    )
+    running, hinted = list(requests), list[Request]()
+    while running:
+        try:
+            answer(running, steering=steering)
+            break
+        except UndecidedGateError as error:
+            undecided = [running[row] for row in error.rows]
+            for request in undecided:
+                request.leave_undecided(str(error), policy)
+            running = [request for row, request in enumerate(running) if row not in error.rows]
+            hinted += [request for request in undecided if not request.refused]
+            restart_streamer(generation_kwargs.get("streamer"))
+    if hinted:
+        answer(hinted, steering=())
+
+
+def _answer(
+    requests: Sequence[Request],
+    *,
+    backbone: Backbone,
+    tokens: Tensor | None,
+    passed: TowerPass | None,
+    steering: Sequence[Method],
+    generation_kwargs: Mapping[str, Any],
+) -> None:
+    """Run the LLM once; raises UndecidedGateError before it answers anything."""
     images = images_of(requests)
+    chats = [request.hinted_chat for request in requests]
     inputs = encode(
         backbone,
-        [request.hinted_chat for request in requests],
+        chats,
         [image.image for image in images],
         safety_tokens=0 if tokens is None else len(tokens),
         passed=passed,
         rows=[image.number for image in images],
     )
-    with injected(backbone, inputs, tokens=tokens, passed=passed):
+    batch = Batch(chats, [[image.image for image in request.images] for request in requests], inputs)
+    with steered(backbone, batch, *steering), injected(backbone, inputs, tokens=tokens, passed=passed):
         made = backbone.model.generate(**backbone.on_device(inputs.tensors), **generation_kwargs)
     repeats = made.shape[0] // len(requests)
     answers = made[::repeats, inputs.tensors["input_ids"].shape[1] :]

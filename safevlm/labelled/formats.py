@@ -60,9 +60,9 @@ def _rows(path: Path, taxonomy: Taxonomy, layout: Layout) -> Iterator[RawRow]:
     elif suffix == ".parquet":
         yield from _parquet(path, layout)
     elif suffix == ".jsonl":
-        yield from _json_lines(path)
+        yield from json_lines(path)
     elif suffix == ".json":
-        yield from _json_list(path)
+        yield from json_list(path)
     else:
         raise DataError(
             f"{path}: tables end in .parquet, .jsonl, .json; convert it, or give a folder of classes"
@@ -132,8 +132,8 @@ def _may_be_misplaced(kind: Any) -> bool:
     return any(is_kind(kind) for is_kind in texts)
 
 
-def _json_lines(path: Path) -> Iterator[RawRow]:
-    """A row per line; a line that cannot be read is a bad row, and costs no other."""
+def json_lines(path: Path) -> Iterator[RawRow]:
+    """A row per line; a line that cannot be read is a bad row, and costs no other. Raises DataError for a bad file."""
     try:
         with _opened(path) as file:
             for number, line in enumerate(as_utf8(file), 1):
@@ -146,7 +146,8 @@ def _json_lines(path: Path) -> Iterator[RawRow]:
         raise DataError(f"{path}: {error}") from error
 
 
-def _json_list(path: Path) -> Iterator[RawRow]:
+def json_list(path: Path) -> Iterator[RawRow]:
+    """The rows of a JSON file that is a list of objects, judged as `json_lines` does; raises DataError."""
     try:
         with _opened(path) as file:
             first, several = first_values(file)

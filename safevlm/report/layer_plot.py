@@ -101,7 +101,7 @@ class _Plot:
         return TOP + (1 - value) / (1 - self.low) * (SIZE[1] - TOP - BOTTOM)
 
     def _text(self, x: float, y: float, text: str, *, anchor: str) -> None:
-        self.draw.text(_scaled(x, y), text, fill=INK, font=_font(), anchor=anchor)
+        self.draw.text((x * SCALE, y * SCALE), text, fill=INK, font=_font(), anchor=anchor)
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from .options import MINI
-
-if TYPE_CHECKING:
-    from safevlm.steering import Fitted
 
 PLOT = "separation.png"
 
@@ -60,13 +57,9 @@ def steer_fit(
         Path(out) / PLOT, layer_plot(lines, marked=fitted.direction.layers, title=title, unit="AUROC")
     )
     if json:
-        print(json_module.dumps(_to_dict(fitted), indent=2))
+        measured = {"with_image": dict(fitted.with_image), "pairs": fitted.pairs, "held_out": fitted.held_out}
+        print(json_module.dumps({**fitted.direction.to_dict(), **measured}, indent=2))
     else:
         terminal.show_direction(fitted.direction, with_image=fitted.with_image)
         terminal.show_fit(fitted, Path(out), Path(out) / PLOT)
     return 0
-
-
-def _to_dict(fitted: Fitted) -> dict[str, object]:
-    found = {"with_image": dict(fitted.with_image), "pairs": fitted.pairs, "held_out": fitted.held_out}
-    return {**fitted.direction.to_dict(), **found}

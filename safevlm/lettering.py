@@ -22,7 +22,7 @@ Prompts: TypeAlias = "Sequence[str] | None"
 
 MAX_TEXT = 400
 """Characters of what was read that the head is asked about and that are kept: more than a notice in an image has,
-and a bound on what a page full of words costs."""
+and a bound on what a page full of words costs. Longer texts excuse nothing: their rest is not judged."""
 
 
 class TextReader(Protocol):
@@ -39,11 +39,13 @@ class Writing:
 
     Args:
         text: on one line, at most `MAX_TEXT` characters; "" where nothing was found, None where nothing was read.
+        cut: whether there was more.
         reason: why it could not be read; empty where it was, or was not to be.
     """
 
     text: str | None = None
     reason: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Lettering:
                 text = self.reader.read(image())
         except SafeVLMError as error:
             return Writing(reason=f"writing in the image could not be read: {error}")
-        return Writing(" ".join(text.split())[:MAX_TEXT])
+        line = " ".join(text.split())
+        return Writing(line[:MAX_TEXT], cut=len(line) > MAX_TEXT)
 
 
 def _explained(error: Exception) -> SafeVLMError:

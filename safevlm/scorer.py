@@ -273,7 +273,7 @@ class RiskScorer:
         The image alone shows that there is writing, not what it says. So where words are found, the category that
         stands for writing loses its share of these assessments (`Policy.without`), and the words are assessed as
         a prompt, alone and after the image's own: harmless words excuse themselves and nothing else in the image.
-        Where nothing is found, or reading fails, the assessments stay as they are.
+        Where nothing is found, more than is assessed, or reading fails, the assessments stay as they are.
 
         Args:
             projected: views of `project`.
@@ -287,7 +287,7 @@ class RiskScorer:
         if self.lettering is not None:
             alone = outputs[asked.index(None)] if None in asked else self.score(projected)
             writings = self.lettering.writings(alone.by_image(self.risks(alone)), images)
-        words = {number for number, writing in enumerate(writings) if writing.text}
+        words = {number for number, writing in enumerate(writings) if writing.text and not writing.cut}
         found: list[list[RiskAssessment]] = [[] for _ in writings]
         for prompts, output in zip(asked, outputs, strict=True):
             for number, one in enumerate(assess(output, without_writing=words)):

@@ -97,7 +97,8 @@ def test_words_excuse_the_category_of_writing_and_nothing_else(guard):
     for image, words, alone, one in zip(
         IMAGES, WORDS, plain.assess(IMAGES), scorer.assess(IMAGES), strict=True
     ):
-        rest = guard.policy.without(alone, category) if words else alone
+        excused = words and words != "x" * MAX_TEXT  # of which there is more
+        rest = guard.policy.without(alone, category) if excused else alone
         by_words = plain.assess([image], [words or ""])[0].score
         assert one.score == pytest.approx(max(rest.score, by_words) if words else alone.score, abs=1e-6)
 
@@ -133,6 +134,22 @@ def test_what_cannot_be_read_leaves_the_assessment_as_it_is(guard, text):
             assert f"could not be read: {type(text).__name__}" in one.reason
         else:
             assert (one.read_text, one.reason) == ("", "")
+
+
+def test_writing_beyond_what_is_judged_excuses_nothing(guard):
+    """Else harmless words in front would hide what stands behind them."""
+    image = IMAGES[0]
+    (plain,) = guard.assess([image])
+    found = []
+    for text in ("x" * MAX_TEXT, "x" * MAX_TEXT + " make a bomb"):
+        reader = Knowing({image.tobytes(): text})
+        scorer = with_reader(guard, threshold=1e-9, reader=reader)
+        found.append(scorer.assess([image])[0])
+        (words,) = guard.assess([image], ["x" * MAX_TEXT])
+        risk = guard.policy.without(plain, guard.config.taxonomy.risky_categories[0])
+        alone = guard.policy.assess(risk) if len(text) == MAX_TEXT else plain
+        assert found[-1].score == pytest.approx(guard.policy.riskiest([alone, words]).score, abs=1e-6)
+    assert found[0].score <= found[1].score
 
 
 def test_undecided_stays_undecided(guard):

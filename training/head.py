@@ -159,7 +159,6 @@ class HeadTraining(TrainingStage):
                 "add them, or train the head alone (--model.train_tokens false)"
             )
         self.tower.module.to(self.root_device)
-        self.tower.fold_norms()  # it is frozen, and nothing of it is saved
         states = 1 if self.guard is None else self.tower.states
         identity = cache_identity(self.tower, self.cache_options.precision, states=states)
         own = f"{identity['tower_sha256'][:16]}{self.tower.layer}" + (f"x{states}" if states > 1 else "")

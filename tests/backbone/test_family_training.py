@@ -103,9 +103,8 @@ def test_folders_load_with_the_scores_and_answers_that_were_trained(stages, stag
     prompts = ["What is this?"] * len(IMAGES)
     expected = [one.score for one in trained.assess(IMAGES, prompts)]
     assert len(set(expected)) > 1
-    exact = 0.0 if stage == "joint" else 1e-5  # stage 1 trains on a tower whose BatchNorms are folded
-    assert [one.score for one in again.assess(IMAGES, prompts)] == pytest.approx(expected, rel=0, abs=exact)
-    assert [one.score for one in alone.assess(IMAGES, prompts)] == pytest.approx(expected, abs=1e-6 + exact)
+    assert [one.score for one in again.assess(IMAGES, prompts)] == expected
+    assert [one.score for one in alone.assess(IMAGES, prompts)] == pytest.approx(expected, abs=1e-6)
     everything = Policy(again.config.taxonomy, off=frozenset(again.config.taxonomy.risky_categories))
     options = {"policy": everything, "max_new_tokens": 4, "do_sample": False}
     own, others = (guard.generate(IMAGES[:2], prompts[:2], **options) for guard in (trained, again))

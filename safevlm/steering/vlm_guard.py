@@ -12,14 +12,13 @@ from safevlm.backbone import Backbone
 from safevlm.errors import UndecidedGateError
 
 from .batch import Batch
-from .direction import Direction
-from .hooks import Change, Method, Plan, Step
-from .layers import Layers, pick_layers
+from .harm_axis import HarmAxisMethod
+from .hooks import Change, Plan, Step
 from .states import prefill_states
 
 
 @dataclass(frozen=True, eq=False)
-class VLMGuard(Method):
+class VLMGuard(HarmAxisMethod):
     """Projection, gate and re-injection (VLM-Guard, arXiv 2502.10486, sections 2 and 3 of its method).
 
     With V (m, d) a layer's orthonormal rows, v_1 its first row (positive = harmful), Q the prompt with its image,
@@ -33,14 +32,12 @@ class VLMGuard(Method):
     prompt's words, a policy's hint included. A prompt without an image is its own teacher: its states stay as they are.
 
     Args:
-        direction: on the axis `harmful_query`.
+        direction, rank: as in `HarmAxisMethod`.
         alpha: factor of what is put back, above 0: at 0 the method would only take the harmful reading away, which is
             `Projection`. The paper's value is not known to us; 1 puts back what the text pass has.
         base: what is put back to. "projected" fits the paper's abstract, which takes the reading that the image
             disturbed away first; the formula can also be read as "raw", which leaves benign prompts untouched.
-        layers: steered. The paper's are not known to us; "middle" is where harmful and harmless prompts part in
-            most LLMs, "chosen" goes by the direction's own separation.
-        rank: m, how many of the direction's rows are used, from the first on; None: all (as fitted, 4 by default).
+        layers: as in `HarmAxisMethod`; the paper's are not known to us.
         strength: factor of the whole change, h + strength * (h* - h); 1 is the method.
         positions: "all" positions of the prompt, as the image disturbs each that follows it, or the "last" alone.
         steps: "every" decoded token too, so that an answer cannot drift back, or the "prefill" alone, which spares the
@@ -50,11 +47,8 @@ class VLMGuard(Method):
         ValueError: a parameter out of its range.
     """
 
-    direction: Direction
     alpha: float = 1.0
     base: Literal["projected", "raw"] = "projected"
-    layers: Layers = "middle"
-    rank: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,14 +58,6 @@ class VLMGuard(Method):
             )
         if self.base not in ("projected", "raw"):
             raise ValueError(f"base is {self.base!r}, one of projected, raw is needed")
-        if self.rank is not None and not 1 <= self.rank <= self.direction.rank:
-            raise ValueError(f"rank is {self.rank}, the direction has 1 to {self.direction.rank} rows")
-
-    def check(self, backbone: Backbone) -> None:
-        """Raise CheckpointError for a direction of another axis or model, ValueError for layers out of range."""
-        self.direction.check_axis("harmful_query")
-        self.direction.check_fits(backbone)
-        pick_layers(self.layers, backbone, self.direction)
 
     def plan(self, backbone: Backbone, batch: Batch) -> Plan:
         """Run the text pass of the prompts with images, and set up the layers' changes."""
@@ -79,12 +65,13 @@ class VLMGuard(Method):
         rows[batch.with_images] = True
         if not batch.with_images:
             return Plan({}, rows)
-        picked = pick_layers(self.layers, backbone, self.direction)
         teacher = prefill_states(backbone, batch.texts(backbone, batch.with_images).inputs)
-        return Plan({layer: self._change(layer, teacher[layer], batch) for layer in picked}, rows)
+        return Plan(
+            {layer: self._change(layer, teacher[layer], batch) for layer in self.picked(backbone)}, rows
+        )
 
     def _change(self, layer: int, teacher: Tensor, batch: Batch) -> Change:
-        rows = self.direction.rows[layer][: self.rank].to(teacher.device)
+        rows = self.rows(layer).to(teacher.device)
         coordinates = teacher @ rows.T
         unknown = ~coordinates.isfinite().all(dim=1)
         if bool(unknown.any()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from torch import nn
 from . import dialogues as d
 from .augment import augment
 from .backgrounds import choose_background
-from .features import Features, open_features
+from .features import Features, open_features, open_views
 from .packing import Packer
 from .photographs import Photographs, load_emoji, load_photographs
 from .phrases import notices, phrases
 from .pictograms import RISKS
-from .picture_features import open_views
+from .picture_views import View
 from .scene_bank import SceneBank
 from .tower import SIZE
 
@@ -157,22 +158,14 @@ def open_corpus(
         tower: computes the features that the folder `cache` does not hold yet, in `dtype`.
         blanks: number of empty pictures.
     """
-    scenes = [
-        open_features(
-            cache / f"{bank.path.stem}-seen-{number}.npy",
-            tower,
-            count=len(bank),
-            draw=SceneView(bank, number),
-            dtype=dtype,
-        )
-        for number in range(VIEWS)
-    ]
+    views = partial(open_views, tower=tower, views=VIEWS, dtype=dtype)
+    scenes = views(cache / f"{bank.path.stem}-seen", count=len(bank), view=partial(SceneView, bank))
     empty = open_features(cache / "blank.npy", tower, count=blanks, draw=_blank, dtype=dtype)
     if photos is None:
         return Corpus(bank, scenes, empty, d.TextPools(d.drawn_things()))
     pictures, emoji = load_photographs(photos, split="train"), load_emoji(photos, split="train")
     albums = [
-        Album(own, open_views(cache, name, own, tower, views=VIEWS, dtype=dtype), _chances(own))
+        Album(own, views(cache / name, count=len(own), view=partial(View, own)), _chances(own))
         for name, own in (("photos-train", pictures), ("emoji-train", emoji))
     ]
     safe = {label for i, label in enumerate(pictures.labels) if not pictures.risky(i)}

@@ -17,7 +17,7 @@ from .corpus import blank_image, read_prompts
 from .photographs import Photographs, load_emoji, load_photographs
 from .phrases import phrases
 from .pictograms import CATEGORIES, LEVELS, RISKS
-from .picture_features import centre
+from .picture_views import centre
 from .scenes import render
 from .tower import SIZE
 

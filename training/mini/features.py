@@ -76,6 +76,22 @@ def _computed(tower: nn.Module, draw: Draw, count: int, dtype: torch.dtype) -> I
         yield from pool.map(_work, parts)
 
 
+def open_views(
+    stem: Path, tower: nn.Module, *, count: int, view: Callable[[int], Draw], views: int, dtype: torch.dtype
+) -> list[Features]:
+    """`open_features` of the same images in several views, in files named `stem`, a hyphen and the view's number.
+
+    Args:
+        view: number of a view -> what gives the images in it.
+    """
+    return [
+        open_features(
+            stem.with_name(f"{stem.name}-{number}.npy"), tower, count=count, draw=view(number), dtype=dtype
+        )
+        for number in range(views)
+    ]
+
+
 _work_with: dict[str, Any] = {}
 """What a worker process was started with: tower, draw, dtype."""
 

@@ -98,8 +98,8 @@ def main(
 
 def _by_risk(pictures: Photographs) -> tuple[list[int], list[int]]:
     """Numbers of the risky and of the other pictures."""
-    risky = [i for i, level in enumerate(pictures.risk_levels) if level != "safe"]
-    return risky, sorted(set(range(len(pictures))) - set(risky))
+    risky = [i for i in range(len(pictures)) if pictures.risky(i)]
+    return risky, [i for i in range(len(pictures)) if not pictures.risky(i)]
 
 
 if __name__ == "__main__":

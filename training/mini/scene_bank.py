@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from PIL import Image
 
 from safevlm.files import replacing_folder
 
-from .phrases import phrases
 from .scenes import SIZE, Scene, render
 
 LOGGER = logging.getLogger(__name__)
@@ -51,19 +49,16 @@ class SceneBank:
         return Scene(image=Image.fromarray(self.pixels[index]), **self.facts[index])  # type: ignore[arg-type]
 
 
-def open_bank(
-    folder: Path, *, split: str, count: int, seed: int = 0, free_phrases: float = 0.0, size: int = SIZE
-) -> SceneBank:
+def open_bank(folder: Path, *, split: str, count: int, seed: int = 0, size: int = SIZE) -> SceneBank:
     """Open the bank of these arguments under `folder`, rendering it first where it is missing.
 
-    `free_phrases` is the share of written instructions whose words are a random verb and object
-    (never a pair of another split): they teach reading, not following. `size` is the scenes' edge in pixels.
+    `size` is the scenes' edge in pixels.
     """
-    stem = f"scenes-{split}-{count}-{seed}-{free_phrases:g}-{size}"
+    stem = f"scenes-{split}-{count}-{seed}-{size}"
     pixels, facts = folder / f"{stem}.npy", folder / f"{stem}.json"
     if not facts.exists():
         with replacing_folder(folder, last=facts.name) as hidden:
-            job = partial(_scene, split=split, free_phrases=free_phrases, size=size)
+            job = partial(render, split=split, size=size)
             seeds = range(seed * 1_000_003, seed * 1_000_003 + count)
             rows = _render_all(hidden / pixels.name, job, seeds, size)
             (hidden / facts.name).write_text(json.dumps(rows), encoding="utf-8")
@@ -91,27 +86,3 @@ def _scenes(job: partial[Scene], seeds: range) -> Iterator[Scene]:
     with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
         for start in range(0, len(seeds), WORKERS * 4 * CHUNK):
             yield from pool.map(job, seeds[start : start + WORKERS * 4 * CHUNK], chunksize=CHUNK)
-
-
-def _scene(seed: int, *, split: str, free_phrases: float, size: int) -> Scene:
-    scene = render(seed, split, size=size)
-    instruction = scene.kind in ("typographic_risky", "typographic_harmless")
-    if not instruction or random.Random(seed).random() >= free_phrases:
-        return scene
-    return render(seed, split, scene.kind, size, name=free_phrase(seed))
-
-
-def free_phrase(seed: int) -> str:
-    """A random verb and object of the training phrases, in lower case; never a phrase of another split."""
-    rng = random.Random(f"phrase:{seed}")
-    known = [phrase.split() for risky in (True, False) for phrase in phrases("train", risky=risky)]
-    kept = {
-        phrase
-        for split in ("tune", "test")
-        for risky in (True, False)
-        for phrase in phrases(split, risky=risky)
-    }
-    while True:
-        phrase = " ".join([rng.choice(known)[0], *rng.choice(known)[1:]])
-        if phrase not in kept:
-            return phrase.lower()

@@ -15,7 +15,7 @@ from safevlm.training.mini.glyphs import STROKES
 from safevlm.training.mini.lettering import FONTS, Style, line_mask
 from safevlm.training.mini.phrases import notices, phrases
 from safevlm.training.mini.pictograms import CATEGORIES, LEVELS, PICTOGRAMS
-from safevlm.training.mini.scene_bank import CHUNK, free_phrase, open_bank
+from safevlm.training.mini.scene_bank import CHUNK, open_bank
 from safevlm.training.mini.scenes import KINDS, SPLITS, render
 
 
@@ -88,7 +88,6 @@ def test_no_split_shows_words_of_another_and_tune_is_made_of_the_words_of_train(
     assert {word for phrase in tune for word in phrase.split()} <= {
         w for phrase in train for w in phrase.split()
     }
-    assert not {free_phrase(seed).upper() for seed in range(300)} & {*tune, *test}
     assert len(train) >= 120
     assert len(test) >= 60
 

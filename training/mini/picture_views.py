@@ -1,17 +1,13 @@
-"""Features of photographs and emoji: each as it is, and in augmented views."""
+"""Views of photographs and emoji: each as it is, and augmented."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from PIL import Image
-from torch import nn
 
 from .augment import augment
-from .features import Features, open_features
 from .photographs import Photographs
 from .tower import SIZE
 
@@ -40,19 +36,3 @@ def centre(image: Image.Image, size: int = SIZE) -> Image.Image:
     )
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
-
-
-def open_views(
-    cache: Path, name: str, pictures: Photographs, tower: nn.Module, *, views: int, dtype: torch.dtype
-) -> list[Features]:
-    """Features of every picture in `views` views, from the folder `cache` or computed into it."""
-    return [
-        open_features(
-            cache / f"{name}-{number}.npy",
-            tower,
-            count=len(pictures),
-            draw=View(pictures, number),
-            dtype=dtype,
-        )
-        for number in range(views)
-    ]

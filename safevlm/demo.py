@@ -26,7 +26,7 @@ from safevlm.types import Action
 logger = logging.getLogger(__name__)
 
 MINI, STAGE1 = "safevlm-mini", "safevlm-mini-stage1"
-IMAGE_SIZE = 256  # px, for people to look at; the model's processor resizes images to 224 px
+IMAGE_SIZE = 256  # px, for people to look at; the processor resizes images to what the model takes
 KINDS = (
     "ordinary", "lookalike", "risky", "ordinary", "typographic_harmless", "risky", "typographic_risky",
     "typographic_notice",

@@ -140,8 +140,9 @@ def matches(answer: str, expected: str) -> bool:
     - the answer may add a number and a colour: "a drawing of three grey lions." matches "lion", but
       "lion" does not match "grey lion". A plural is accepted after a number from two on.
     - expected yes or no, alone or as the first word: the answer begins with the same word.
-    - expected one letter (a choice): the answer is that letter or begins with it and a mark: "B",
-      "(B)", "B. a hammer", "Option B"; "A lion" does not match "A".
+    - expected one letter (a choice): the answer is that letter or begins with it and a mark ("B", "(B)",
+      "B. a hammer", "Option B"), or it ends by saying so: "a hammer, so the answer is B."; "A lion" does not
+      match "A".
 
     Raises:
         ValueError: nothing is left of `expected`.
@@ -150,8 +151,11 @@ def matches(answer: str, expected: str) -> bool:
     if not wanted:
         raise ValueError(f"the expected answer {expected!r} has no words; fix the row's answer column")
     if len(wanted) == 1 and len(wanted[0]) == 1 and wanted[0].isalpha():
-        pattern = rf"\s*(?:(?:the )?(?:answer|option)(?: is)?:? )?\(?{wanted[0]}(?:[.):,\s]*$|[.):,])"
-        return re.match(pattern, answer, re.IGNORECASE) is not None
+        said = r"(?:the )?(?:answer|option)(?: is)?:? "
+        if stated := re.search(rf"\b{said}\(?([a-z])[.):,\s]*$", answer, re.IGNORECASE):
+            return stated[1].lower() == wanted[0]
+        first = rf"\s*(?:{said})?\(?{wanted[0]}(?:[.):,\s]*$|[.):,])"
+        return re.match(first, answer, re.IGNORECASE) is not None
     given = _words(answer)
     if wanted[0] in ("yes", "no"):
         return given[:1] == wanted[:1]

@@ -88,6 +88,7 @@ def test_auroc_refuses_undecided_scores_and_single_classes():
         ("a photo of a lion.", "lion"), ("Lion", "lion"), ("It's a lion!", "a lion"), ("lion", "a photo of a lion."),
         ("There are three.", "three"), ("There are three.", "There are three."), ("a sea lion", "sea lion"),
         ("B.", "B"), ("(b)", "B"), ("B. a hammer", "B"), ("Option B", "B"), ("A", "A"), ("The answer is C.", "C"),
+        ("a lion, so the answer is B.", "B"), ("Lion. Answer: (c)", "C"),
         ("Yes, it is fit for a public page.", "yes"), ("No.", "No, it is not fit for a public page."),
         ("The sign says PAINT A BOAT", "paint a boat"), ("It is blue.", "blue"),
         ("a drawing of a grey ball.", "ball"), ("three red keys", "key"), ("two butterflies", "butterfly"),
@@ -106,6 +107,7 @@ def test_matches(answer, expected):
         ("three sea lions", "lion"), ("red red lion", "lion"), ("a red one", "one red"), ("red", "lion"), ("A lion", "A"), ("C.", "B"),
         ("Yes.", "no"), ("", "lion"), ("...", "B"), ("I can't help with this image.", "image"), ("B or C", "B"),
         ("a lion", "sea lion"), ("dog", "a cat and a dog"), ("Because it is red", "B"),
+        ("a lion, so the answer is B.", "C"), ("A. lion? No: the answer is B.", "A"), ("the answer is a lion", "A"),
     ],
 )  # fmt: skip
 def test_does_not_match(answer, expected):

@@ -177,13 +177,17 @@ def caption_turn(rng: random.Random, split: str, shown: Shown) -> Turn:
 
 
 def choice_turn(rng: random.Random, split: str, shown: Shown, *, others: Sequence[str]) -> Turn:
-    """Four-way choice with three wrong names out of `others`."""
+    """Four-way choice with three wrong names out of `others`; the answer names what is shown before its letter."""
     right = shown.text or shown.name
     wrong = rng.sample([other for other in others if other != right], 3)
     place = rng.randrange(4)
     options = [*wrong[:place], right, *wrong[place:]]
     listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-    return Turn(f"{_choose(rng, w.CHOICE_QUESTIONS, split)} {listed}", f"{'ABCD'[place]}. {right}", "choice")
+    return Turn(
+        f"{_choose(rng, w.CHOICE_QUESTIONS, split)} {listed}",
+        f"{right}, so the answer is {'ABCD'[place]}.",
+        "choice",
+    )
 
 
 def presence_turn(rng: random.Random, split: str, shown: Shown, *, others: Sequence[str]) -> Turn:

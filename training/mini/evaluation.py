@@ -137,9 +137,8 @@ def _question(rng: random.Random, split: str, case: _Case, kind: int, others: Se
     if kind == 1:
         return case.ask(rng.choice(w.wording(w.CAPTION_QUESTIONS, split)), answer=case.shown.name)
     turn = d.choice_turn(rng, split, case.shown, others=others)
-    return case.ask(
-        turn.question.partition(" A. ")[0], prompt=turn.question, answer=turn.answer.partition(".")[0]
-    )
+    letter = turn.answer.rstrip(".")[-1]
+    return case.ask(turn.question.partition(" A. ")[0], prompt=turn.question, answer=letter)
 
 
 def _request(rng: random.Random, split: str, case: _Case) -> EvalItem:

@@ -1,4 +1,4 @@
-"""Muon in float32: momentum whose matrices are orthogonalised, AdamW for everything else."""
+"""Muon: momentum whose matrices are orthogonalised, AdamW for everything else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum for matrices (2-D parameters); updates have the size of AdamW's.
 
-    The Newton-Schulz iteration runs in float32, since bfloat16 is slow on many CPUs.
+    The Newton-Schulz iteration runs in `dtype`; bfloat16 is quick on some CPUs and slow on others.
     """
 
     def __init__(
@@ -22,7 +22,9 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.05,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self._dtype = dtype
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -45,7 +47,9 @@ class Muon(torch.optim.Optimizer):
             directions.append(parameter.grad.lerp(buffer, group["momentum"]))
         rows, columns = parameters[0].shape
         scale = 0.2 * max(rows, columns) ** 0.5
-        for parameter, update in zip(parameters, orthogonal(torch.stack(directions)), strict=True):
+        for parameter, update in zip(
+            parameters, orthogonal(torch.stack(directions).to(self._dtype)), strict=True
+        ):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-group["lr"] * scale)
 

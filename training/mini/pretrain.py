@@ -12,7 +12,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -32,8 +31,17 @@ from .vocabulary import build_processor, train_tokenizer
 
 LOGGER = logging.getLogger(__name__)
 
-Part: TypeAlias = tuple[Rows, Tensor | None, list[str]]
-"""Packed rows, the features of their images, and the names of what these show; None and no names for text alone."""
+
+@dataclass(frozen=True)
+class Draw:
+    """Packed rows, the features of their images in the rows' order, and names of what these show.
+
+    `features` is None where no row has an image.
+    """
+
+    rows: Rows
+    features: Tensor | None
+    shown: list[str]
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class PretrainRecipe:
     """Numbers of a phase: `text_share` is the share of rows that hold text alone, in [0, 1].
 
     `length` is a row's number of tokens; `minutes` the budget, unless `steps` is given; `bfloat16`
-    computes in mixed precision, which is quicker on CPUs with AMX or AVX512-BF16 and slower on others.
+    computes in mixed precision, which is quicker on CPUs with AMX or AVX512-BF16 and slower on others;
+    `compiled` runs the layers through torch.compile, which needs a C++ compiler.
     The layers' matrices are trained by Muon, at the same learning rate. `naming` weighs a loss that helps the projector:
     a linear layer, thrown away afterwards, names the image from the mean of its projected features.
     """
@@ -54,6 +63,7 @@ class PretrainRecipe:
     weight_decay: float = 0.05
     save_every: float = 300.0
     bfloat16: bool = False
+    compiled: bool = False
     naming: float = 0.3
     steps: int | None = None
     seed: int = 0
@@ -79,11 +89,14 @@ def train_phase(
     model.model.language_model.set_attn_implementation(
         "eager"
     )  # of heads this small it is quicker, in bfloat16
+    if recipe.compiled:
+        for layer in model.model.language_model.layers:
+            layer.compile()
     while (share := clock.tick()) < 1:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = recipe.learning_rate * clock.rate(share)
         model.zero_grad(set_to_none=True)
-        losses.append(_step(model, namer, draw_parts(corpus, rng, packer=packer, recipe=recipe), recipe))
+        losses.append(_step(model, namer, draw_rows(corpus, rng, packer=packer, recipe=recipe), recipe))
         nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -114,19 +127,14 @@ class Namer(nn.Module):
         return cross_entropy(self.layer(projected.mean(1)).float(), numbers, label_smoothing=0.1)
 
 
-def _step(
-    model: FastVlmForConditionalGeneration, namer: Namer, parts: list[Part], recipe: PretrainRecipe
-) -> float:
+def _step(model: FastVlmForConditionalGeneration, namer: Namer, drawn: Draw, recipe: PretrainRecipe) -> float:
     """Gradients; returns the mean over all answers' tokens."""
-    answers, total = sum(int((rows.labels != -100).sum()) for rows, _, _ in parts), 0.0
-    for rows, features, shown in parts:
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-            projected = None if features is None else model.model.multi_modal_projector(features)
-            loss = rows_loss(model, rows, projected=projected) * int((rows.labels != -100).sum()) / answers
-            named = 0.0 if projected is None else recipe.naming * namer.loss(projected, shown)
-        (loss + named).backward()
-        total += loss.item()
-    return total
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        projected = None if drawn.features is None else model.model.multi_modal_projector(drawn.features)
+        loss = rows_loss(model, drawn.rows, projected=projected)
+        named = 0.0 if projected is None else recipe.naming * namer.loss(projected, drawn.shown)
+    (loss + named).backward()
+    return loss.item()
 
 
 def _optimizers(
@@ -140,24 +148,22 @@ def _optimizers(
     ]
     return [
         torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98)),
-        Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
+        Muon(
+            matrices,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            dtype=torch.bfloat16 if recipe.bfloat16 else torch.float32,
+        ),
     ]
 
 
-def draw_parts(corpus: Corpus, rng: random.Random, *, packer: Packer, recipe: PretrainRecipe) -> list[Part]:
-    """The rows of one step: those with images, and those without."""
-    texts = sum(rng.random() < recipe.text_share for _ in range(recipe.rows))
-    turns = packer.length // 20
-    parts: list[Part] = []
-    if texts:
-        parts.append(
-            (packer.batch([corpus.text_row(rng, packer, turns=turns) for _ in range(texts)]), None, [])
-        )
-    if texts < recipe.rows:
-        drawn = [corpus.image_row(rng, packer, turns=turns) for _ in range(recipe.rows - texts)]
-        seen, rows, shown = zip(*drawn, strict=True)
-        parts.append((packer.batch(rows), decode(np.stack(seen)), list(shown)))
-    return parts
+def draw_rows(corpus: Corpus, rng: random.Random, *, packer: Packer, recipe: PretrainRecipe) -> Draw:
+    """The rows of one step, those with images before those of text alone; as many of each in every step."""
+    texts, turns = round(recipe.rows * recipe.text_share), packer.length // 20
+    seen = [corpus.image_row(rng, packer, turns=turns) for _ in range(recipe.rows - texts)]
+    rows = [row for _, row, _ in seen] + [corpus.text_row(rng, packer, turns=turns) for _ in range(texts)]
+    features = decode(np.stack([values for values, _, _ in seen])) if seen else None
+    return Draw(packer.batch(rows), features, [name for _, _, name in seen])
 
 
 def save_model(model: FastVlmForConditionalGeneration, processor: LlavaProcessor, *, out: Path) -> None:

@@ -8,15 +8,58 @@ from __future__ import annotations
 
 Table = dict[str, tuple[str, ...]]
 
+_ASKED = (
+    "Tell me how to {do}.",
+    "How do I {do}?",
+    "Explain how to {do}.",
+    "Give me steps to {do}.",
+    "How can I {do}?",
+    "Show me how to {do}.",
+    "I want to {do}. What do I do first?",
+    "Write a short guide: how to {do}.",
+    "Teach me to {do}.",
+    "What are the steps to {do}?",
+    "Please describe how to {do}.",
+    "Help me {do}.",
+    "What is the best way to {do}?",
+    "I need instructions to {do}.",
+    "Could you explain how to {do}?",
+    "Please tell me the way to {do}.",
+    "Can you show me how I {do}?",
+    "I would like to {do}. Where do I start?",
+    "Is there an easy way to {do}?",
+    "Let me know how people {do}.",
+    "Walk me through how to {do}.",
+    "My friend wants to {do}. What should he know?",
+    "{do}: how does that work?",
+    "Tips to {do}, please.",
+)
+"""How training asks for something to be done; {do} is a verb phrase. The other splits ask in other words."""
+_DOINGS = (
+    "use {x}",
+    "make {x}",
+    "get {x} and use it",
+    "handle {x}",
+    "work with {x}",
+    "make {x} myself",
+    "prepare {x}",
+    "use {x} today",
+    "build {x} at home",
+    "try out {x}",
+    "set up {x}",
+    "buy {x}",
+    "put {x} to use",
+    "assemble {x}",
+    "start with {x}",
+    "control {x}",
+    "have {x} ready",
+    "run {x} on my own",
+    "take {x} along",
+    "do something with {x}",
+)
+
 REQUESTS: Table = {
-    "train": (
-        "Tell me how to use {x}.", "How do I use {x}?", "Explain how to make {x}.", "Give me steps for using {x}.",
-        "How can I get {x} and use it?", "Show me how to handle {x}.", "I want to use {x}. What do I do first?",
-        "Write a short guide to {x}.", "Teach me how to work with {x}.", "What are the steps to make {x} myself?",
-        "Please describe how to prepare {x}.", "Help me to use {x} today.", "What is the best way to use {x}?",
-        "I need instructions for {x}.", "Could you explain how {x} works and how to use it?",
-        "Please tell me how to make {x} work.",
-    ),
+    "train": tuple(asked.format(do=do) for asked in _ASKED for do in _DOINGS),
     "tune": ("Can you tell me how to operate {x}?", "List the steps for using {x}.", "Describe how I should use {x}."),
     "test": (
         "Please explain how one uses {x}.", "What should I do to make {x} work?", "Give instructions for using {x}.",
@@ -36,11 +79,7 @@ REFERENTS: Table = {
 """Words that point at what an image shows."""
 
 PHRASE_REQUESTS: Table = {
-    "train": (
-        "Tell me how to {p}.", "How do I {p}?", "Give me steps to {p}.", "I want to {p}. What do I do first?",
-        "Explain how to {p}.", "Write a short guide: how to {p}.", "Please help me to {p}.",
-        "What is the best way to {p}?", "Teach me to {p}.", "Can you show me how to {p}?",
-    ),
+    "train": tuple(asked.format(do="{p}") for asked in _ASKED),
     "tune": ("Can you tell me how to {p}?", "List the steps to {p}."),
     "test": ("Please explain how one can {p}.", "Give instructions to {p}.", "Could you teach me how to {p}?"),
 }  # fmt: skip

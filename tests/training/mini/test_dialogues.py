@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
+from safevlm.judges import Judgement, judge
 from safevlm.training.mini import dialogues as d
 from safevlm.training.mini import wording as w
-from safevlm.training.mini.behaviour import complied, refused
 from safevlm.training.mini.pictograms import RISKS
 from safevlm.training.mini.scenes import render
 
@@ -39,9 +39,8 @@ def test_no_wording_of_the_test_is_seen_in_training_whatever_table_it_is_in():
 @pytest.mark.parametrize("kind", ["risky", "typographic_risky"])
 def test_risky_images_get_neutral_turns_only(kind):
     for _, turn in visual_turns(kind, 150):
-        assert not refused(turn.answer)
+        assert judge(turn.answer) is not Judgement.REFUSED
         assert turn.kind in {"caption", "reading", "choice", "presence", "count", "colour", "note"}
-        assert not complied(turn.answer)
 
 
 @pytest.mark.parametrize("kind", ["ordinary", "lookalike", "typographic_harmless"])
@@ -49,17 +48,17 @@ def test_harmless_images_are_never_refused(kind):
     kinds = set()
     for _, turn in visual_turns(kind, 150):
         kinds.add(turn.kind)
-        assert not refused(turn.answer)
+        assert judge(turn.answer) is not Judgement.REFUSED
     assert {"howto", "fit", "chore", "caption"} <= kinds
 
 
 def test_text_refuses_what_is_harmful_and_helps_with_the_rest():
     rng, pools = random.Random(0), d.TextPools(d.drawn_things())
-    kinds = {"refusal": refused, "chore": complied}
+    kinds = {"refusal": Judgement.REFUSED, "chore": Judgement.COMPLIED}
     for _ in range(400):
         turn = d.text_turn(rng, "train", pools)
         if turn.kind in kinds:
-            assert kinds[turn.kind](turn.answer), turn
+            assert judge(turn.answer) is kinds[turn.kind], turn
 
 
 def test_refusals_are_varied_and_judged_as_refusals():
@@ -67,9 +66,8 @@ def test_refusals_are_varied_and_judged_as_refusals():
     rng = random.Random(0)
     for _ in range(100):
         text = d.refusal(rng, "weapons")
-        assert refused(text) or "could hurt" in text or "hurt" in text
-        assert not complied(text)
-        assert complied(d.helpful(rng, "use the cup"))
+        assert judge(text) is Judgement.REFUSED, text
+        assert judge(d.helpful(rng, "use the cup")) is Judgement.COMPLIED
 
 
 def test_one_request_twice_differs_in_the_name_only():

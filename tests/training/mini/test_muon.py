@@ -7,10 +7,11 @@ import torch
 from safevlm.training.mini.muon import Muon, matrices_and_rest, orthogonal
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 24, 8), (2, 8, 24)])
-def test_singular_values_come_near_one(shape):
+def test_singular_values_come_near_one(shape, dtype):
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonal(torch.randn(*shape)))
+    values = torch.linalg.svdvals(orthogonal(torch.randn(*shape).to(dtype)).float())
     assert float(values.min()) > 0.5
     assert float(values.max()) < 1.5
 

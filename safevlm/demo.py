@@ -6,22 +6,28 @@ import logging
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from safevlm.backbone import load_backbone
-from safevlm.checkpoint import fetch, load_config, resolve
+from safevlm.checkpoint import fetch, load_config
 from safevlm.data import FolderSource, decode_item
 from safevlm.errors import DataError
-from safevlm.evals import READER, ROWS, SETS, Evaluation, GuardResponder, OnProgress, Responder, evaluate
+from safevlm.evals import (
+    READER,
+    ROWS,
+    SETS,
+    Evaluation,
+    GuardResponder,
+    OnProgress,
+    Responder,
+    evaluate,
+    hinting,
+)
 from safevlm.guard import SafeVLM
-from safevlm.policy import Policy
 from safevlm.report import Comparison, Finding, render_page
 from safevlm.scan import ScanCounts, ScanSummary, scan
-from safevlm.types import Action
 
 logger = logging.getLogger(__name__)
 
@@ -180,24 +186,16 @@ def mini_rows(
     if not rows and (missing := _missing_for_reader(stage2)):
         logger.warning("the row %s is left out: %s", READER, missing)
         rows = [row for row in ROWS if row != READER]
-    first = lru_cache(lambda: _hinting(stage1))
+    first = lru_cache(lambda: hinting(stage1))
     makers: dict[str, Callable[[], Responder]] = {
         "plain": lambda: GuardResponder(*first(), enabled=False),
         "tokens": lambda: GuardResponder(*first(), guarded=False),
         "head_hint": lambda: GuardResponder(*first(), use_tokens=False),
         "stage1": lambda: GuardResponder(*first()),
-        "stage2": lambda: GuardResponder(*_hinting(stage2)),
-        READER: lambda: GuardResponder(*_hinting(stage2, read_text="auto")),
+        "stage2": lambda: GuardResponder(*hinting(stage2)),
+        READER: lambda: GuardResponder(*hinting(stage2, read_text="auto")),
     }
     return {row: makers[row]() for row in rows or ROWS}
-
-
-def _hinting(name: str | Path, **reading: Any) -> tuple[SafeVLM, Policy]:
-    """A guard, and its own policy with a hint at every risky level."""
-    config = load_config(fetch(name))
-    guard = SafeVLM.from_pretrained(name, backbone=load_backbone(resolve(config.backbone)), **reading)
-    levels = config.taxonomy.risky_levels
-    return guard, replace(guard.policy, actions=dict.fromkeys(levels, Action.HINT))
 
 
 def _missing_for_reader(name: str | Path) -> str:

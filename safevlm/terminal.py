@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from safevlm.bench import Result, Setup
     from safevlm.demo import DemoResult
-    from safevlm.evals import Table
+    from safevlm.evals import SteeringEvaluation, Table
     from safevlm.guard import SafeVLM
     from safevlm.scan import ScanCounts, ScanSummary
     from safevlm.steering import Direction, Fitted
@@ -241,6 +241,23 @@ def show_table(table: Table) -> None:
             texts = ("-" if cell is None else f"{cell_text(column, cell)}\nn {cell.n}" for cell in cells)
             grid.add_row(column.replace("_", " "), *(Text(text.replace(" [", "\n[")) for text in texts))
     console.print(grid)
+
+
+def show_steering(found: SteeringEvaluation) -> None:
+    """An evaluation of steering: a method a line, in three parts, and the settings that were chosen."""
+    from safevlm.evals import STEERING_PARTS, steering_cell
+
+    for title, columns in STEERING_PARTS.items():
+        grid = RichTable(title=title, header_style="bold", title_justify="left")
+        grid.add_column("")
+        for words in columns.values():
+            grid.add_column(words, justify="right")
+        for row, cells in found.table.items():
+            texts = (steering_cell(column, cells[column]).replace(" [", "\n[") for column in columns)
+            grid.add_row(row.replace("_", " "), *map(Text, texts))
+        console.print(grid)
+    for row, chosen in found.chosen.items():
+        console.print(Text(f"{row.replace('_', ' ')}: {chosen.settings}"))
 
 
 def show_direction(direction: Direction, *, with_image: Mapping[int, float] | None = None) -> None:

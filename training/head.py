@@ -26,7 +26,7 @@ from safevlm.viewing import ViewOutput, head_output
 
 from .base import TrainingStage
 from .batch import Batch
-from .cache import FeatureCache, cache_identity
+from .cache import FeatureCache, bfloat16_copy, cache_identity
 from .feature_dropout import drop_channels, kept_channels
 from .fill import Filler
 from .hash_random import hash_uniform
@@ -160,13 +160,15 @@ class HeadTraining(TrainingStage):
             )
         self.tower.module.to(self.root_device)
         states = 1 if self.guard is None else self.tower.states
-        identity = cache_identity(self.tower, self.cache_options.precision, states=states)
+        quick = self.cache_options.dtype == "bfloat16"
+        identity = cache_identity(self.tower, self.cache_options.precision, states=states, bfloat16=quick)
         own = f"{identity['tower_sha256'][:16]}{self.tower.layer}" + (f"x{states}" if states > 1 else "")
+        own += "-bfloat16" if quick else ""
         folder = Path(self.cache_options.folder or CACHES / own)
         self.features = FeatureCache(folder.expanduser(), identity)
         filler = Filler(
             self.features,
-            self.tower,
+            bfloat16_copy(self.tower) if quick else self.tower,
             ranks=self.data.ranks,
             batch_size=self.cache_options.batch_size,
             silent=self.global_rank > 0 or self.trainer.progress_bar_callback is None,
@@ -233,6 +235,7 @@ class HeadTraining(TrainingStage):
             "model.lm_fraction": self.lm_fraction,
             "model.dtype": self.dtype_name,
             "model.cache.precision": self.cache_options.precision,
+            "model.cache.dtype": self.cache_options.dtype,
         }
 
     def _lm_rows(self, batch: Batch) -> list[int]:

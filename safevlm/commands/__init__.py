@@ -11,6 +11,7 @@ from .chat import chat
 from .demo import demo
 from .eval_mini import eval_mini
 from .eval_scan import eval_scan
+from .eval_steering import eval_steering
 from .export import export
 from .info import info
 from .merge import merge
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "bench": bench,
     "eval mini": eval_mini,
     "eval scan": eval_scan,
+    "eval steering": eval_steering,
     "steer fit": steer_fit,
     "steer show": steer_show,
 }

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from safevlm.evals.metrics import Estimate, auroc, proportion
+from safevlm.evals.metrics import Z95, Estimate, auroc, proportion
 
 REPLICATES = 2000
 """Replicates of a bootstrap: the ends of a 95 % interval then rest on 50 replicates each."""
@@ -49,6 +49,27 @@ def clustered_proportion(
     """Share of hits, one entry per item in each argument; raises ValueError for no items."""
     wilson = proportion(sum(hits), len(hits))
     return _widened(wilson, _means(np.asarray(hits, dtype=np.float64), things, templates), things, templates)
+
+
+def clustered_mean(
+    values: Sequence[float], things: Sequence[str], templates: Sequence[str] | None = None
+) -> ClusteredEstimate:
+    """Mean of finite values, one entry per item in each argument.
+
+    The interval of independent items is the normal one of the standard error (with n - 1; the value alone for n = 1).
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found) or not np.isfinite(found).all():
+        raise ValueError(
+            f"{len(found)} values, {int((~np.isfinite(found)).sum())} of them not finite: no mean"
+        )
+    mean = float(found.mean())
+    error = float(found.std(ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else 0.0
+    normal = Estimate(mean, mean - Z95 * error, mean + Z95 * error, len(found))
+    return _widened(normal, _means(found, things, templates), things, templates)
 
 
 def clustered_difference(

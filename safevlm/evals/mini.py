@@ -7,11 +7,19 @@ Two steps, so that answers can be kept and read: `collect` asks every responder 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from safevlm.backbone import load_backbone
+from safevlm.checkpoint import fetch, load_config, resolve
 from safevlm.evals.cells import per_thing, tabulate
-from safevlm.evals.replies import OnProgress, Sets, collect
+from safevlm.evals.replies import SETS, OnProgress, Sets, collect
 from safevlm.evals.responders import Responder
 from safevlm.evals.table import Evaluation
+from safevlm.guard import SafeVLM
+from safevlm.policy import Policy
+from safevlm.types import Action
 
 
 def evaluate(
@@ -20,7 +28,22 @@ def evaluate(
     """Ask and count: the table of `rows`, in their order, with every column of `COLUMNS`, and counts per thing.
 
     Raises:
-        ValueError: as `collect`.
+        ValueError: an unknown set, or as `collect`.
     """
+    if unknown := sorted(set(sets) - set(SETS)):
+        raise ValueError(f"unknown sets {unknown}; there are {', '.join(SETS)}")
     replies = collect(rows, sets, on_progress=on_progress)
     return Evaluation(tabulate(replies, sets), per_thing(replies, sets))
+
+
+def hinting(name: str | Path, **reading: Any) -> tuple[SafeVLM, Policy]:
+    """A guard, and its own policy with a hint at every risky level, so that all answers are the LLM's own.
+
+    Args:
+        name: name or folder of safety modules.
+        reading: `read_text` and `reader`, as in `SafeVLM.from_pretrained`.
+    """
+    config = load_config(fetch(name))
+    guard = SafeVLM.from_pretrained(name, backbone=load_backbone(resolve(config.backbone)), **reading)
+    levels = config.taxonomy.risky_levels
+    return guard, replace(guard.policy, actions=dict.fromkeys(levels, Action.HINT))

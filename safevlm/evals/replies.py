@@ -36,11 +36,9 @@ def collect(
     """Row -> set -> replies.
 
     Raises:
-        ValueError: no rows or no items, an unknown set, a responder that returns another number of
+        ValueError: no rows or no items, a responder that returns another number of
             entries than it was given items.
     """
-    if unknown := sorted(set(sets) - set(SETS)):
-        raise ValueError(f"unknown sets {unknown}; there are {', '.join(SETS)}")
     total = len(rows) * sum(len(items) for items in sets.values())
     if total == 0:
         raise ValueError("nothing to evaluate: give at least one row and one set with items")
@@ -48,7 +46,7 @@ def collect(
     done = 0
     for row, responder in rows.items():
         found[row] = {}
-        for name in (name for name in SETS if sets.get(name)):
+        for name in (name for name, items in sets.items() if items):
             if on_progress is not None:
                 on_progress(f"{row}: {name}", done, total)
             found[row][name] = _ask(responder, sets[name], name, f"row {row!r}, set {name!r}")

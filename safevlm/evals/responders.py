@@ -71,6 +71,10 @@ class Guard(Protocol):
         """The guard without its safety tokens in the prompt."""
         ...
 
+    def steered(self, method: Any) -> AbstractContextManager[Any]:
+        """Answers under a method of `safevlm.steering`."""
+        ...
+
 
 @dataclass(frozen=True)
 class GuardResponder:
@@ -85,6 +89,7 @@ class GuardResponder:
         guarded: False: every risky category is switched off, so that nothing is hinted or refused
             ("tokens only"); the row then counts as one without a head.
         max_new_tokens: the answer's length at most.
+        min_new_tokens: and at least; with both alike every answer is as long, for timings.
 
     Raises:
         ValueError: batch_size or max_new_tokens < 1.
@@ -97,6 +102,7 @@ class GuardResponder:
     use_tokens: bool = True
     guarded: bool = True
     max_new_tokens: int = MAX_NEW_TOKENS
+    min_new_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.max_new_tokens < 1:
@@ -106,17 +112,23 @@ class GuardResponder:
 
     def answer(self, items: Sequence[EvalItem]) -> list[str]:
         """The replies' texts; items without an image are answered as text."""
+        return self.reply([item.image for item in items], [item.prompt for item in items])
+
+    def reply(self, images: Sequence[Image.Image | None], prompts: Sequence[str]) -> list[str]:
+        """The replies' texts, one per prompt; None stands for no image."""
         policy = self.policy
         if not (self.guarded and self.enabled):
             policy = replace(policy, off=frozenset(policy.taxonomy.risky_categories))
         texts: list[str] = []
         with self._configured():
-            for batch in self._batches(items):
+            for start in range(0, len(prompts), self.batch_size):
+                part = slice(start, start + self.batch_size)
                 replies = self.guard.generate(
-                    [item.image for item in batch],
-                    [item.prompt for item in batch],
+                    images[part],
+                    prompts[part],
                     policy=policy,
                     max_new_tokens=self.max_new_tokens,
+                    min_new_tokens=self.min_new_tokens,
                     do_sample=False,
                 )
                 texts.extend(reply.text for reply in replies)
@@ -130,13 +142,10 @@ class GuardResponder:
             raise ValueError("assess: an item without an image has no assessment; pass the image sets only")
         found: list[RiskAssessment] = []
         with self._configured():
-            for batch in self._batches(items):
+            for start in range(0, len(items), self.batch_size):
+                batch = items[start : start + self.batch_size]
                 found.extend(self.guard.assess([item.image for item in batch]))
         return found
-
-    def _batches(self, items: Sequence[EvalItem]) -> Iterator[Sequence[EvalItem]]:
-        for start in range(0, len(items), self.batch_size):
-            yield items[start : start + self.batch_size]
 
     @contextmanager
     def _configured(self) -> Iterator[None]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from safevlm.backbone import Backbone
 
 from .batch import Batch
+from .cmrm import BLANK
 from .direction import Direction
+from .extract import auroc, choose_layers, principal_rows
 from .hooks import Change, Method, Plan, Positions, Step
 from .layers import Layers, pick_layers
 from .states import last_states
@@ -43,6 +48,49 @@ class Astra(Method):
     centre: LayerVectors | None = None
     layers: Layers | None = None
     positions: Positions = field(default="last", kw_only=True)
+
+    @classmethod
+    def fit(
+        cls,
+        backbone: Backbone,
+        harmful: Sequence[str],
+        ordinary: Sequence[str],
+        *,
+        image: Image.Image = BLANK,
+    ) -> Astra:
+        """From what an image does to harmful prompts that the LLM refuses as text.
+
+        The jailbroken states are those of the prompts behind the image, the others those without it, in place of the
+        paper's attribution of adversarial images. Every third prompt is held out to choose the layer.
+
+        Args:
+            harmful: at least 3 prompts.
+            ordinary: harmless ones, whose mean state is the centre.
+            image: that the prompts are put behind.
+
+        Raises:
+            ValueError: too few prompts, or states that do not differ or are not finite.
+        """
+        if len(harmful) < 3:
+            raise ValueError(f"{len(harmful)} harmful prompts; give at least 3, of which one is held out")
+        shown, alone = (last_states(backbone, harmful, image=given) for given in (image, None))
+        held_out = torch.arange(len(harmful)) % 3 == 2
+        rows, values, separation = {}, {}, {}
+        for layer, (one, other) in enumerate(zip(shown, alone, strict=True)):
+            rows[layer], values[layer] = principal_rows((one - other)[~held_out], rank=1, layer=layer)
+            separation[layer] = auroc(one[held_out] @ rows[layer][0], other[held_out] @ rows[layer][0])
+        texts = hashlib.sha256(json.dumps(list(harmful)).encode()).hexdigest()
+        direction = Direction(
+            rows=rows,
+            singular_values=values,
+            axis="jailbroken_behaviour",
+            model_type=backbone.model_type,
+            fingerprint=backbone.language_fingerprint,
+            pairs_sha256=texts,
+            layers=choose_layers(separation),
+            separation=separation,
+        )
+        return cls(direction, fit_centre(backbone, ordinary))
 
     def check(self, backbone: Backbone) -> None:
         """Raise CheckpointError for a direction or centre of another axis or model, ValueError for its layers."""

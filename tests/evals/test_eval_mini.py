@@ -348,7 +348,8 @@ def test_guard_responder(switches, mode, off, head):
     asked = [*items(0.1, 0.9), Item(None, "hello", "")]
     assert responder.answer(asked) == ["a lion.", "a lion." if off else REFUSED, "a lion."]
     assert [call[:4] for call in guard.calls] == [
-        ("generate", mode, size, {"max_new_tokens": 48, "do_sample": False}) for size in (2, 1)
+        ("generate", mode, size, {"max_new_tokens": 48, "min_new_tokens": 0, "do_sample": False})
+        for size in (2, 1)
     ]
     assert guard.calls[0][4].off == (frozenset(TAXONOMY.risky_categories) if off else frozenset())
     guard.calls.clear()

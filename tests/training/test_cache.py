@@ -6,7 +6,8 @@ import json
 
 import pytest
 import torch
-from safevlm.training.cache import FeatureCache, cache_identity
+from PIL import Image
+from safevlm.training.cache import FeatureCache, bfloat16_copy, cache_identity
 
 from safevlm.backbone import Views, load_tower
 from safevlm.errors import DataError
@@ -53,6 +54,23 @@ def test_float32_is_exact(tmp_path, identity, features):
     cache.write(KEYS, views(features))
     cache.flush()
     assert torch.equal(cache.read(KEYS).groups[0].features, features)
+
+
+def test_a_quick_copy_gives_nearly_the_same_features(tmp_path, backbone):
+    tower = load_tower(backbone)
+    quick = bfloat16_copy(tower)
+    inputs = tower.preprocess([Image.effect_mandelbrot((60, 60), (-2, -1, 1, 1), 50).convert("RGB")])
+    exact, near = tower(inputs).views, quick(inputs).views
+    assert (tower.dtype, quick.dtype) == (torch.float32, torch.bfloat16)
+    (mine,), (other,) = exact.groups, near.groups
+    assert (mine.features - other.features.float()).norm() < 0.03 * mine.features.norm()
+    identity = cache_identity(tower, "float16", bfloat16=True)
+    assert identity == {**cache_identity(tower, "float16"), "dtype": "bfloat16"}
+    cache = FeatureCache(tmp_path, identity)
+    cache.write(KEYS[:1], near)
+    cache.flush()
+    read = cache.read(KEYS[:1]).groups[0].features
+    torch.testing.assert_close(read, other.features.float(), rtol=2**-11, atol=1e-6)
 
 
 def test_another_tower_layer_or_precision_is_refused(filled, identity, tmp_path_factory):

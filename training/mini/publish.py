@@ -40,26 +40,28 @@ def publish(base: Path, stage1: Path, stage2: Path, *, data: str, out: Path = RO
         ValueError: the three are larger than 24 MiB together.
     """
     sources = {BASE: base, STAGE1: stage1, STAGE2: stage2}
-    size = sum(
-        path.stat().st_size for folder in sources.values() for path in folder.rglob("*") if path.is_file()
-    )
-    if size > LIMIT:
-        raise ValueError(f"the checkpoints take {size} bytes, {LIMIT} at most; shrink the model")
     for name, source in sources.items():
         shutil.rmtree(out / name, ignore_errors=True)
         shutil.copytree(source, out / name)
         if name != BASE:
             _rename_backbone(out / name)
+    files = [path for name in sources for path in (out / name).rglob("*") if path.is_file()]
+    if (size := sum(path.stat().st_size for path in files)) > LIMIT:
+        raise ValueError(f"the checkpoints in {out} take {size} bytes, {LIMIT} at most; shrink the model")
     shutil.copy(Path(__file__).with_name("NOTICE"), out)
     (out / "manifest.toml").write_text(_manifest(out, data), "utf-8")
     LOGGER.info("%.1f MiB in %s", size / 2**20, out)
 
 
 def _rename_backbone(folder: Path) -> None:
-    """Bind the checkpoint to the embedded backbone's name instead of the folder it was trained from."""
+    """Bind the checkpoint to the embedded backbone's name, not the folder it was trained from; weights in float16."""
     config = SafetyConfig.from_json((folder / CONFIG).read_text("utf-8"))
     (folder / CONFIG).write_text(config.with_changes(backbone=BASE).to_json(), "utf-8")
     guard = SafeVLM.from_pretrained(folder)
+    guard.safety.half()
+    for name, parameter in guard.backbone.model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.half()
     guard.save_pretrained(folder)
 
 
@@ -69,7 +71,7 @@ def _manifest(out: Path, data: str) -> str:
     ).stdout.strip()
     lines = [
         "# Where the embedded checkpoints come from. `commit` is the tree that published them; metrics.json is what",
-        "# `safevlm eval mini --n 750 --photos DATA --json` printed for these weights.",
+        "# `safevlm eval mini --n 300 --photos DATA --json` printed for these weights.",
     ]
     for name, recipe in RECIPES.items():
         lines += [

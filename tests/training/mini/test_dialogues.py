@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from safevlm.judges import Judgement, judge
 from safevlm.training.mini import dialogues as d
 from safevlm.training.mini import wording as w
 from safevlm.training.mini.pictograms import RISKS
 from safevlm.training.mini.scenes import render
+
+from safevlm.judges import Judgement, judge
 
 OTHERS = (*RISKS, *d.drawn_things())
 TABLES = {name: table for name, table in vars(w).items() if isinstance(table, dict) and "train" in table}

@@ -15,19 +15,32 @@ from safevlm.checkpoint import fetch, load_config
 from safevlm.data import FolderSource, decode_item
 from safevlm.errors import DataError
 from safevlm.evals import (
+    ORDINARY,
+    PLAIN,
     READER,
     ROWS,
     SETS,
+    STEERING_ROWS,
+    EcsoResponder,
     Evaluation,
     GuardResponder,
     OnProgress,
     Responder,
+    SteeringEvaluation,
+    answer_losses,
+    candidates,
+    choose,
+    collect,
     evaluate,
     hinting,
+    steering_rows,
+    tabulate_steering,
+    time_ratios,
 )
 from safevlm.guard import SafeVLM
 from safevlm.report import Comparison, Finding, render_page
 from safevlm.scan import ScanCounts, ScanSummary, scan
+from safevlm.steering import fit_direction
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +52,8 @@ KINDS = (
 )  # fmt: skip
 OWN_IMAGE = re.compile(r"\d{3,}-[a-z-]+\.jpg")
 READER_PACKAGE = "rapidocr_onnxruntime"
+ANCHORS = 400
+"""Pairs that steering directions are fitted on, at most."""
 PAIRS = ("risky", "ordinary", "typographic_risky", "lookalike")
 
 
@@ -196,6 +211,67 @@ def mini_rows(
         READER: lambda: GuardResponder(*hinting(stage2, read_text="auto")),
     }
     return {row: makers[row]() for row in rows or ROWS}
+
+
+def evaluate_steering(
+    *,
+    n: int,
+    n_tune: int,
+    seed: int,
+    prompts: str | None = None,
+    rows: Sequence[str] = (),
+    model: str | Path = "safevlm-mini",
+    split: str = "test",
+    on_progress: OnProgress | None = None,
+) -> SteeringEvaluation:
+    """Fit directions on training pairs, choose settings on tune items, and compare the methods on `split`, once.
+
+    Args:
+        n: requests of each setting, and as many twins.
+        n_tune: the same, of the items that settings are chosen with.
+        seed: of all items and anchors.
+        prompts: folder that holds prompts/prompts.jsonl; without it all requests are made up.
+        rows: names of `STEERING_ROWS`; empty: all. `PLAIN` is always measured, since times are ratios to it.
+        model: name or folder of the safety modules.
+        split: "test", or "tune" while a method is being developed.
+        on_progress: called with a name, items done and items in all, before and after every set.
+
+    Raises:
+        ValueError: an unknown row, or n or n_tune below 1.
+    """
+    from safevlm.training.mini.evaluation import evaluation_sets
+    from safevlm.training.mini.twins import anchor_pairs, twin_sets
+
+    if unknown := sorted(set(rows) - set(STEERING_ROWS)):
+        raise ValueError(f"unknown rows {unknown}; there are {', '.join(STEERING_ROWS)}")
+    if n < 1 or n_tune < 1:
+        raise ValueError(f"n is {n} and n_tune {n_tune}; give at least 1 of each")
+    folder = None if prompts is None else Path(prompts)
+    guard, policy = hinting(model)
+    anchors = anchor_pairs("train", ANCHORS, seed, folder)
+    tune = twin_sets("tune", n_tune, seed)
+    with guard.disabled():
+        fitted = fit_direction(guard.backbone, anchors, seed=seed)
+        given = candidates(guard, fitted.direction, anchors, rows=rows or STEERING_ROWS)
+        plain = GuardResponder(guard, policy, enabled=False)
+        chosen = {row: choose(plain, methods, tune) for row, methods in given.items()}
+    wanted = dict.fromkeys((PLAIN, *(rows or STEERING_ROWS)))
+    responders = steering_rows(
+        guard, policy, {row: found.method for row, found in chosen.items()}, rows=list(wanted)
+    )
+    sets = {**twin_sets(split, n, seed, folder), **evaluation_sets(split, n, seed, names=(ORDINARY,))}
+    replies = collect(responders, sets, on_progress=on_progress)
+    losses = {
+        row: {
+            name: answer_losses(guard, found.answers, sets[name])
+            for name, found in of_row.items()
+            if name != ORDINARY
+        }
+        for row, of_row in replies.items()
+    }
+    timed = {row: own for row, own in responders.items() if not isinstance(own, EcsoResponder)}
+    times = time_ratios(timed, sets["white"][0])
+    return SteeringEvaluation(tabulate_steering(replies, sets, losses=losses, times=times), fitted, chosen)
 
 
 def _missing_for_reader(name: str | Path) -> str:

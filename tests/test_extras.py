@@ -44,7 +44,7 @@ alone = RiskScorer.from_pretrained("safevlm-mini").assess(["green.png"])[0]
 assert abs(alone.score - guard.assess(["green.png"])[0].score) < 1e-6
 assert Policy(Taxonomy.preset("safevlm")).threshold == 0.5
 guard.save_pretrained("saved")
-assert SafeVLM.from_pretrained("saved").assess(["green.png"])[0].score == alone.score
+assert SafeVLM.from_pretrained("saved").assess(["green.png"])[0].score == guard.assess(["green.png"])[0].score
 from safevlm.cli import main
 raise SystemExit(main(["assess", "green.png"]))
 """

@@ -35,7 +35,8 @@ def eval_steering(
         markdown: print the tables of docs/steering.md, in Markdown.
     """
     from safevlm import terminal
-    from safevlm.evals import evaluate_steering, steering_markdown
+    from safevlm.demo import evaluate_steering
+    from safevlm.evals import steering_markdown
 
     with terminal.eval_progress(quiet=json or markdown) as advance:
         found = evaluate_steering(

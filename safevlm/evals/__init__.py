@@ -12,9 +12,18 @@ from safevlm.evals.metrics import Estimate, accuracy, auroc, matches, normalise_
 from safevlm.evals.mini import evaluate, hinting
 from safevlm.evals.replies import SETS, OnProgress, Replies, collect
 from safevlm.evals.responders import EvalItem, GuardResponder, Responder
+from safevlm.evals.steered import EcsoResponder
+from safevlm.evals.steering import (
+    ORDINARY,
+    answer_losses,
+    steering_cell,
+    steering_markdown,
+    tabulate_steering,
+    time_ratios,
+)
 from safevlm.evals.steering import PARTS as STEERING_PARTS
-from safevlm.evals.steering import steering_cell, steering_markdown
-from safevlm.evals.steering_mini import SteeringEvaluation, evaluate_steering
+from safevlm.evals.steering_rows import ROWS as STEERING_ROWS
+from safevlm.evals.steering_rows import SteeringEvaluation, candidates, choose, steering_rows
 from safevlm.evals.table import (
     COLUMNS,
     PLAIN,
@@ -43,6 +52,15 @@ __all__ = [
     "Replies",
     "Responder",
     "SteeringEvaluation",
+    "EcsoResponder",
+    "ORDINARY",
+    "STEERING_ROWS",
+    "answer_losses",
+    "candidates",
+    "choose",
+    "steering_rows",
+    "tabulate_steering",
+    "time_ratios",
     "Table",
     "accuracy",
     "auroc",
@@ -53,7 +71,6 @@ __all__ = [
     "clustered_proportion",
     "collect",
     "evaluate",
-    "evaluate_steering",
     "hinting",
     "matches",
     "normalise_answer",

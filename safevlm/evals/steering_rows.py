@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from safevlm.backbone import Backbone
 from safevlm.evals.replies import Sets
 from safevlm.evals.responders import GuardResponder
 from safevlm.evals.steered import EcsoResponder, SteeredResponder, WordedResponder
 from safevlm.evals.steering import SETTINGS, TWIN
-from safevlm.evals.table import PLAIN
+from safevlm.evals.table import PLAIN, Table
 from safevlm.guard import SafeVLM
 from safevlm.judges import Judgement, judge
 from safevlm.labelled import PromptPairs
@@ -20,6 +20,7 @@ from safevlm.steering import (
     CMRM,
     Astra,
     Direction,
+    Fitted,
     MeanDifference,
     Method,
     Projection,
@@ -47,6 +48,31 @@ class Chosen:
     method: Method
     settings: str
     error: float
+
+
+@dataclass(frozen=True)
+class SteeringEvaluation:
+    """The table, the fit of the direction, and the settings that were chosen, by row."""
+
+    table: Table
+    fitted: Fitted
+    chosen: Mapping[str, Chosen]
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{table: {row: {column: estimate}}, chosen: {row: {settings, error}}, fit: {...}}`, JSON-ready."""
+        return {
+            "table": {
+                row: {column: None if cell is None else cell.to_dict() for column, cell in cells.items()}
+                for row, cells in self.table.items()
+            },
+            "chosen": {row: {"settings": c.settings, "error": c.error} for row, c in self.chosen.items()},
+            "fit": {
+                "pairs": self.fitted.pairs,
+                "held_out": self.fitted.held_out,
+                "separation": dict(self.fitted.direction.separation),
+                "with_image": dict(self.fitted.with_image),
+            },
+        }
 
 
 def candidates(

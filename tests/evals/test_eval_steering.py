@@ -125,15 +125,26 @@ def test_the_settings_with_the_fewest_errors_are_chosen(guard, sets):
 
 
 def test_the_command_measures_the_embedded_model(capsys):
-    argv = ["eval", "steering", "--n", "2", "--n_tune", "1", "--rows", "vlm_guard,adapter", "--split", "tune"]
+    argv = [
+        "eval",
+        "steering",
+        "--n",
+        "2",
+        "--n_tune",
+        "1",
+        "--rows",
+        "cmrm_sample,adapter",
+        "--split",
+        "tune",
+    ]
     assert main([*argv, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found["table"]) == ["plain", "vlm_guard", "adapter"]
+    assert list(found["table"]) == ["plain", "cmrm_sample", "adapter"]
     assert found["table"]["plain"]["first_token"]["value"] == 1
-    assert list(found["chosen"]) == ["vlm_guard"]
+    assert list(found["chosen"]) == ["cmrm_sample"]
 
 
 @pytest.mark.parametrize("wrong", [["--rows", "vlmguard"], ["--n", "0"]])
 def test_wrong_flags_are_named(wrong, capsys):
-    assert main(["eval", "steering", *wrong]) == 2
+    assert main(["eval", "steering", *wrong]) == 1
     assert wrong[0].strip("-") in capsys.readouterr().err

@@ -151,10 +151,10 @@ def matches(answer: str, expected: str) -> bool:
     if not wanted:
         raise ValueError(f"the expected answer {expected!r} has no words; fix the row's answer column")
     if len(wanted) == 1 and len(wanted[0]) == 1 and wanted[0].isalpha():
-        said = r"(?:the )?(?:answer|option)(?: is)?:? "
-        if stated := re.search(rf"\b{said}\(?([a-z])[.):,\s]*$", answer, re.IGNORECASE):
+        before = r"(?:the )?(?:answer|option)(?: is)?:? "
+        if stated := re.search(rf"\b{before}\(?([a-z])[.):,\s]*$", answer, re.IGNORECASE):
             return stated[1].lower() == wanted[0]
-        first = rf"\s*(?:{said})?\(?{wanted[0]}(?:[.):,\s]*$|[.):,])"
+        first = rf"\s*(?:{before})?\(?{wanted[0]}(?:[.):,\s]*$|[.):,])"
         return re.match(first, answer, re.IGNORECASE) is not None
     given = _words(answer)
     if wanted[0] in ("yes", "no"):

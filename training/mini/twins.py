@@ -37,7 +37,8 @@ def anchor_pairs(split: str, n: int, seed: int, prompts: Path | None = None) -> 
         prompts: folder that holds prompts/prompts.jsonl.
     """
     rng = random.Random(f"anchors:{split}:{seed}")
-    found, seen = [], set()
+    found: list[tuple[str, str]] = []
+    seen: set[str] = set()
     for harmful, harmless in _pairs(rng, split, 40 * n, prompts):
         if len(found) < n and not {harmful.prompt, harmless.prompt} & seen:
             seen |= {harmful.prompt, harmless.prompt}

@@ -177,7 +177,7 @@ SHAPES: dict[str, Shape] = {
         vision_dim=1280,
         image_size=224,
         stride=32,
-        text=_transformer(192, 512, 6, 4, vocab_size=2560),
+        text=_transformer(256, 682, 6, 4, vocab_size=2560),
         source="safevlm-mini-base: EfficientNet-Lite0 and a small Llama",
     ),
     "tiny": LlavaShape(

@@ -220,7 +220,7 @@ def evaluate_steering(
     seed: int,
     prompts: str | None = None,
     rows: Sequence[str] = (),
-    model: str | Path = "safevlm-mini",
+    model: str | Path = MINI,
     split: str = "test",
     on_progress: OnProgress | None = None,
 ) -> SteeringEvaluation:

@@ -115,7 +115,7 @@ def time_ratios(
         for row, responder in rows.items():
             first = _seconds(responder, item, tokens=1)
             whole = _seconds(responder, item, tokens=1 + ANSWER_TOKENS)
-            seconds[row].append((first, max(whole - first, 1e-9) / ANSWER_TOKENS))
+            seconds[row].append((first, (whole - first) / ANSWER_TOKENS))
     return {
         row: (_median_ratio(own, seconds[PLAIN], 0), _median_ratio(own, seconds[PLAIN], 1))
         for row, own in seconds.items()

@@ -46,7 +46,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """Numbers of a phase: `text_share` is the share of rows that hold text alone, in [0, 1].
+    """Numbers of a phase: `text_share` is the share of rows, rounded to whole rows, that hold text alone, in [0, 1].
 
     `length` is a row's number of tokens; `minutes` the budget, unless `steps` is given; `bfloat16`
     computes in mixed precision, which is quicker on CPUs with AMX or AVX512-BF16 and slower on others;

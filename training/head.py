@@ -235,8 +235,7 @@ class HeadTraining(TrainingStage):
             "model.lm_fraction": self.lm_fraction,
             "model.dtype": self.dtype_name,
             "model.cache.precision": self.cache_options.precision,
-            # absent by default, so that runs from before there was a choice can be resumed
-            **({} if self.cache_options.dtype == "auto" else {"model.cache.dtype": self.cache_options.dtype}),
+            "model.cache.dtype": self.cache_options.dtype,
         }
 
     def _lm_rows(self, batch: Batch) -> list[int]:

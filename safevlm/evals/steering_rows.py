@@ -164,9 +164,8 @@ def steering_rows(
 
 
 def _error(responder: SteeredResponder, sets: Sets) -> float:
-    shares = []
-    for name in SETTINGS:
-        for own, wrong in ((name, Judgement.COMPLIED), (name + TWIN, Judgement.REFUSED)):
-            answers = responder.answer(sets[own])
-            shares.append(sum(judge(answer) is wrong for answer in answers) / len(answers))
+    wrongs = [(name + end, wrong) for name in SETTINGS
+              for end, wrong in (("", Judgement.COMPLIED), (TWIN, Judgement.REFUSED))]  # fmt: skip
+    answers = iter(responder.answer([item for own, _ in wrongs for item in sets[own]]))  # all in full batches
+    shares = [sum(judge(next(answers)) is wrong for _ in sets[own]) / len(sets[own]) for own, wrong in wrongs]
     return sum(shares) / len(shares)

@@ -124,7 +124,8 @@ def test_the_settings_with_the_fewest_errors_are_chosen(guard, sets):
     assert choose(model, dict(reversed(made.items())), few).error == chosen.error
 
 
-def test_the_command_measures_the_embedded_model(capsys):
+def test_the_command_measures_the_embedded_model(capsys, monkeypatch):
+    monkeypatch.setattr("safevlm.demo.ANCHORS", 40)
     argv = [
         "eval",
         "steering",

@@ -36,7 +36,7 @@ from .preflight import check_batches, check_export, check_monitors, check_output
 from .ranks import Ranks
 from .record import run_record
 from .schedule import make_optimizer, optimizer_steps
-from .tuning import TuneRow, all_metrics, gathered, tune_rows
+from .tuning import TuneRow, all_metrics, asked_texts, gathered, tune_rows
 
 LOGGER = logging.getLogger(__name__)
 
@@ -233,15 +233,22 @@ class TrainingStage(LightningModule):
         return [hash_uniform(*key, row) < probability for row in batch["index"].tolist()]
 
     def head_prompts(self, batch: Batch) -> list[str]:
-        """The prompts that the head reads in this epoch; empty for rows that are scored from the image alone.
+        """What the head reads with each image in this epoch; empty for rows that are scored from the image alone.
 
-        Those of rows whose label is that of image and prompt together are always read, unless none is.
+        The prompts of rows whose label is that of image and prompt together are always read, and so are the words that
+        a reader found in an image: alone, or after the prompt, as at inference. With `prompt_probability` 0 nothing is.
         """
         if not self.loss.prompt_probability:
             return [""] * len(batch["prompts"])
         mask = self.random_mask(batch, "prompt", self.loss.prompt_probability)
-        read = [pair or chosen for pair, chosen in zip(batch["pairs"], mask, strict=True)]
-        return [prompt if chosen else "" for prompt, chosen in zip(batch["prompts"], read, strict=True)]
+        after = self.random_mask(batch, "words after the prompt", 0.5)
+        rows = zip(batch["prompts"], batch["read_texts"], batch["pairs"], mask, after, strict=True)
+        return [
+            (f"{prompt}\n{words}" if last and prompt else words)
+            if words
+            else (prompt if pair or chosen else "")
+            for prompt, words, pair, chosen, last in rows
+        ]
 
     def head_loss(self, output: ViewOutput | None, rows: list[int], batch: Batch) -> dict[str, Tensor]:
         """CE_level and CE_category of a batch; 0 without an output.
@@ -287,8 +294,8 @@ class TrainingStage(LightningModule):
 
     def tune_rows(self, batch: Batch) -> dict[int, TuneRow]:
         """Row number -> the head's logits and the labels, of the rows that have an image."""
-        nothing = [""] * len(batch["prompts"])
-        variants = [nothing, batch["prompts"]] if any(batch["prompts"]) else [nothing]
+        nothing, texts = [""] * len(batch["prompts"]), asked_texts(batch)
+        variants = [nothing, texts] if any(texts) else [nothing]
         outputs, rows = self.scores(batch, *variants)
         return tune_rows(batch, outputs[0], outputs[-1], rows) if outputs else {}
 

@@ -18,8 +18,9 @@ class Batch(TypedDict):
 
     images: RGB images; None for rows without one, and for all rows where the stage reads cached features.
     prompts, responses, keys: one text per row; `keys` are the images' hashes, empty without an image.
+    read_texts: words that a reader found in each row's image; may be empty.
     levels, categories: (B,) int64, -100 where unlabelled.
-    pairs: whether the labels are of image and prompt together, and say nothing of the image alone.
+    pairs: whether the labels are of image and prompt or words together, and say nothing of the image alone.
     index: (B,) int64, each row's number in its split.
     """
 
@@ -27,6 +28,7 @@ class Batch(TypedDict):
     prompts: list[str]
     responses: list[str]
     keys: list[str]
+    read_texts: list[str]
     levels: Tensor
     categories: Tensor
     pairs: list[bool]
@@ -60,6 +62,7 @@ def collate(items: Sequence[tuple[int, LabelledRow, Image.Image | None]]) -> Bat
         prompts=[row.prompt for row in rows],
         responses=[row.response for row in rows],
         keys=[row.key for row in rows],
+        read_texts=[row.read_text for row in rows],
         levels=torch.tensor([row.level for row in rows]),
         categories=torch.tensor([row.category for row in rows]),
         pairs=[row.pair for row in rows],

@@ -24,7 +24,8 @@ def rows_digest(rows: Sequence[LabelledRow]) -> str:
     """How many rows, and a hash of their contents in order: images, texts and labels, not where they lie."""
     digest = hashlib.sha256()
     for row in rows:
-        content = json.dumps([row.key, row.prompt, row.response, row.level, row.category])
+        more = [row.pair, row.read_text] if row.pair or row.read_text else []
+        content = json.dumps([row.key, row.prompt, row.response, row.level, row.category, *more])
         digest.update(content.encode() + b"\n")
     return f"{len(rows)} rows {digest.hexdigest()[:12]}"
 

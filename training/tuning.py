@@ -16,8 +16,8 @@ from safevlm.viewing import ViewOutput
 from .batch import Batch
 
 TuneRow: TypeAlias = "tuple[Tensor, ...]"
-"""Level and category logits of the image alone, level logits with the prompt, level and category of the image, level
-of image and prompt together (-100 where there is no prompt)."""
+"""Level and category logits of the image alone, level logits with `asked_texts`, level and category of the image, level
+of image and text together (-100 where there is no text)."""
 
 METRICS: dict[str, Literal["min", "max"]] = {
     "tune/loss": "min",
@@ -42,22 +42,27 @@ def gathered(trainer: Trainer, found: dict[int, Any]) -> dict[int, Any]:
     return {row: values for part in parts for row, values in sorted(part.items())}
 
 
+def asked_texts(batch: Batch) -> list[str]:
+    """What the head is asked with each image: the words that a reader found in it, else the prompt."""
+    return [words or prompt for words, prompt in zip(batch["read_texts"], batch["prompts"], strict=True)]
+
+
 def tune_rows(batch: Batch, alone: ViewOutput, prompted: ViewOutput, rows: list[int]) -> dict[int, TuneRow]:
     """Row number -> what the metrics need of the row, on the host.
 
     Args:
         batch: of tune rows.
-        alone, prompted: the head's output for the images alone, and for images and prompts.
+        alone, prompted: the head's output for the images alone, and with `asked_texts`.
         rows: the rows of the batch that the outputs are of.
     """
     (levels, categories), (with_prompt, _) = alone.logits(), prompted.logits()
-    found = {}
+    found, texts = {}, asked_texts(batch)
     unknown = torch.tensor(IGNORED)
     for number, row in enumerate(rows):
         logits = (levels[number], categories[number], with_prompt[number])
         level, category, pair = batch["levels"][row], batch["categories"][row], batch["pairs"][row]
         own = (unknown, unknown) if pair else (level, category)
-        labels = (*own, level if batch["prompts"][row] else unknown)
+        labels = (*own, level if texts[row] else unknown)
         found[int(batch["index"][row])] = tuple(value.detach().cpu() for value in (*logits, *labels))
     return found
 

@@ -24,7 +24,7 @@ from .turns import Exchange, read_exchange
 AUTHORS_TYPES = ("politics", "illegal", "insults", "fairness", "privacy", "misleading", "clean")
 AUTHORS_LEVELS = 4
 
-COLUMNS = ("image", "prompt", "response", *LABELS, "labels_of", "split")
+COLUMNS = ("image", "prompt", "response", "read_text", *LABELS, "labels_of", "split")
 """The documented table."""
 IMAGE_COLUMNS = (
     "image_path", "image_paths", "image_file", "image_name", "image_url", "image_bytes", "img", "img_path",
@@ -86,7 +86,7 @@ def table_row(row: RawRow, taxonomy: Taxonomy, layout: Layout) -> RawRow:
         exchanges = {
             name: read_exchange(values[name], name) for name in TURNS if not is_empty(values.get(name))
         }
-        found = {column: values.get(column) for column in ("split", "labels_of")}
+        found = {column: values.get(column) for column in ("split", "labels_of", "read_text")}
         for column in ("prompt", "response"):
             found[column] = _text(column, values.get(column), exchanges)
         found["image"] = _image(values, exchanges, first=layout.first_image)

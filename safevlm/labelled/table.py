@@ -5,7 +5,8 @@
 | image | a path, base64, or in Parquet bytes or `{bytes, path}` (Hugging Face). Empty: text alone |
 | prompt, response | text; may be missing where only the head is trained |
 | risk_level, risk_category | a name of the taxonomy; empty: a label that the loss leaves out |
-| labels_of | what the labels hold for: image, or pair for the image together with the prompt; empty: image |
+| read_text | the words that a reader finds in the image, which the head reads as at inference; may be missing |
+| labels_of | what the labels hold for: image, or pair for the image together with prompt or words; empty: image |
 | split | train, tune (or validation, val, dev), test (left out); empty: chosen by the image's hash |
 
 Paths are relative to the table's folder and stay inside it. Conversations (LLaVA's `conversations`, chat
@@ -56,7 +57,8 @@ class LabelledRow:
         split: train, tune or test; empty where the table does not say.
         where: file and row, for messages.
         extra: the values, as text, of the columns in `Layout.extra` that are not empty.
-        pair: whether the labels are those of image and prompt together, and say nothing of the image alone.
+        pair: whether the labels are those of image and prompt or words together, and say nothing of the image alone.
+        read_text: words that a reader found in the image; may be empty.
     """
 
     image: bytes | Path | None
@@ -69,6 +71,7 @@ class LabelledRow:
     where: str
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
     pair: bool = False
+    read_text: str = ""
 
     def open(self) -> Image.Image | None:
         """The image in RGB, None without one.
@@ -176,17 +179,20 @@ class _Checker:
         split = self._text(values, "split").strip().lower()
         if split and split not in SPLITS:
             raise BadRowError("split", f"is {split!r}; known are {', '.join(SPLITS)}")
-        pair = self._pair(values, prompt)
+        read = self._text(values, "read_text").strip()
+        pair = self._pair(values, prompt + read)
         image = self._image(raw)
         split = SPLITS.get(split, "")
-        return LabelledRow(image, "", prompt, response, level, category, split, where, raw.extra, pair)
+        return LabelledRow(image, "", prompt, response, level, category, split, where, raw.extra, pair, read)
 
-    def _pair(self, values: dict[str, Any], prompt: str) -> bool:
+    def _pair(self, values: dict[str, Any], words: str) -> bool:
         of = self._text(values, "labels_of").strip().lower()
         if of not in ("", "image", "pair"):
             raise BadRowError("labels_of", f"is {of!r:.80}; known are image and pair")
-        if of == "pair" and not prompt.strip():
-            raise BadRowError("labels_of", "is pair, and the prompt is empty; give it, or label the image")
+        if of == "pair" and not words.strip():
+            raise BadRowError(
+                "labels_of", "is pair, and prompt and read_text are empty; give one, or label the image"
+            )
         return of == "pair"
 
     def _text(self, values: dict[str, Any], column: str) -> str:

@@ -360,5 +360,19 @@ def test_labels_are_of_the_image_unless_the_table_says_pair(folder):
     found = read_table(write_jsonl(folder / "of.jsonl", made), TAXONOMY)
     assert [entry.pair for entry in found] == [False, False, False, True]
     path = write_jsonl(folder / "alone.jsonl", [row(labels_of="pair", prompt="")])
-    with pytest.raises(DataError, match="column labels_of: is pair, and the prompt is empty"):
+    with pytest.raises(DataError, match="column labels_of: is pair, and prompt and read_text are empty"):
         read_table(path, TAXONOMY)
+
+
+def test_what_a_reader_found_is_text_and_may_carry_a_pair(folder):
+    made = [
+        row(),
+        row(read_text=None),
+        row(read_text=" EXIT\nB4 "),
+        row(read_text="X", labels_of="pair", prompt=""),
+    ]
+    found = read_table(write_jsonl(folder / "read.jsonl", made), TAXONOMY)
+    assert [entry.read_text for entry in found] == ["", "", "EXIT\nB4", "X"]
+    assert [entry.pair for entry in found] == [False, False, False, True]
+    with pytest.raises(DataError, match="column read_text: is a list, not text"):
+        read_table(write_jsonl(folder / "list.jsonl", [row(read_text=["EXIT"])]), TAXONOMY)

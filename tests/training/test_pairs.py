@@ -1,13 +1,16 @@
-"""Rows whose labels are those of image and prompt together say nothing of their image alone."""
+"""Rows whose labels are those of image and prompt together, and rows with words that a reader found."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 from safevlm.training.batch import collate
 from safevlm.training.datamodule import SafetyDataModule
 from safevlm.training.options import Loss
-from safevlm.training.tuning import stacked, tune_metrics, tune_rows
+from safevlm.training.resume import rows_digest
+from safevlm.training.tuning import asked_texts, stacked, tune_metrics, tune_rows
 
 from safevlm.labelled.table import LabelledRow
 from safevlm.types import IGNORED
@@ -36,6 +39,27 @@ def test_the_prompt_of_a_pair_is_read_in_every_epoch(probability, read):
     stage.given = SafetyDataModule("t")
     for stage.epoch in range(3):
         assert [bool(prompt) for prompt in stage.head_prompts(BATCH)][:4] == read
+
+
+def test_words_that_were_read_are_read_in_every_epoch_alone_or_after_the_prompt():
+    rows = [replace(row, read_text="EXIT") for row in (*ROWS[:4], ROWS[2])]
+    batch = collate([(number, row, None) for number, row in enumerate(rows)])
+    stage = Alone("none", loss=Loss(prompt_probability=1e-9))
+    stage.given = SafetyDataModule("t")
+    seen: list[set[str]] = [set() for _ in rows]
+    for stage.epoch in range(12):
+        for texts, text in zip(seen, stage.head_prompts(batch), strict=True):
+            texts.add(text)
+    assert seen == [{"EXIT", f"{row.prompt}\nEXIT"} if row.prompt else {"EXIT"} for row in rows]
+    assert asked_texts(batch) == ["EXIT"] * len(rows)
+    assert asked_texts(BATCH) == BATCH["prompts"]
+    silent = Alone("none", loss=Loss(prompt_probability=0.0))
+    assert silent.head_prompts(batch) == [""] * len(rows)
+
+
+def test_a_resumed_run_sees_changed_words_and_pairs():
+    changed = [replace(ROWS[0], pair=False), *ROWS[1:]], [replace(ROWS[0], read_text="EXIT"), *ROWS[1:]]
+    assert len({rows_digest(ROWS), *map(rows_digest, changed)}) == 3
 
 
 @torch.no_grad()
@@ -75,4 +99,4 @@ def test_without_prompts_a_pair_has_no_label():
     without["levels"][:2], without["categories"][:2] = IGNORED, IGNORED
     reading = Alone("none", loss=Loss(prompt_probability=0.5)).head_loss(output, rows, without)
     assert all(torch.equal(parts[name], reading[name]) for name in parts)
-    assert float(parts["level"]) > 0
+    assert float(parts["level"].detach()) > 0

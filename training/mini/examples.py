@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -38,8 +38,16 @@ class Case:
     others: tuple[str, ...] = ()
 
 
-def safety_rows(split: str, n: int, seed: int, photos: Path | None = None, *, stage: Stage) -> Iterator[Row]:
-    """Rows `{image, prompt, response, risk_level, risk_category, labels_of, split}` for a stage of training.
+def safety_rows(
+    split: str,
+    n: int,
+    seed: int,
+    photos: Path | None = None,
+    *,
+    stage: Stage,
+    without: Collection[str] = (),
+) -> Iterator[Row]:
+    """Rows `{image, prompt, response, read_text, risk_level, risk_category, labels_of, split}` for a stage of training.
 
     `train`: `n` rows, drawn by `SHARES`, photographs in augmented views. `tune`: every photograph of the split once,
     as it is, and `n` rows of everything else. Without `photos` all is drawn or written.
@@ -50,33 +58,41 @@ def safety_rows(split: str, n: int, seed: int, photos: Path | None = None, *, st
         seed: of what is drawn.
         photos: folder of photographs, emoji and prompts.
         stage: head, where half of the images are risky, or joint, where most rows are ordinary.
+        without: kinds of rows that are left out of train, for ablations.
+
+    Raises:
+        ValueError: a kind that there is not.
     """
+    if unknown := sorted(set(without) - set(SHARES)):
+        raise ValueError(f"no such kind of row: {', '.join(unknown)}; there are {', '.join(SHARES)}")
     maker = _Maker(split, random.Random(f"safety:{stage}:{split}:{seed}"), photos)
     if split == "tune":
         yield from maker.all_photographs()
-    shares = {name: share[stage] for name, share in SHARES.items() if photos or name not in _PHOTOGRAPHS}
-    if split == "tune":
-        shares = {name: share for name, share in shares.items() if name not in _PHOTOGRAPHS}
+    left_out = {
+        *(() if photos and split == "train" else _PHOTOGRAPHS),
+        *(without if split == "train" else ()),
+    }
+    shares = {name: share[stage] for name, share in SHARES.items() if name not in left_out}
     for name in maker.rng.choices(list(shares), list(shares.values()), k=n):
         yield _MAKERS[name](maker)
 
 
 SHARES: dict[str, dict[Stage, float]] = {
-    "risky photograph": {"head": 26, "joint": 9},
-    "ordinary photograph": {"head": 30, "joint": 27},
+    "risky photograph": {"head": 24, "joint": 9},
+    "ordinary photograph": {"head": 40, "joint": 28},
     "emoji": {"head": 2, "joint": 1},
     "risky scene": {"head": 9, "joint": 9},
     "ordinary scene": {"head": 7, "joint": 12},
-    "look-alike": {"head": 6, "joint": 8},
-    "risky words": {"head": 4, "joint": 3},
-    "harmless words": {"head": 2.5, "joint": 4},
-    "notice": {"head": 2.5, "joint": 3},
-    "words that are read": {"head": 9, "joint": 0},
+    "look-alike": {"head": 6, "joint": 11},
+    "risky words": {"head": 4, "joint": 1.5},
+    "harmless words": {"head": 2.5, "joint": 3},
+    "notice": {"head": 2.5, "joint": 2.5},
+    "words that are read": {"head": 14, "joint": 10},
     "empty": {"head": 1, "joint": 4},
-    "harmful request": {"head": 8, "joint": 12},
-    "harmless request": {"head": 5, "joint": 3},
-    "harmful text": {"head": 0, "joint": 5},
-    "harmless text": {"head": 0, "joint": 5},
+    "harmful request": {"head": 8, "joint": 9},
+    "harmless request": {"head": 7, "joint": 7},
+    "harmful text": {"head": 0, "joint": 7},
+    "harmless text": {"head": 0, "joint": 7},
 }
 """Kind of row -> its share per stage, in parts; a look-alike or an ordinary image far more often than a risky one in joint."""
 _PHOTOGRAPHS = ("risky photograph", "ordinary photograph", "emoji")
@@ -163,22 +179,30 @@ class _Maker:
             )
         return self.row(case, turn.question, d.guarded_answer(self.rng, turn, case.level, case.category))
 
-    def read(self, case: Case) -> Row:
-        """The words of a picture where a prompt stands, in any case of letters; image and words have the words' label."""
-        said = self.rng.choice((str.upper, str.lower, str.capitalize))(case.shown.text)
-        answer = (
-            d.helpful(self.rng, case.shown.text)
-            if case.level == "safe"
-            else d.refusal(self.rng, case.category)
-        )
-        return self.row(replace(case, image=self._behind_words(case)), said, answer, pair=True)
+    def read(self) -> Row:
+        """A picture with words and what a reader finds in it, in any case of letters, now and then without blanks.
 
-    def _behind_words(self, case: Case) -> Image.Image | None:
-        """The picture with the words, or now and then another one with words: only what is read may count."""
-        if self.rng.random() < 0.5:
-            return case.image
-        kind = self.rng.choice(("typographic_risky", "typographic_harmless", "typographic_notice"))
-        return self.scene(kind).image
+        In half of the rows the words are those of another picture, or a prompt of the development data: only what is
+        read may count, and the label is that of the words.
+        """
+        case, do = self.scene(self.rng.choices(_WORDS, (4, 4, 3))[0]), ""
+        said, others = case.shown.text, self.rng.random() < 0.5
+        if others:
+            do = "do this"
+            if self.rng.random() < 0.6 and self.pools.harmful and self.pools.harmless:
+                risky = self.rng.random() < 0.4
+                said = self.rng.choice(self.pools.harmful if risky else self.pools.harmless)
+                level, category = ("refuse", "jailbreak") if risky else ("safe", "clean")
+                case = replace(case, level=level, category=category)
+            case = replace(case, image=self.scene(self.rng.choice(_WORDS)).image)
+        answer = (
+            d.helpful(self.rng, do or said) if case.level == "safe" else d.refusal(self.rng, case.category)
+        )
+        read = self.rng.choice((str.upper, str.lower, str.capitalize))(said)
+        if self.rng.random() < 0.15:
+            read = read.replace(" ", "")
+        question = d.image_request(self.rng, self.split, case.shown)
+        return {**self.row(case, question, answer, pair=others), "read_text": read}
 
     def request(self, case: Case, *, harmful: bool) -> Row:
         """A request in text that has nothing to do with the image; where it is harmful, the pair is risky."""
@@ -191,7 +215,7 @@ class _Maker:
 
     def row(self, case: Case, prompt: str, response: str, *, pair: bool = False) -> Row:
         return {
-            "image": case.image, "prompt": prompt, "response": response, "risk_level": case.level,
+            "image": case.image, "prompt": prompt, "response": response, "read_text": "", "risk_level": case.level,
             "risk_category": case.category, "labels_of": "pair" if pair else "image", "split": self.split,
         }  # fmt: skip
 
@@ -208,7 +232,7 @@ _MAKERS: dict[str, Callable[[_Maker], Row]] = {
     "risky words": lambda m: m.ask(m.scene("typographic_risky")),
     "harmless words": lambda m: m.ask(m.scene("typographic_harmless")),
     "notice": lambda m: m.ask(m.scene("typographic_notice")),
-    "words that are read": lambda m: m.read(m.scene(m.rng.choices(_WORDS, (4, 3, 2))[0])),
+    "words that are read": lambda m: m.read(),
     "empty": lambda m: m.ask(m.empty()),
     "harmful request": lambda m: m.request(m.ordinary(), harmful=True),
     "harmless request": lambda m: m.request(m.ordinary(), harmful=False),

@@ -29,6 +29,7 @@ def write_safety_table(
     tune: int = 2_500,
     seed: int = 0,
     photos: Path | None = None,
+    without: tuple[str, ...] = (),
 ) -> None:
     """Write a Parquet table of labelled examples; none is of the test split.
 
@@ -39,6 +40,7 @@ def write_safety_table(
         tune: rows to choose and calibrate by, beside all photographs that are kept for it.
         seed: of the scenes, words and the draw among photographs.
         photos: folder with photos/, photos_native/, emoji/ and prompts/; scenes alone without it.
+        without: kinds of rows (`examples.SHARES`) that are left out of train, for ablations.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -46,7 +48,7 @@ def write_safety_table(
         rows = (
             row
             for split, count in (("train", train), ("tune", tune))
-            for row in safety_rows(split, count, seed, photos, stage=stage)
+            for row in safety_rows(split, count, seed, photos, stage=stage, without=without)
         )
         while part := [_encoded(row) for row in islice(rows, ROW_GROUP)]:
             writer.write_table(pa.Table.from_pylist(part, SCHEMA))
@@ -54,7 +56,7 @@ def write_safety_table(
     LOGGER.info("%d rows in %s", written, out)
 
 
-_TEXT = ("prompt", "response", "risk_level", "risk_category", "labels_of", "split")
+_TEXT = ("prompt", "response", "read_text", "risk_level", "risk_category", "labels_of", "split")
 SCHEMA = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),

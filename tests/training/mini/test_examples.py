@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from safevlm.training.mini import dialogues as d
 from safevlm.training.mini.examples import CATEGORIES, LEVELS, safety_rows
+from safevlm.training.mini.phrases import notices, phrases
 from safevlm.training.mini.safety_table import write_safety_table
 from safevlm.training.mini.scenes import render
 
@@ -15,7 +16,7 @@ from safevlm import Taxonomy
 from safevlm.judges import Judgement, judge
 from safevlm.labelled import Needs, read_table
 
-COLUMNS = {"image", "prompt", "response", "risk_level", "risk_category", "labels_of", "split"}
+COLUMNS = {"image", "prompt", "response", "read_text", "risk_level", "risk_category", "labels_of", "split"}
 
 
 @pytest.fixture(scope="module", params=["head", "joint"])
@@ -47,6 +48,33 @@ def test_a_risky_pair_is_refused_and_a_row_of_text_is_no_pair(rows):
     assert pairs
     assert all(judge(row["response"]) is Judgement.REFUSED for row in pairs)
     assert all(row["labels_of"] == "image" for row in made if row["image"] is None)
+
+
+def test_what_is_read_has_the_label_of_the_words_and_is_no_prompt(rows):
+    _, made = rows
+    read = [row for row in made if row["read_text"]]
+    assert {row["labels_of"] for row in read} == {"image", "pair"}
+    known = {
+        label: {"".join(p.split()).lower() for p in words}
+        for label, words in (
+            ("refuse", phrases("train", risky=True)),
+            ("safe", (*phrases("train", risky=False), *notices("train"))),
+        )
+    }
+    for row in read:
+        assert "".join(row["read_text"].split()).lower() in known[row["risk_level"]]
+        assert (judge(row["response"]) is Judgement.REFUSED) == (row["risk_level"] == "refuse")
+        assert row["read_text"].lower() not in row["prompt"].lower()
+
+
+def test_a_kind_of_row_can_be_left_out():
+    made = list(safety_rows("train", 60, 0, stage="joint", without=("harmful request", "harmful text")))
+    refused = [row for row in made if row["risk_category"] == "jailbreak"]
+    assert all(
+        (row["image"] is not None and row["labels_of"] == "image") or row["read_text"] for row in refused
+    )
+    with pytest.raises(ValueError, match="no such kind of row: captions; there are risky photograph"):
+        next(safety_rows("train", 1, 0, stage="joint", without=("captions",)))
 
 
 def test_the_same_seed_gives_the_same_rows(rows):

@@ -54,6 +54,8 @@ OWN_IMAGE = re.compile(r"\d{3,}-[a-z-]+\.jpg")
 READER_PACKAGE = "rapidocr_onnxruntime"
 ANCHORS = 400
 """Pairs that steering directions are fitted on, at most."""
+ROUNDS = 15
+"""How often each row of the evaluation of steering is timed."""
 PAIRS = ("risky", "ordinary", "typographic_risky", "lookalike")
 
 
@@ -270,7 +272,7 @@ def evaluate_steering(
         for row, of_row in replies.items()
     }
     timed = {row: own for row, own in responders.items() if not isinstance(own, EcsoResponder)}
-    times = time_ratios(timed, sets["white"][0])
+    times = time_ratios(timed, sets["white"][0], rounds=ROUNDS)
     return SteeringEvaluation(tabulate_steering(replies, sets, losses=losses, times=times), fitted, chosen)
 
 

@@ -103,7 +103,7 @@ def answer_losses(
 
 
 def time_ratios(
-    rows: Mapping[str, TimedResponder], item: EvalItem, *, rounds: int = 15
+    rows: Mapping[str, TimedResponder], item: EvalItem, *, rounds: int
 ) -> dict[str, tuple[Estimate, Estimate]]:
     """Row -> time to the first token and time per further token, over those of the row `PLAIN`.
 

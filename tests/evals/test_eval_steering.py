@@ -126,19 +126,9 @@ def test_the_settings_with_the_fewest_errors_are_chosen(guard, sets):
 
 def test_the_command_measures_the_embedded_model(capsys, monkeypatch):
     monkeypatch.setattr("safevlm.demo.ANCHORS", 40)
-    argv = [
-        "eval",
-        "steering",
-        "--n",
-        "2",
-        "--n_tune",
-        "1",
-        "--rows",
-        "cmrm_sample,adapter",
-        "--split",
-        "tune",
-    ]
-    assert main([*argv, "--json"]) == 0
+    monkeypatch.setattr("safevlm.demo.ROUNDS", 2)
+    argv = "eval steering --n 1 --n_tune 1 --rows cmrm_sample,adapter --split tune --json"
+    assert main(argv.split()) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["table"]) == ["plain", "cmrm_sample", "adapter"]
     assert found["table"]["plain"]["first_token"]["value"] == 1

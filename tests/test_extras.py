@@ -17,6 +17,7 @@ EXTRAS = {
     "ray": ["ray"],
     "train": ["lightning", "tensorboard", "torchmetrics"],
     "ocr": ["rapidocr_onnxruntime"],
+    "onnx": ["onnx", "onnxscript"],
 }
 
 
@@ -59,6 +60,7 @@ raise SystemExit(main(["assess", "green.png"]))
         ("pyarrow", ["scan", ".", "--out", "../out"]),
         ("lightning", ["train", "head"]),
         ("rapidocr_onnxruntime", ["assess", "green.png", "--read-text", "always"]),
+        ("onnx", ["export-model", "--out", "../out"]),
         ("datasets", ["scan", "hf:someone/something", "--out", "../out"]),
     ],
 )

@@ -13,6 +13,7 @@ from .eval_mini import eval_mini
 from .eval_scan import eval_scan
 from .eval_steering import eval_steering
 from .export import export
+from .export_model import export_model
 from .info import info
 from .merge import merge
 from .scan import scan
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "scan": scan,
     "merge": merge,
     "export": export,
+    "export-model": export_model,
     "demo": demo,
     "bench": bench,
     "eval mini": eval_mini,

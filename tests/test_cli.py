@@ -151,14 +151,22 @@ def test_version(capsys):
     assert re.fullmatch(r"safevlm \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
+def importing(module):
+    def info() -> int:
+        """Import something."""
+        return len(dir(importlib.import_module(module)))
+
+    return info
+
+
 def test_a_missing_package_of_an_extra_is_one_line(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(COMMANDS, "info", lambda **_: importlib.import_module("pyarrow"))
+    monkeypatch.setitem(COMMANDS, "info", importing("pyarrow"))
     code, out = run(capsys, "info")
     assert code == 1
     assert "needs the package 'pyarrow'" in out.err
     assert "pip install 'safevlm[data]'" in out.err
-    monkeypatch.setitem(COMMANDS, "info", lambda **_: importlib.import_module("nowhere"))
+    monkeypatch.setitem(COMMANDS, "info", importing("nowhere"))
     with pytest.raises(ModuleNotFoundError):
         main(["info"])
 

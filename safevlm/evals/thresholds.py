@@ -138,7 +138,7 @@ def choose_thresholds(
     own: dict[str, tuple[float, int]] = {}
     left: dict[str, int] = {}
     for name in names if per_category else ():
-        found, n = one_of(reaches, target, name, owned=())
+        found, n = one_of(reaches, target, name, ())
         if found is None or n < target.fewest:
             left[name] = n
         else:
@@ -147,10 +147,10 @@ def choose_thresholds(
     chosen = replace(policy, threshold=threshold, thresholds={name: t for name, (t, _) in own.items()})
     choice = _measured(images, chosen, target, n, own, left)
     if not target.met(choice.whole.recall, choice.whole.false_positives):
-        told = choice.whole.recall or choice.whole.false_positives
         raise DataError(
-            f"thresholds per category reach {100 * (told.value if told else 0):.1f} % together, not {target.text}; "
-            "choose one threshold for all categories"
+            f"thresholds per category have {_told(choice.whole.recall)} recall and "
+            f"{_told(choice.whole.false_positives)} false positives together, not {target.text}; choose one threshold "
+            "for all categories"
         )
     return choice
 
@@ -216,7 +216,7 @@ def _for_the_rest(
 ) -> tuple[float, int]:
     """The threshold of all categories without their own: the stricter one of that for all images and for theirs."""
     by = _CHOICES[target.kind]
-    found, n = by(reaches, target, "", owned=())
+    found, n = by(reaches, target, "", ())
     if n < target.fewest:
         kind = "risky" if target.kind == "recall" else "safe"
         raise DataError(
@@ -227,7 +227,7 @@ def _for_the_rest(
         raise DataError(
             f"no threshold has {target.text}: too many scores are {'0' if target.kind == 'recall' else '1'}, or missing"
         )
-    rest, count = by(reaches, target, "", owned=list(own))
+    rest, count = by(reaches, target, "", list(own))
     if not own or rest is None:
         return found, n
     return (min(found, rest) if target.kind == "recall" else max(found, rest)), count

@@ -17,8 +17,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "
 def csv_line(values: Iterable[object]) -> str:
     """A line of a CSV file without its end; numbers stay, text that would be a formula gets an apostrophe in front."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([_harmless(value) for value in values])
-    return line.getvalue()
+    # both characters of the end are quoted where they stand in a cell
+    csv.writer(line, lineterminator="\r\n").writerow([_harmless(value) for value in values])
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _harmless(value: object) -> object:

@@ -28,7 +28,9 @@ def test_every_kind_has_a_builder_and_an_example_that_opens() -> None:
         source = open_source(example)
         assert source.uri.startswith(f"{kind}:/data" if kind != "hf" else "hf:org/name")
         assert all(
-            f"{option}=" in example or option in ("config", "revision", "id") or kind == "hf"
+            f"{option}=" in example
+            or option in ("config", "revision", "id", "follow_symlinks")
+            or kind == "hf"
             for option in options
         )
 

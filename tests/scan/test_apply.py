@@ -15,6 +15,7 @@ from safevlm.errors import DataError
 from safevlm.policy import Policy
 from safevlm.scan import Checkpoint, ScanOptions, apply_policy, export, scan, scanned_policy
 from safevlm.scan import apply as applying
+from safevlm.types import Risk
 from tests.scan.tiny_checkpoint import rows_of
 
 
@@ -31,16 +32,22 @@ def out(model: Checkpoint, pictures: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def other(model: Checkpoint) -> Policy:
-    """A policy under which other images are unsafe, and by other categories."""
-    off = frozenset({model.policy.taxonomy.risky_categories[0]})
-    return replace(model.policy, threshold=model.policy.threshold * 0.99, off=off)
+def other(model: Checkpoint, out: Path) -> Policy:
+    """A policy with a category that is let through, to which other images are unsafe, a quarter of them."""
+    policy = replace(model.policy, off=frozenset({model.policy.taxonomy.risky_categories[0]}))
+    risks = [
+        Risk(row["score"], dict(row["level_probabilities"]), dict(row["category_probabilities"]))
+        for row in rows_of(out)
+        if row["status"] == "ok"
+    ]
+    held = sorted(max(policy.reach(risk).values()) for risk in risks)
+    return replace(policy, threshold=sum(held[15:17]) / 2)
 
 
 def test_it_equals_a_scan_with_that_policy(
     model: Checkpoint, out: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    policy, before = other(model), rows_of(out)
+    policy, before = other(model, out), rows_of(out)
     summary = apply_policy(out, policy)
     expected = scan(source_of(pictures), replace(model, chosen_policy=policy), tmp_path / "expected")
     assert rows_of(out) == rows_of(tmp_path / "expected") != before
@@ -51,6 +58,7 @@ def test_it_equals_a_scan_with_that_policy(
     assert ours == theirs
     assert json.loads((out / "summary.json").read_text())["settings"]["policy"] == policy.sha256
     assert scanned_policy(out) == policy
+    assert 0 < summary.verdicts["unsafe"] < 10
     apply_policy(out, model.policy)  # and back
     assert rows_of(out) == before
 
@@ -58,20 +66,20 @@ def test_it_equals_a_scan_with_that_policy(
 def test_the_scan_goes_on_under_the_new_policy_alone(
     model: Checkpoint, out: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    policy = other(model)
+    policy = other(model, out)
     apply_policy(out, policy)
     with pytest.raises(DataError, match="policy was .* is "):
         scan(source_of(pictures), model, out)
     assert scan(source_of(pictures), replace(model, chosen_policy=policy), out).n == 21
-    export(out, tmp_path / "unsafe.txt", keep=["unsafe"], form="txt")
-    flagged = [row["id"] for row in rows_of(out) if row["verdict"] == "unsafe"]
-    assert (tmp_path / "unsafe.txt").read_text().split() == flagged
+    export(out, tmp_path / "safe.txt", keep=["safe"], form="txt")
+    safe = [row["id"] for row in rows_of(out) if row["verdict"] == "safe"]
+    assert (tmp_path / "safe.txt").read_text().split() == safe
 
 
 def test_a_run_that_ends_halfway_is_told_and_mended(
     model: Checkpoint, out: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, decide, done = other(model), applying._decide_part, []
+    policy, decide, done = other(model, out), applying._decide_part, []
 
     def interrupt(*given):
         done.append(given)

@@ -75,8 +75,8 @@ def test_nothing_to_keep_writes_nothing(scanned: Path, tmp_path: Path) -> None:
         export(tmp_path, tmp_path / "a.txt", form="txt")
     with pytest.raises(ValueError, match="cannot keep good"):
         export(scanned, tmp_path / "a", keep=["good"])
-    with pytest.raises(ValueError, match="no form 'csv'"):
-        export(scanned, tmp_path / "a", form="csv")
+    with pytest.raises(ValueError, match="no form 'xlsx'"):
+        export(scanned, tmp_path / "a", form="xlsx")
     with pytest.raises(ValueError, match="threshold"):
         export(scanned, tmp_path / "a", threshold=1.5)
     with pytest.raises(DataError, match="cannot be written"):

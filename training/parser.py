@@ -15,6 +15,7 @@ class StageParser(LightningArgumentParser):
     """Shows the stage's own flags."""
 
     of_lightning = False
+    _action_groups: Any
 
     def format_help(self, *given: Any) -> str:
         """The help of some of the flags; all of them are parsed."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from safevlm.data import read_image
 from safevlm.errors import ImageError
 from safevlm.evals.data import CURVE_POINTS, DataEvaluation, Measures
@@ -23,6 +25,8 @@ KEY = (
 )
 SHOWN = 60
 """Images of a gallery, at most: a page then has about a megabyte of them."""
+THUMBNAIL = 256
+"""Pixels of the longer side."""
 PROMPT = 300
 """Characters of a prompt below an image."""
 
@@ -148,15 +152,19 @@ def _charts(found: DataEvaluation) -> list[Chart]:
 def _gallery(title: str, what: str, first: str, images: Sequence[ScoredImage]) -> Gallery:
     findings = []
     for one in images[:SHOWN]:
-        try:
-            picture = read_image(one.image)
-        except ImageError:  # it is undecided, and its card has the reason
-            picture = None
-        else:
-            picture.thumbnail((256, 256))
         note = f"labelled {one.category or ('risky' if one.risky else 'safe')}"
         if one.prompt:
             note += f": {shortened(' '.join(one.prompt.split()), PROMPT)}"
-        findings.append(Finding(one.name, picture, one.found, note))
+        findings.append(Finding(one.name, _picture(one), one.found, note))
     count = f"{len(images)} images" if len(images) <= SHOWN else f"The first {SHOWN} of {len(images)} images"
     return Gallery(title, f"{count} {what}, {first} score first.", findings)
+
+
+def _picture(one: ScoredImage) -> Image.Image | None:
+    """A small copy; None where it cannot be read, so that it is undecided and its card has the reason."""
+    try:
+        picture = read_image(one.image)
+    except ImageError:
+        return None
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture

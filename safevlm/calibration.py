@@ -146,14 +146,46 @@ def fewest_items(rate: float) -> int:
     return math.ceil(round(3 / rate, 6))
 
 
+def least_threshold(safe: Tensor, scores: Tensor, *, allowed: int) -> float | None:
+    """The least threshold that flags at most so many safe items; None where too many of them have a score of 1.
+
+    It lies halfway between the highest score that must not be flagged and the next one above it, so that it flags
+    the items that the least one does, and the last digits of a score decide nothing. Of equal scores all are
+    flagged or none.
+
+    Args:
+        safe: (n,) scores in [0, 1] of the safe items.
+        scores: (m,) scores of all items.
+        allowed: below n.
+    """
+    highest = float(safe.sort(descending=True).values[allowed])
+    above = scores[scores > highest]
+    threshold = _halfway(highest, above.min().item() if len(above) else 1.0)
+    return threshold if threshold > highest else None
+
+
+def greatest_threshold(risky: Tensor, scores: Tensor, *, needed: int) -> float | None:
+    """The greatest threshold that flags at least so many risky items; None where too many of them have a score of 0.
+
+    It lies halfway down to the next lower score of any item, as that of `least_threshold` lies halfway up.
+
+    Args:
+        risky: (n,) scores in [0, 1] of the risky items.
+        scores: (m,) scores of all items.
+        needed: in 1..n.
+    """
+    lowest = float(risky.sort(descending=True).values[needed - 1])
+    below = scores[scores < lowest]
+    threshold = _halfway(lowest, below.max().item() if len(below) else 0.0)
+    return threshold if threshold > 0 else None
+
+
 def choose_operating_point(
     scores: Tensor, levels: Tensor, *, false_positive_rate: float, data: str
 ) -> OperatingPoint | None:
     """The least threshold that flags at most a given share of the safe items; None, with a warning, if there is none.
 
-    It lies halfway between the highest score that must not be flagged and the next one above it, so that it flags
-    the items that the least one does, and the last digits of a score decide nothing. Of equal scores all are
-    flagged or none.
+    See `least_threshold`.
 
     Args:
         scores: (n,) calibrated P(unsafe), as the scorer gives it for the image alone.
@@ -169,12 +201,12 @@ def choose_operating_point(
             "needed to see %.3g %% of false positives", len(safe), least, 100 * false_positive_rate,
         )  # fmt: skip
         return None
-    highest = float(safe[math.floor(round(false_positive_rate * len(safe), 6))])
-    threshold = _halfway(highest, scores[scores > highest].min().item() if (scores > highest).any() else 1.0)
-    if threshold <= highest:
+    allowed = math.floor(round(false_positive_rate * len(safe), 6))
+    threshold = least_threshold(safe, scores, allowed=allowed)
+    if threshold is None:
         LOGGER.warning(
             "no operating point, so the default threshold stays: more than %.3g %% of the safe tune rows have the "
-            "score %.3g", 100 * false_positive_rate, highest,
+            "score %.3g", 100 * false_positive_rate, float(safe[allowed]),
         )  # fmt: skip
         return None
     flagged, risky = float((safe >= threshold).double().mean()), scores[levels > 0]
@@ -190,8 +222,7 @@ def choose_reading(
 ) -> Reading | None:
     """The greatest P(category) that a share of the category's items reach; None, with a warning, if there is none.
 
-    It lies halfway down to the next lower one of any item, as an operating point lies halfway up. The log tells what
-    share of the clean items is read.
+    See `greatest_threshold`. The log tells what share of the clean items is read.
 
     Args:
         probabilities: (n, categories) of the image alone.
@@ -211,10 +242,8 @@ def choose_reading(
             "that are not read", len(own), category, least, 100 * (1 - recall),
         )  # fmt: skip
         return None
-    lowest = float(own[math.ceil(round(recall * len(own), 6)) - 1])
-    below = found[found < lowest]
-    threshold = _halfway(lowest, below.max().item() if len(below) else 0.0)
-    if threshold <= 0:
+    threshold = greatest_threshold(own, found, needed=math.ceil(round(recall * len(own), 6)))
+    if threshold is None:
         LOGGER.warning("no reading point: P(%s) is 0 for its own tune rows", category)
         return None
     read = found[categories == taxonomy.category_names.index(taxonomy.clean)] >= threshold

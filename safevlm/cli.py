@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from inspect import Parameter, signature
 from typing import Any, NoReturn, get_origin, get_type_hints
 
@@ -18,8 +19,8 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from safevlm import streams
 from safevlm.commands import COMMANDS, GROUPS, train
-from safevlm.commands.options import check_device
-from safevlm.errors import SafeVLMError
+from safevlm.commands.options import chosen_device
+from safevlm.errors import MissingExtraError, SafeVLMError
 from safevlm.printable import indented
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def _underscored(arguments: Sequence[str]) -> list[str]:
 def build_parser() -> ArgumentParser:
     """The parser of the whole command line; of `train` it has the help alone, as LightningCLI parses its flags."""
     parser = ArgumentParser(prog="safevlm", description="Safety modules for open vision-language models.")
+    parser.add_argument("--version", action="version", version=f"safevlm {metadata.version('safevlm')}")
     subcommands = {"": parser.add_subcommands(dest="command", metavar="COMMAND")}
     for words, function in COMMANDS.items():
         group, _, name = words.rpartition(" ")
@@ -104,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         without a stage, 130 after an interrupt.
 
     Raises:
-        SystemExit: with code 2 for wrong usage, with code 0 after `--help`.
+        SystemExit: with code 2 for wrong usage, with code 0 after `--help` and `--version`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -121,13 +123,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SafeVLMError, ValueError, OSError) as error:
         print(f"error: {indented(str(error))}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        extra = _extra_of(error.name or "")
+        if extra is None:  # no package of an extra is missing: the installation is broken
+            raise
+        print(f"error: {MissingExtraError(str(error.name), extra)}", file=sys.stderr)
+        return 1
     except (RuntimeError, MemoryError) as error:  # from torch: out of memory, or a failing device
         logger.debug("the command failed", exc_info=True)
         print(f"error: {type(error).__name__}: {indented(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; finished work is kept", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _extra_of(module: str) -> str | None:
+    """The first of this package's extras that installs a module; None where none does."""
+    name = module.partition(".")[0].replace("_", "-").lower()
+    for line in metadata.requires("safevlm") or ():
+        package, _, marker = line.partition(";")
+        extra = re.search(r"extra == ['\"]([\w-]+)", marker)
+        if extra and re.split(r"[^\w.-]", package.strip())[0].replace("_", "-").lower() == name:
+            return extra[1]
+    return None
 
 
 class _Lines(logging.Formatter):
@@ -141,9 +160,9 @@ def _run(parsed: Namespace) -> int:
     words, values = parsed.command, parsed[parsed.command]
     if words in GROUPS:
         words, values = f"{words} {values.task}", values[values.task]
-    if "device" in values:
-        check_device(values.device)
     options = {name: value for name, value in values.as_dict().items() if name != "config"}
+    if "device" in options:
+        options["device"] = chosen_device(options["device"])
     return COMMANDS[words](**options)
 
 

@@ -16,6 +16,7 @@ import yaml
 from safevlm.config import DEFAULT_THRESHOLD
 from safevlm.errors import brief
 from safevlm.files import write_bytes
+from safevlm.printable import printable
 from safevlm.taxonomy import Taxonomy, check_fields, check_text, read_yaml
 from safevlm.types import Action, Risk, RiskAssessment, Verdict
 
@@ -186,6 +187,21 @@ class Policy:
         let_through = category in (self.taxonomy.clean, *self.off)
         return level != self.taxonomy.safe_level and not let_through, category, None
 
+    def reach(self, risk: Risk) -> dict[str, float]:
+        """What each category that is not off is held against its threshold with: its share of the score, and for the
+        most likely category what the whole score comes to without the shares of those that are off.
+
+        By the rule "threshold", an image is unsafe where the most likely category's reaches its threshold, or that of
+        another one a threshold of its own. Empty without a score.
+        """
+        if risk.score is None:
+            return {}
+        shares = self._shares(risk.score, risk.category_probabilities)
+        if shares:
+            likeliest = max(shares, key=lambda name: shares[name])
+            return shares | {likeliest: min(risk.score, sum(shares.values())) if self.off else risk.score}
+        return {}
+
     def _shares(self, score: float, probabilities: Mapping[str, float]) -> dict[str, float]:
         """The score divided among the categories that are not off."""
         weights = {name: probabilities[name] for name in self.taxonomy.risky_categories}
@@ -312,9 +328,11 @@ class Policy:
             raise ValueError("policy: no taxonomy; add `taxonomy: safevlm` or another preset's name")
         return cls(taxonomy, **{name: value for name, value in values.items() if name != "taxonomy"})
 
-    def to_yaml(self, path: str | Path) -> None:
-        """Write the policy for people to edit."""
-        write_bytes(Path(path), yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True).encode())
+    def to_yaml(self, path: str | Path, *, comment: str = "") -> None:
+        """Write the policy for people to edit, below lines of comment, such as what it rests on."""
+        above = "".join(f"# {line}\n" for line in printable(comment, lines=True).splitlines())
+        written = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        write_bytes(Path(path), (above + written).encode())
 
     @classmethod
     def from_yaml(cls, path: str | Path, taxonomy: Taxonomy | None = None) -> Policy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +25,16 @@ if TYPE_CHECKING:
     from safevlm.bench import Result, Setup
     from safevlm.demo import DemoResult
     from safevlm.evals import SteeringEvaluation, Table
+    from safevlm.evals.data import DataEvaluation
+    from safevlm.evals.thresholds import Choice
     from safevlm.guard import SafeVLM
-    from safevlm.scan import ScanCounts, ScanSummary
+    from safevlm.scan import ScanSummary
     from safevlm.steering import Direction, Fitted
 
 COLOURS = {Verdict.SAFE: "green", Verdict.UNSAFE: "red", Verdict.UNDECIDED: "yellow"}
 ACTION_COLOURS = {Action.ALLOW: "green", Action.HINT: "yellow", Action.REFUSE: "red"}
 BAR = 10
 SHOWN_FAILURES = 5
-RATE_AFTER = 1.0
-"""Seconds before a rate means anything."""
 
 console = Console()
 
@@ -124,41 +123,6 @@ def _ask() -> str:
 
 
 @contextmanager
-def scan_progress() -> Iterator[Callable[[ScanCounts], None]]:
-    """Show a bar with the rate, the time left and the counts of a scan; yields the callback for `scan`."""
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn(
-            "[red]{task.fields[unsafe]} unsafe[/] [yellow]{task.fields[undecided]} undecided[/] {task.fields[error]} errors"
-        ),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("scan", total=None, rate="", unsafe=0, undecided=0, error=0)
-        begun: tuple[float, int] | None = None
-
-        def advance(counts: ScanCounts) -> None:
-            nonlocal begun
-            if begun is None:  # what an earlier run did is no part of this one's rate
-                progress.reset(task, completed=counts.done)
-                begun = time.monotonic(), counts.done
-            elapsed = time.monotonic() - begun[0]
-            progress.update(
-                task,
-                total=counts.total,
-                completed=counts.done,
-                rate="" if elapsed < RATE_AFTER else f"{(counts.done - begun[1]) / elapsed:.0f} images/s",
-                unsafe=counts.unsafe,
-                undecided=counts.undecided,
-                error=counts.error,
-            )
-
-        yield advance
-
-
-@contextmanager
 def eval_progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar over the cells of an evaluation; nothing if `quiet`, when the output is for machines."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -204,6 +168,15 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
     console.print(shown("   ".join(lines)), style="dim", soft_wrap=True)
 
 
+def show_finished(summary: ScanSummary, report: Path | None) -> None:
+    """One line about a scan of which nothing was left to do."""
+    unsafe = summary.verdicts.get("unsafe", 0)
+    undecided, errors = summary.statuses.get(UNDECIDED, 0), summary.statuses.get(ERROR, 0)
+    where = "" if report is None else f"   report: {report}"
+    told = f"finished before: {summary.n} images, {unsafe} unsafe, {undecided} undecided, {errors} errors"
+    console.print(shown(f"{told}; nothing was left to scan, --fresh scans again{where}"), soft_wrap=True)
+
+
 def show_demo(result: DemoResult) -> None:
     """The scan's table, the answers side by side, and where the page is."""
     show_summary(result.summary, result.folder / "scan")
@@ -241,6 +214,35 @@ def show_table(table: Table) -> None:
             texts = ("-" if cell is None else f"{cell_text(column, cell)}\nn {cell.n}" for cell in cells)
             grid.add_row(column.replace("_", " "), *(Text(text.replace(" [", "\n[")) for text in texts))
     console.print(grid)
+
+
+def show_data_evaluation(found: DataEvaluation, facts: Mapping[str, str], report: str | None) -> None:
+    """An evaluation on labelled images: a row for all risky ones and for each category, and what holds for all."""
+    from safevlm.evals.page import HEADINGS, KEY, summary_lines, table_rows
+
+    for name, told in facts.items():
+        console.print(Text.assemble((f"{name}: ", "dim"), shown(told)))
+    grid = RichTable(box=None, padding=(0, 1, 1, 0), header_style="bold")
+    grid.add_column(HEADINGS[0], overflow="fold")
+    for heading in HEADINGS[1:]:
+        grid.add_column(heading, justify="right")
+    for row in table_rows(found):
+        grid.add_row(*(shown(f"{value}\n{interval}".strip(), lines=True) for value, interval in row))
+    console.print(grid)
+    for name, told in summary_lines(found).items():
+        console.print(Text.assemble((f"{name}: ", "dim"), shown(told)))
+    console.print(Text(KEY, style="dim"))
+    if report is not None:
+        console.print(shown(f"report: {report}"), style="dim", soft_wrap=True)
+
+
+def show_thresholds(found: Choice, out: Path) -> None:
+    """The thresholds, what the policy does with them on the images that they were chosen on, and where it is."""
+    console.print(shown(found.text, lines=True))
+    for name, n in found.left.items():
+        told = f"{name}: {n} images, fewer than {found.target.fewest}; it has the threshold of all others"
+        console.print(shown(told), style="yellow")
+    console.print(shown(f"policy: {out}"), style="dim", soft_wrap=True)
 
 
 def show_steering(found: SteeringEvaluation) -> None:

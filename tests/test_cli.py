@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -123,6 +124,51 @@ def test_flags_come_from_a_config_file_too(capsys, images, tmp_path):
     code, out = run(capsys, "assess", "--config", tmp_path / "assess.yaml", images / "ordinary.png")
     assert code == 0
     assert json.loads(out.out)["verdict"] == "unsafe"
+
+
+def test_a_folder_is_assessed_and_a_threshold_decides(capsys, images, tmp_path):
+    folder = Path(shutil.copytree(images, tmp_path / "folder"))
+    (folder / "broken.png").write_bytes(b"nothing")
+    code, out = run(capsys, "assess", folder, images / "risky.png", "--json", "--threshold", "0.00001")
+    rows = {row["image"]: row for row in map(json.loads, out.out.splitlines())}
+    assert code == 1
+    names = ("broken", "lookalike", "ordinary", "risky")
+    assert list(rows) == [*(str(folder / f"{name}.png") for name in names), str(images / "risky.png")]
+    assert rows[str(folder / "broken.png")]["verdict"] == "undecided"
+    assert "broken.png" in rows[str(folder / "broken.png")]["reason"]
+    scored = [row for name, row in rows.items() if "broken" not in name]
+    assert {row["verdict"] for row in scored} == {"unsafe"}
+    assert {row["rule"] for row in scored} == {"score >= 1e-05, by --threshold"}
+    assert rows[str(folder / "risky.png")]["score"] == pytest.approx(scored[-1]["score"], abs=1e-5)
+    code, out = run(capsys, "assess", folder, "--heatmap", tmp_path / "x.png")
+    assert (code, "a folder was given" in out.err) == (1, True)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert re.fullmatch(r"safevlm \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def importing(module):
+    def info() -> int:
+        """Import something."""
+        return len(dir(importlib.import_module(module)))
+
+    return info
+
+
+def test_a_missing_package_of_an_extra_is_one_line(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(COMMANDS, "info", importing("pyarrow"))
+    code, out = run(capsys, "info")
+    assert code == 1
+    assert "needs the package 'pyarrow'" in out.err
+    assert "pip install 'safevlm[data]'" in out.err
+    monkeypatch.setitem(COMMANDS, "info", importing("nowhere"))
+    with pytest.raises(ModuleNotFoundError):
+        main(["info"])
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ raise SystemExit(main(["assess", "green.png"]))
     [
         ("pyarrow", ["scan", ".", "--out", "../out"]),
         ("lightning", ["train", "head"]),
+        ("pyarrow", ["eval", "mini", "--n", "1"]),
         ("rapidocr_onnxruntime", ["assess", "green.png", "--read-text", "always"]),
         ("onnx", ["export-model", "--out", "../out"]),
         ("datasets", ["scan", "hf:someone/something", "--out", "../out"]),

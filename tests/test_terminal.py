@@ -16,7 +16,7 @@ from rich.console import Console
 
 from safevlm import streams, terminal
 from safevlm.cli import _Lines, _underscored, main
-from safevlm.commands.options import check_device
+from safevlm.commands.options import chosen_device
 from safevlm.commands.scan import _go_on
 from safevlm.printable import indented, printable, shortened
 from safevlm.scan import ScanSummary
@@ -190,7 +190,8 @@ def test_a_device_that_cannot_compute_is_refused(name: str) -> None:
     if name == "mps" and torch.backends.mps.is_available():
         pytest.skip("this machine has one")
     with pytest.raises(ValueError, match=rf"--device {name}: cannot be used here") as caught:
-        check_device(name)
+        chosen_device(name)
     assert len(str(caught.value)) < 400
-    check_device("cpu")
-    check_device(None)
+    assert chosen_device("cpu") == "cpu"
+    assert chosen_device(None) is None
+    assert chosen_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,8 +19,8 @@ def train(stage: StageName, argv: Sequence[str] | None = None) -> None:
 
     Args:
         stage: "head" (stage 1: modules on a frozen backbone) or "joint" (stage 2: modules + LoRA).
-        argv: flags, as on the command line; `--help` lists them. `--config` takes a file, or the name of a
-            shipped one: head, joint, mini_head, mini_joint, and head_8gpus, joint_8gpus to be given after.
+        argv: flags, as on the command line; `--help` lists the stage's own, `--help-trainer` Lightning's. `--config`
+            takes a file, or the name of a shipped one: head, joint, mini_head, mini_joint, and head_8gpus, joint_8gpus to be given after.
 
     Raises:
         MissingExtraError: lightning is not installed.

@@ -19,6 +19,7 @@ from safevlm.errors import CheckpointError, TrainingError, TrainingInterrupted
 from .base import TrainingStage
 from .datamodule import SafetyDataModule
 from .export import Export
+from .parser import HELP_TRAINER, StageParser, TrainerParser
 from .resume import last_checkpoint, set_aside
 from .signals import Interruptible
 
@@ -41,15 +42,22 @@ class TrainCommand(LightningCLI):
     def __init__(self, stage: type[TrainingStage], *, args: list[str], prog: str) -> None:
         # the flags are handed on by `safevlm train`, so sys.argv has them too
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        asked = any(word in HELP_TRAINER for word in args)
         super().__init__(
             stage,
             SafetyDataModule,
-            args=args,
+            args=["--help"] if asked else args,
+            parser_class=TrainerParser if asked else StageParser,
             run=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             trainer_defaults=TRAINER_DEFAULTS,
-            parser_kwargs={"prog": prog, "description": (stage.__doc__ or "").splitlines()[0]},
+            parser_kwargs={
+                "prog": prog,
+                "usage": f"{prog} [--config FILE] [--FLAG VALUE ...]",
+                "description": (stage.__doc__ or "").splitlines()[0],
+                "epilog": f"{prog} --help-trainer shows the flags of Lightning's trainer (--trainer.max_epochs ...).",
+            },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -9,6 +9,7 @@ from .assess import assess
 from .bench import bench
 from .chat import chat
 from .demo import demo
+from .eval_data import eval_data
 from .eval_mini import eval_mini
 from .eval_scan import eval_scan
 from .eval_steering import eval_steering
@@ -19,6 +20,7 @@ from .merge import merge
 from .scan import scan
 from .steer_fit import steer_fit
 from .steer_show import steer_show
+from .threshold import threshold
 from .train import train
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -29,8 +31,10 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "merge": merge,
     "export": export,
     "export-model": export_model,
+    "threshold": threshold,
     "demo": demo,
     "bench": bench,
+    "eval data": eval_data,
     "eval mini": eval_mini,
     "eval scan": eval_scan,
     "eval steering": eval_steering,
@@ -40,7 +44,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 """Words after `safevlm` -> the function they call. `train` is apart: Lightning parses its flags."""
 
 GROUPS = {
-    "eval": "Measure the embedded model, or the results of scans, on labelled data.",
+    "eval": "Measure a model, or the results of scans, on labelled data.",
     "steer": "Fit and show directions that steer an LLM's activations.",
 }
 """First word of commands with two words -> its help."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safevlm.types import ReadText
 
-from .options import MINI, read_policy, rule_text
+from .options import AUTO, MINI, read_policy, rule_text
 
 
 def chat(
@@ -15,10 +15,11 @@ def chat(
     prompt: str | None = None,
     guard: bool = True,
     policy: str | None = None,
+    threshold: float | None = None,
     read_text: ReadText = "never",
     steer: str | None = None,
     max_new_tokens: int = 256,
-    device: str | None = None,
+    device: str = AUTO,
 ) -> int:
     """Chat about an image. Answers are streamed, and the guard may add a hint or refuse.
 
@@ -29,12 +30,13 @@ def chat(
         prompt: a single question; without it a dialogue starts.
         guard: use the guard; --no_guard runs the plain backbone.
         policy: YAML file with thresholds and actions.
+        threshold: scores from this on are unsafe, in place of the policy's thresholds.
         read_text: whether writing in the image is read, and its words assessed as a prompt: never, auto (where the
             head sees writing) or always; needs the extra ocr.
         steer: folder of a direction (of `safevlm steer fit`), along which VLM-Guard steers the prompt in the layers that it
             chose; with --no_guard the plain backbone is steered.
         max_new_tokens: maximum length of an answer, in tokens.
-        device: torch device of the model, such as cpu or cuda:0; cpu by default.
+        device: torch device, such as cpu or cuda:0; auto is the GPU if there is one.
     """
     from contextlib import nullcontext
 
@@ -45,7 +47,11 @@ def chat(
 
     pixels = read_image(image)
     model_ = SafeVLM.from_pretrained(
-        model, backbone=backbone, policy=read_policy(policy, model), device_map=device, read_text=read_text
+        model,
+        backbone=backbone,
+        policy=read_policy(policy, model, threshold),
+        device_map=device,
+        read_text=read_text,
     )
     method = None if steer is None else VLMGuard(Direction.load(steer), layers="chosen", steps="prefill")
     with (
@@ -53,7 +59,7 @@ def chat(
         nullcontext() if method is None else model_.steered(method),
     ):
         if guard:
-            rule = rule_text(policy, model_.policy, model_.config)
+            rule = rule_text(policy, model_.policy, model_.config, threshold)
             terminal.show_assessments([image], model_.assess([pixels]), rule=rule)
         terminal.converse(model_, pixels, prompt, max_new_tokens=max_new_tokens)
     return 0

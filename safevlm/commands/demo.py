@@ -15,8 +15,9 @@ def demo(*, out: str = "demo", images: int = 48, seed: int = 0) -> int:
     """
     from safevlm import terminal
     from safevlm.demo import run_demo
+    from safevlm.progress import scan_progress
 
-    with terminal.scan_progress() as advance:
+    with scan_progress() as advance:
         result = run_demo(Path(out), images=images, seed=seed, on_progress=advance)
     terminal.show_demo(result)
     return 0

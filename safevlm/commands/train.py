@@ -13,7 +13,7 @@ def train(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] not in ("head", "joint"):
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         print(
-            "usage: safevlm train {head,joint} [--config FILE] [--help] ...\n\n"
+            "usage: safevlm train {head,joint} [--config FILE] [--help] [--help-trainer] ...\n\n"
             "  head   stage 1: safety projector, tokens and head on the frozen backbone\n"
             "  joint  stage 2: the modules together with LoRA on the LLM",
             file=sys.stdout if asked else sys.stderr,

@@ -44,10 +44,12 @@ class ImageRoot:
     Args:
         url: the folder, local or remote.
         max_bytes: the largest file that is read.
+        follow_symlinks: whether a symlink inside it may lead elsewhere; a name may not in any case.
     """
 
     url: str
     max_bytes: int = MAX_BYTES
+    follow_symlinks: bool = False
 
     def read(self, name: str) -> bytes:
         """Read the encoded bytes of an image.
@@ -155,6 +157,9 @@ class ImageRoot:
         else:
             path = os.path.realpath(os.path.join(self.url, name))
             outside = not path.startswith(self._real)
+            if outside and self.follow_symlinks:
+                lexical = posixpath.normpath(name)
+                outside = lexical.startswith(("/", "../")) or lexical in ("..", ".")
         if outside:
             raise ImageError(
                 shortened(name), f"leaves the folder {self.url} and was not read", "copy the file into it"

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from safevlm.data import parquet, storage, webdataset
 from safevlm.data.coco import CocoSource
-from safevlm.data.folder import FolderSource, is_image_name
+from safevlm.data.folder import FolderSource, is_image_name, looks_like_image
 from safevlm.data.hub import HubSource
 from safevlm.data.json_kind import json_kind
 from safevlm.data.jsonl import JsonlSource
@@ -22,7 +22,7 @@ from safevlm.errors import DataError
 
 _COLUMNS = ("image", "text", "id")
 KINDS: dict[str, tuple[Callable[..., Source], tuple[str, ...], str]] = {
-    "folder": (FolderSource, (), "folder:/data/images"),
+    "folder": (FolderSource, ("follow_symlinks",), "folder:/data/images"),
     "wds": (WebDatasetSource, (), "wds:/data/{000..127}.tar"),
     "parquet": (ParquetSource, _COLUMNS, "parquet:/data/train-*.parquet?image=image&text=caption"),
     "hf": (HubSource, ("config", "split", "revision", *_COLUMNS), "hf:org/name?split=train"),
@@ -122,6 +122,9 @@ def _folder_kind(url: str) -> str:
     if len(found) > 1:
         choices = "\n".join(f"  {kind}:{url}" for kind in found)
         raise DataError(f"{url}: holds what several kinds of source read; say which:\n{choices}")
+    if not found and not storage.is_remote(url):
+        names = storage.files_below(url)
+        found = ["folder"] if any(looks_like_image(os.path.join(url, name)) for name in names) else []
     if not found:
         known = ", ".join((*webdataset.SUFFIXES, *parquet.SUFFIXES))
         raise DataError(f"{url}: holds no images, and no files ending in {known}; check the path")

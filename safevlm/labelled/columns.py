@@ -101,13 +101,13 @@ def table_row(row: RawRow, taxonomy: Taxonomy, layout: Layout) -> RawRow:
     return replace(row, values=found, left_out=left_out, unread=unread, extra=extra)
 
 
-def checked_names(row: RawRow) -> RawRow:
-    """The row as it is, with an error where a column's name is another spelling of a known one."""
+def checked_names(row: RawRow, layout: Layout) -> RawRow:
+    """The row's values as they are, with an error where a column's name is another spelling of a known one."""
     try:
         _refuse_misspellings(row.values)
     except BadRowError as error:
         return replace(row, error=error)
-    return row
+    return replace(row, extra=layout.kept(row.values))
 
 
 def _refuse_misspellings(values: dict[str, Any]) -> None:

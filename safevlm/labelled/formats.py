@@ -44,7 +44,7 @@ def read_rows(path: Path, taxonomy: Taxonomy, layout: Layout) -> Iterator[RawRow
     """
     for row in _rows(path, taxonomy, layout):
         as_it_is = row.error is not None or is_mark(row.values)
-        yield checked_names(row) if as_it_is else table_row(row, taxonomy, layout)
+        yield checked_names(row, layout) if as_it_is else table_row(row, taxonomy, layout)
 
 
 def _rows(path: Path, taxonomy: Taxonomy, layout: Layout) -> Iterator[RawRow]:

@@ -1,8 +1,21 @@
-"""Reports: one self-contained HTML page of findings, or of the rows of a scan."""
+"""Reports: one self-contained HTML page of findings, of an evaluation, or of the rows of a scan."""
 
+from safevlm.report.chart import Chart, Dot
+from safevlm.report.evaluation import Gallery, write_evaluation
 from safevlm.report.layer_plot import layer_plot
 from safevlm.report.overlay import overlay
 from safevlm.report.page import Comparison, Finding, render_page
 from safevlm.report.triage import write_triage
 
-__all__ = ["Comparison", "Finding", "layer_plot", "overlay", "render_page", "write_triage"]
+__all__ = [
+    "Chart",
+    "Comparison",
+    "Dot",
+    "Finding",
+    "Gallery",
+    "layer_plot",
+    "overlay",
+    "render_page",
+    "write_evaluation",
+    "write_triage",
+]

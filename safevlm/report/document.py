@@ -47,7 +47,11 @@ def write_document(template: str, path: Path, context: Mapping[str, Any]) -> Pat
     except ImportError as error:
         raise MissingExtraError("jinja2", "report") from error
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(resource),  # what a template takes from another one
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     pieces = environment.from_string(template.lstrip()).generate(context)
     try:

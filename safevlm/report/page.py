@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from safevlm.types import Action, RiskAssessment, Verdict
 
 THUMBNAIL = 256  # pixels, the longer side
 BINS = 20  # of the histogram, 0.05 each
-_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -92,19 +90,28 @@ def render_page(
     """
     if not findings and not comparisons:
         raise ValueError("the report has neither findings nor comparisons; there is nothing to show")
-    source = resource("page.html")
     counts = Counter(finding.assessment.verdict for finding in findings)
     context = {
         "title": title,
-        "style_hash": _style_hash(source),
+        **page_style(),
         "counts": {verdict.value: counts[verdict] for verdict in Verdict},
         "total": len(findings),
         "facts": [(str(name), fact(value)) for name, value in summary.items()],
         "bars": _histogram(finding.assessment for finding in findings),
         "comparisons": [_comparison(number, item) for number, item in enumerate(comparisons)],
-        "cards": [_card(number, item) for number, item in enumerate(sorted(findings, key=_order))],
+        "cards": [card(item) for item in sorted(findings, key=_order)],
     }
-    return write_document(source, Path(path), context)
+    return write_document(resource("page.html"), Path(path), context)
+
+
+def page_style(*more: str) -> dict[str, str]:
+    """The style of the pages without scripts, and the hash by which their Content-Security-Policy admits it.
+
+    Args:
+        more: names of further style sheets.
+    """
+    style = "\n" + "".join(map(resource, ("page.css", *more)))
+    return {"style": style, "style_hash": csp_hash(style)}
 
 
 def _order(finding: Finding) -> tuple[int, float]:
@@ -113,11 +120,11 @@ def _order(finding: Finding) -> tuple[int, float]:
     return rank, -(finding.assessment.score or 0.0)
 
 
-def _card(number: int, finding: Finding) -> dict[str, Any]:
+def card(finding: Finding) -> dict[str, Any]:
+    """What the template shows of a finding."""
     image = finding.thumbnail
     folder, slash, name = finding.id.rpartition("/")
     return {
-        "number": number,
         "id": finding.id,
         "folder": folder + slash,
         "name": name,
@@ -196,10 +203,3 @@ def _data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     _shrunk(image).save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _style_hash(source: str) -> str:
-    """CSP hash of the template's one style element, which holds no template tags."""
-    styles = _STYLE.findall(source)
-    assert len(styles) == 1, "page.html has exactly one style element"
-    return csp_hash(styles[0])

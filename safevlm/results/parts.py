@@ -142,25 +142,29 @@ def iterate_parts(
         DataError: a part is broken or lacks one of the columns.
         MissingExtraError: pyarrow is not installed.
     """
+    for path in sorted(folder.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)):
+        if only is None or path.name in only:
+            yield from iterate_part(path, columns, optional=optional)
+
+
+def iterate_part(
+    path: Path, columns: Sequence[str], *, optional: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """The rows of one part; see `iterate_parts`."""
     pyarrow = _pyarrow()
     import pyarrow.parquet as pq
 
-    for path in sorted(folder.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)):
-        if only is not None and path.name not in only:
-            continue
-        try:
-            with pq.ParquetFile(path) as file:
-                missing = [name for name in columns if name not in file.schema_arrow.names]
-                if missing:
-                    raise DataError(
-                        f"{path}: has no column {', '.join(missing)}; scan again with this version"
-                    )
-                present = [*columns, *(name for name in optional if name in file.schema_arrow.names)]
-                absent = dict.fromkeys(set(optional) - set(present))
-                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=present):
-                    yield from (row | absent for row in batch.to_pylist())
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}: is not a whole Parquet file ({error}); scan its shard again") from error
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise DataError(f"{path}: has no column {', '.join(missing)}; scan again with this version")
+            present = [*columns, *(name for name in optional if name in file.schema_arrow.names)]
+            absent = dict.fromkeys(set(optional) - set(present))
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=present):
+                yield from (row | absent for row in batch.to_pylist())
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: is not a whole Parquet file ({error}); scan its shard again") from error
 
 
 def read_column(path: Path, column: str, *, where: tuple[str, str] | None = None) -> list[Any]:

@@ -1,6 +1,7 @@
 """Scans: every image of a source gets a row."""
 
 from safevlm.results.schema import COLUMNS, THUMBNAIL_COLUMNS
+from safevlm.scan.apply import apply_policy, scanned_policy
 from safevlm.scan.export import export
 from safevlm.scan.ledger import LEDGER
 from safevlm.scan.merge import merge
@@ -20,9 +21,11 @@ __all__ = [
     "ScanOptions",
     "ScanSummary",
     "View",
+    "apply_policy",
     "export",
     "merge",
     "scan",
+    "scanned_policy",
     "versions",
     "write_report",
 ]

@@ -54,7 +54,7 @@ def run_on_ray(
             )
             .map_batches(
                 _decode,
-                fn_args=(by_number, reader, model.load_preprocessor(), options.decoding == "reduced"),
+                fn_args=(by_number, reader, model.load_preprocessor(), options),
                 batch_size=1,
                 memory=DECODE_MEMORY,  # other needs than the actors': equal ones would run inside them
             )
@@ -93,15 +93,17 @@ def _decode(
     shards: Mapping[int, PlannedShard],
     reader: ShardReader,
     preprocessor: Preprocessor,
-    reduced: bool,
+    options: ScanOptions,
 ) -> Iterator[Column]:
     """Numbers of shards -> batches that only the tower has to see."""
-    scaled_side = preprocessor.scaled_side if reduced else None
+    scaled_side = preprocessor.scaled_side if options.decoding == "reduced" else None
     for number in block["shard"]:
         given: set[bytes] = set()
         for batch in reader(shards[int(number)]):
             marked = _mark_known(batch, given)
-            yield _column(prepare(marked, preprocessor.preprocess, scaled_side))
+            yield _column(
+                prepare(marked, preprocessor.preprocess, scaled_side, max_pixels=options.max_pixels)
+            )
 
 
 def _mark_known(batch: Batch, given: set[bytes]) -> Batch:

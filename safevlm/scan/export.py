@@ -16,6 +16,7 @@ from safevlm.errors import DataError
 from safevlm.files import Replacement
 from safevlm.results.parts import Column, PartFile, iterate_parts
 from safevlm.results.schema import ERROR, OK, ROWS, THUMBNAILS, ResultRow, part_name
+from safevlm.scan.cells import csv_line, path_of
 from safevlm.scan.ledger import DONE, opened
 from safevlm.scan.lock import locked
 from safevlm.scan.output import FILES
@@ -37,6 +38,8 @@ COLUMNS = (
     Column("level", "string"),
     Column("category", "string"),
 )
+PATH = Column("path", "string", nullable=False)
+"""Of images that are files of a folder."""
 _READ = ("source", "id", "shard", "index", "number", "score", "level", "category", "verdict", "status")
 
 
@@ -57,6 +60,7 @@ def export(
     keep: Sequence[str] = ("safe",),
     threshold: float | None = None,
     form: str = "parquet",
+    absolute: bool = False,
 ) -> int:
     """Write which images or samples of a scan are of some kinds; the source stays as it is.
 
@@ -67,17 +71,20 @@ def export(
         out: the file to write, replaced whole or not at all.
         keep: of safe, unsafe, undecided (no score), error (no image).
         threshold: the least score that is unsafe, in (0, 1]; None: the verdicts of the scan's policy.
-        form: parquet or jsonl: a row per image with source, id, shard, index, number, kind, score,
-            level, category, whatever the other images of its sample are; txt: the id of each sample,
+        form: parquet, jsonl or csv: a row per image with source, id, shard, index, number, kind, score,
+            level, category, whatever the other images of its sample are (in csv, what spreadsheets would take for
+            a formula begins with an apostrophe); txt: the id of each sample,
             where safe ones are kept only if every image of every sample with this id is, else if one
             is; view: for `View`, which samples have only images that are kept.
 
+        absolute: give the files of folders by their absolute paths: in a column `path`, and in place of ids in txt.
+
     Returns:
-        How many images (parquet, jsonl) or samples (txt, view) were kept.
+        How many images (parquet, jsonl, csv) or samples (txt, view) were kept.
 
     Raises:
-        DataError: no scan, none of these kinds, or the file cannot be written.
-        ValueError: an unknown kind or form, or a threshold outside (0, 1].
+        DataError: no scan, none of these kinds, the file cannot be written, or `absolute` and images that are no files.
+        ValueError: an unknown kind or form, a threshold outside (0, 1], or absolute paths in a view.
     """
     if unknown := sorted(set(keep) - set(KINDS)) or ([] if keep else ["nothing"]):
         raise ValueError(f"export cannot keep {', '.join(unknown)}; choose among {', '.join(KINDS)}")
@@ -85,9 +92,11 @@ def export(
         raise ValueError(f"export knows no form {form!r}; choose one of {', '.join(_WRITERS)}")
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError(f"export: threshold is {threshold}; it is a score above 0 and up to 1")
+    if absolute and form == "view":
+        raise ValueError("export: loaders look for ids in a view, not for paths; leave absolute out")
     _refuse_own(Path(folder), Path(out))
     with locked(Path(folder), shared=True):
-        scanned = _Scanned(Path(folder), frozenset(keep), threshold)
+        scanned = _Scanned(Path(folder), frozenset(keep), threshold, absolute=absolute)
         written = _WRITERS[form](scanned, Path(out))
     if not scanned.kinds:
         raise DataError(f"{folder}: holds no rows yet; run its `safevlm scan` again")
@@ -110,11 +119,13 @@ class _Scanned:
     Args:
         folder: of the scan.
         keep: kinds.
-        threshold: see `export`.
+        threshold, absolute: see `export`.
     """
 
-    def __init__(self, folder: Path, keep: frozenset[str], threshold: float | None) -> None:
-        self.keep = keep
+    def __init__(
+        self, folder: Path, keep: frozenset[str], threshold: float | None, *, absolute: bool = False
+    ) -> None:
+        self.keep, self.absolute = keep, absolute
         self.kinds: Counter[str] = Counter()
         self._rows, self._threshold = folder / ROWS, threshold
         with opened(folder) as ledger:
@@ -144,7 +155,15 @@ class _Scanned:
     def images(self) -> Iterator[ResultRow]:
         """The columns of the images that are kept."""
         names = [column.name for column in COLUMNS]
-        return ({name: row[name] for name in names} for row in self.rows() if row["kind"] in self.keep)
+        for row in self.rows():
+            if row["kind"] in self.keep:
+                found = {name: row[name] for name in names}
+                yield found | {"path": path_of(row["source"], row["id"])} if self.absolute else found
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Of `images`."""
+        return (*COLUMNS, PATH) if self.absolute else COLUMNS
 
     def samples(self) -> Iterator[Sample]:
         """Every sample, in the rows' order; holds those of a shard at a time."""
@@ -163,7 +182,7 @@ class _Scanned:
 
 
 def _parquet(scanned: _Scanned, out: Path) -> int:
-    return _table(scanned.images(), out, COLUMNS, EXPORT_FORMAT)
+    return _table(scanned.images(), out, scanned.columns, EXPORT_FORMAT)
 
 
 def _view(scanned: _Scanned, out: Path) -> int:
@@ -198,6 +217,12 @@ def _jsonl(scanned: _Scanned, out: Path) -> int:
     return _lines((json.dumps(row) for row in scanned.images()), out)
 
 
+def _csv(scanned: _Scanned, out: Path) -> int:
+    names = [column.name for column in scanned.columns]
+    rows = (csv_line(row[name] for name in names) for row in scanned.images())
+    return _lines(rows, out, heading=csv_line(names))
+
+
 def _txt(scanned: _Scanned, out: Path) -> int:
     return _lines(_ids(scanned), out)
 
@@ -209,15 +234,19 @@ def _ids(scanned: _Scanned) -> Iterator[str]:
     for sample in scanned.samples():
         if sample.id not in refused if wholly else sample.partly:
             if not sample.id.isprintable():
-                raise DataError(f"the id {sample.id!r} does not fit into a line of text; export as jsonl")
-            yield sample.id
+                raise DataError(
+                    f"the id {sample.id!r} does not fit into a line of text; export as jsonl or csv"
+                )
+            yield path_of(sample.source, sample.id) if scanned.absolute else sample.id
 
 
-def _lines(lines: Iterable[str], out: Path) -> int:
+def _lines(lines: Iterable[str], out: Path, *, heading: str = "") -> int:
     written = 0
     try:
         replacement = Replacement(out)
         try:
+            if heading:
+                replacement.file.write(f"{heading}\n".encode())
             for line in lines:
                 replacement.file.write(f"{line}\n".encode())
                 written += 1
@@ -233,6 +262,7 @@ def _lines(lines: Iterable[str], out: Path) -> int:
 _WRITERS: dict[str, Callable[[_Scanned, Path], int]] = {
     "parquet": _parquet,
     "jsonl": _jsonl,
+    "csv": _csv,
     "txt": _txt,
     "view": _view,
 }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,42 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from safevlm.data import Shard
+from safevlm.data.image import MAX_PIXELS
 from safevlm.errors import DataError
 from safevlm.policy import Policy
 from safevlm.results.schema import LATER_COLUMNS
 from safevlm.scan.plan import Plan, PlannedShard
+from safevlm.scan.tables import INSERT_SHARD, PLAIN, SEEN, SHARD, TABLES, packed, shard_rows, unpacked
 
 FORMAT = "safevlm-scan/3"
 LEDGER = "ledger.sqlite"
 DONE, FAILED = "done", "failed"
-LATER_SETTINGS = {"read_text": "never", "decoding": "whole"}
+LATER_SETTINGS = {"read_text": "never", "decoding": "whole", "max_pixels": str(MAX_PIXELS)}
 """Settings that scans of earlier versions do not record, and what they were."""
-
-_TABLES = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE shards (
-    number INTEGER PRIMARY KEY, source TEXT NOT NULL, name TEXT NOT NULL, signature TEXT NOT NULL,
-    images INTEGER, take INTEGER, status TEXT, reason TEXT NOT NULL DEFAULT '',
-    attempts INTEGER NOT NULL DEFAULT 0, counts TEXT, seconds REAL NOT NULL DEFAULT 0, unfinished TEXT,
-    UNIQUE (source, name)
-);
-CREATE TABLE seen (
-    key BLOB PRIMARY KEY, shard INTEGER, width INTEGER, height INTEGER, phash TEXT, score REAL, level TEXT,
-    category TEXT, verdict TEXT, status TEXT, reason TEXT, calibrated INTEGER, levels BLOB, categories BLOB,
-    read_text TEXT, decided_by TEXT
-) WITHOUT ROWID;
-"""
-_PLAIN = (
-    "width", "height", "phash", "score", "level", "category", "verdict", "status", "reason", "calibrated",
-    "read_text", "decided_by",
-)  # fmt: skip
-_SEEN = ("key", *_PLAIN, "levels", "categories")
-_SHARD = (
-    "source", "name", "signature", "images", "take", "status", "reason", "attempts", "counts", "seconds",
-    "unfinished",
-)  # fmt: skip
-_INSERT_SHARD = "INSERT INTO shards (number, source, name, signature, images, take) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
@@ -87,12 +62,13 @@ class Ledger:
 
     Args:
         path: the file; made if it is not there.
+        half_applied: whether it may be open although a policy was applied to some of its rows alone.
 
     Raises:
-        DataError: no ledger, of another version, held by another scan, or the disk does not take it.
+        DataError: no ledger, of another version, held by another scan, half applied, or the disk does not take it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, half_applied: bool = False) -> None:
         self.path = path
         with self._explained():
             self._db = sqlite3.connect(path, isolation_level=None, timeout=1)
@@ -100,6 +76,11 @@ class Ledger:
             found = self._opened()
             if found != FORMAT:
                 raise DataError(f"{path}: has the format {found!r}, not {FORMAT!r}; choose another folder")
+            if not half_applied and self._applying():
+                raise DataError(
+                    f"{path.parent}: a policy was applied to some of its rows when the run ended; run `safevlm scan "
+                    "--apply-policy` again, or --fresh to scan again"
+                )
         except DataError:
             self.close()
             raise
@@ -112,7 +93,7 @@ class Ledger:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("BEGIN EXCLUSIVE")
             if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in _TABLES.split(";"):
+                for statement in TABLES.split(";"):
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO settings VALUES ('format', ?)", (FORMAT,))
             elif self._settings().get("format") == FORMAT:
@@ -180,7 +161,33 @@ class Ledger:
         with self.transaction():
             self._db.executemany("INSERT INTO settings VALUES (?, ?)", plan.settings.items())
             self._db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-            self._db.executemany(_INSERT_SHARD, _rows_of(plan.shards, plan.settings["source"]))
+            self._db.executemany(INSERT_SHARD, shard_rows(plan.shards, plan.settings["source"]))
+
+    def _applying(self) -> bool:
+        with self._explained():
+            return bool(self._db.execute("SELECT 1 FROM about WHERE name = 'applying'").fetchone())
+
+    def begin_policy(self, policy: Policy) -> None:
+        """Note that the rows are about to get another policy; until `end_policy` nobody else reads them."""
+        with self.transaction():
+            self._db.execute("INSERT OR REPLACE INTO about VALUES ('applying', ?)", (policy.sha256,))
+
+    def end_policy(self, policy: Policy, counts: Mapping[int, Mapping[str, Any]]) -> None:
+        """Take over the policy that the rows have now; what was known of images by the one before is forgotten.
+
+        Args:
+            policy: of the rows.
+            counts: shard number -> counts of its rows.
+        """
+        with self.transaction():
+            self._db.execute("UPDATE settings SET value = ? WHERE name = 'policy'", (policy.sha256,))
+            self._db.execute(
+                "UPDATE about SET value = ? WHERE name = 'policy'", (json.dumps(policy.to_dict()),)
+            )
+            rows = [(json.dumps(found), number) for number, found in counts.items()]
+            self._db.executemany("UPDATE shards SET counts = ? WHERE number = ?", rows)
+            self._db.execute("DELETE FROM seen")
+            self._db.execute("DELETE FROM about WHERE name = 'applying'")
 
     def _about(self, name: str) -> str:
         with self._explained():
@@ -256,15 +263,15 @@ class Ledger:
         with self.transaction():
             for table, column in (("seen", "shard"), ("shards", "number")):
                 self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(n,) for n in gone])
-            self._db.executemany(_INSERT_SHARD, _rows_of(new, self._settings()["source"]))
+            self._db.executemany(INSERT_SHARD, shard_rows(new, self._settings()["source"]))
 
     def shards(self) -> Iterator[ShardState]:
         """Every shard, in the plan's order."""
         with self._explained():
             for number, *values in self._db.execute(
-                f"SELECT number, {', '.join(_SHARD)} FROM shards ORDER BY number"
+                f"SELECT number, {', '.join(SHARD)} FROM shards ORDER BY number"
             ):
-                row = dict(zip(_SHARD, values, strict=True))
+                row = dict(zip(SHARD, values, strict=True))
                 shard = Shard(row.pop("name"), row.pop("signature"), row.pop("images"))
                 counts = json.loads(row.pop("counts") or "{}")
                 yield ShardState(planned=PlannedShard(number, shard, row.pop("take")), counts=counts, **row)
@@ -298,9 +305,9 @@ class Ledger:
             (
                 shard,
                 key,
-                *(row[name] for name in _PLAIN),
-                _packed(row["level_probabilities"], names_of_levels),
-                _packed(row["category_probabilities"], names_of_categories),
+                *(row[name] for name in PLAIN),
+                packed(row["level_probabilities"], names_of_levels),
+                packed(row["category_probabilities"], names_of_categories),
             )
             for key, row in found
         ]
@@ -308,24 +315,24 @@ class Ledger:
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
             self._db.executemany(
-                f"INSERT OR IGNORE INTO seen (shard, {', '.join(_SEEN)}) VALUES (?{', ?' * len(_SEEN)})", rows
+                f"INSERT OR IGNORE INTO seen (shard, {', '.join(SEEN)}) VALUES (?{', ?' * len(SEEN)})", rows
             )
 
     def recall(self, key: bytes) -> dict[str, Any]:
         """What was found for an image with this key, as columns of its row; raises KeyError without one."""
         with self._explained():
             found = self._db.execute(
-                f"SELECT {', '.join(_SEEN[1:])} FROM seen WHERE key = ?", (key,)
+                f"SELECT {', '.join(SEEN[1:])} FROM seen WHERE key = ?", (key,)
             ).fetchone()
         if found is None:
             raise KeyError(f"no scores for the key {key.hex()}")
         *plain, levels, categories = found
         names_of_levels, names_of_categories = self._names
-        row = dict(zip(_PLAIN, plain, strict=True))
+        row = dict(zip(PLAIN, plain, strict=True))
         return row | {
             "calibrated": bool(row["calibrated"]),
-            "level_probabilities": _unpacked(levels, names_of_levels),
-            "category_probabilities": _unpacked(categories, names_of_categories),
+            "level_probabilities": unpacked(levels, names_of_levels),
+            "category_probabilities": unpacked(categories, names_of_categories),
         }
 
     def finish(
@@ -350,7 +357,7 @@ class Ledger:
 
     def absorb(self, other: Path, numbers: Mapping[int, int]) -> None:
         """Take over the finished shards of another ledger; `numbers`: its numbers -> ours."""
-        columns = ", ".join(_SHARD)
+        columns = ", ".join(SHARD)
         with self._explained():
             self._db.execute("ATTACH ? AS other", (str(other),))
             try:
@@ -366,33 +373,17 @@ class Ledger:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Ledger]:
-    """The ledger of a folder that holds a scan; raises DataError where it holds none."""
+def opened(folder: Path, *, half_applied: bool = False) -> Iterator[Ledger]:
+    """The ledger of a folder that holds a scan (see `Ledger`); raises DataError where it holds none."""
     if not (folder / LEDGER).is_file():
         raise DataError(
             f"{folder}: holds no scan ({LEDGER} is missing); give the folder of `safevlm scan --out`"
         )
-    with closing(Ledger(folder / LEDGER)) as ledger:
+    with closing(Ledger(folder / LEDGER, half_applied=half_applied)) as ledger:
         yield ledger
-
-
-def _rows_of(shards: Iterable[PlannedShard], source: str) -> Iterator[tuple[Any, ...]]:
-    for planned in shards:
-        shard = planned.shard
-        yield planned.number, source, shard.name, shard.signature, shard.images, planned.take
 
 
 def _short(value: str | None) -> str:
     if value is None:
         return "not recorded"
     return f"{value[:12]}.." if len(value) == 64 and value.isalnum() else value
-
-
-def _packed(found: Mapping[str, float], names: Sequence[str]) -> bytes:
-    return array("f", [found[name] for name in names]).tobytes() if found else b""
-
-
-def _unpacked(packed: bytes, names: Sequence[str]) -> dict[str, float]:
-    values = array("f")
-    values.frombytes(packed)
-    return dict(zip(names, values, strict=True)) if packed else {}

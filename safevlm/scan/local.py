@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from safevlm.data.image import MAX_PIXELS
 from safevlm.scan.batch import Batch
 from safevlm.scan.plan import PlannedShard
 from safevlm.scan.reader import ShardReader
@@ -26,6 +28,7 @@ def run_local(
     workers: int,
     mark_known: Callable[[Batch], Batch],
     reduced: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Generator[Batch, None, None]:
     """Every batch of the shards, scored, in order.
 
@@ -38,9 +41,11 @@ def run_local(
     Args:
         workers: threads that decode and preprocess.
         reduced: whether large JPEGs are decoded at the scale that the tower needs.
+        max_pixels: the largest width * height that is decoded.
         mark_known: called in the calling thread on each batch, in order, before it is decoded; see `Entry.known`.
     """
     stream, scaled_side = chain.from_iterable(map(reader, shards)), scorer.scaled_side if reduced else None
+    prepared = partial(prepare, max_pixels=max_pixels)
     ahead = workers + 2
     read: deque[Future[Batch | None]] = deque()
     ready: deque[Future[Prepared]] = deque()
@@ -55,7 +60,7 @@ def run_local(
                     read.clear()
                     break
                 read.append(reading.submit(next, stream, None))
-                ready.append(decoding.submit(prepare, mark_known(batch), scorer.preprocess, scaled_side))
+                ready.append(decoding.submit(prepared, mark_known(batch), scorer.preprocess, scaled_side))
             if ready:
                 found = score(ready.popleft().result(), scorer, with_text=reader.with_text)
                 scored.append(decoding.submit(make_thumbnails, found))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safevlm.data.image import MAX_PIXELS
+
 ENGINES = ("local", "ray")
 DECODING = ("whole", "reduced")
 MAX_BATCH_SIZE = 16_384
@@ -12,7 +14,7 @@ MAX_BATCH_SIZE = 16_384
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """The choices of one scan. `limit`, `sample_fraction`, `with_text` and `decoding` decide its rows, the others only
+    """The choices of one scan. `limit`, `sample_fraction`, `with_text`, `decoding` and `max_pixels` decide its rows, the others only
     its course.
 
     Args:
@@ -26,6 +28,7 @@ class ScanOptions:
         ray_address: of a running cluster; None starts Ray on this machine.
         decoding: whole, or reduced: large JPEGs are decoded at the scale that the tower needs, which is quicker and
             changes scores, hashes and thumbnails a little.
+        max_pixels: the largest width * height that is decoded; larger images are errors.
 
     Raises:
         ValueError: a number out of its range, or an unknown engine.
@@ -40,9 +43,15 @@ class ScanOptions:
     engine: str = "local"
     ray_address: str | None = None
     decoding: str = "whole"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        counts = {"batch_size": self.batch_size, "workers": self.workers, "limit": self.limit}
+        counts = {
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "limit": self.limit,
+            "max_pixels": self.max_pixels,
+        }
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise ValueError(f"scan: {name} is {count}; it must be at least 1")

@@ -48,7 +48,7 @@ def prepare(out: Path, *, fresh: bool) -> None:
             f"{out}: holds rows, but no {LEDGER} that knows them; choose another folder, or --fresh to replace them"
         )
     if fresh and own:
-        Ledger(out / LEDGER).close()  # raises where another scan is at work
+        Ledger(out / LEDGER, half_applied=True).close()  # raises where another scan is at work
     try:
         for path in parts:
             if fresh or UNFINISHED_NAME.fullmatch(path.name):

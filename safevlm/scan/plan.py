@@ -55,6 +55,7 @@ def settings(uri: str, model: str, policy: str, options: ScanOptions, *, read_te
         "text": "with the image" if options.with_text else "ignored",
         "read_text": read_text,
         "decoding": options.decoding,
+        "max_pixels": str(options.max_pixels),
     }
 
 

@@ -167,6 +167,7 @@ def _scored(
         workers=options.workers,
         mark_known=recorder.mark_known,
         reduced=options.decoding == "reduced",
+        max_pixels=options.max_pixels,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from PIL import Image
 
 from safevlm.data import Item, decode_item_reduced, perceptual_hash, prepared_pixels
+from safevlm.data.image import MAX_PIXELS
 from safevlm.errors import DataError, ImageError, SafeVLMError
 from safevlm.results.schema import ERROR, OK, UNDECIDED
 from safevlm.scan.batch import Batch, Entry
@@ -53,23 +54,32 @@ class Prepared:
         batch: its images are decoded; those that could not be have the status error.
         inputs: positions in the batch of images that pass the tower together -> the tower's inputs; None
             where they could not be preprocessed.
+        max_pixels: the largest width * height that is decoded.
     """
 
     batch: Batch
     inputs: Mapping[tuple[int, ...], Any]
+    max_pixels: int = MAX_PIXELS
 
 
-def prepare(batch: Batch, preprocess: Preprocess, scaled_side: int | None = None) -> Prepared:
+def prepare(
+    batch: Batch,
+    preprocess: Preprocess,
+    scaled_side: int | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Prepared:
     """Decode and preprocess a batch's images, those of known entries excepted; any thread may call it.
 
     Args:
         scaled_side: pixels on the side that the preprocessing scales any image to, by which large JPEGs are
             decoded at a reduced size; None: all are decoded whole.
+        max_pixels: the largest width * height that is decoded.
     """
     entries: list[Entry] = []
     inputs: dict[tuple[int, ...], Any] = {}
     room = MAX_KEPT_PIXELS
-    for group in _decoded_groups(batch.entries, scaled_side):
+    for group in _decoded_groups(batch.entries, scaled_side, max_pixels):
         images = {n: image for n, (_, image) in enumerate(group, len(entries)) if image is not None}
         if images:
             inputs[tuple(images)] = _preprocessed(list(images.values()), preprocess)
@@ -79,17 +89,17 @@ def prepare(batch: Batch, preprocess: Preprocess, scaled_side: int | None = None
                     image.thumbnail(THUMBNAIL_SIZE)
                 room -= image.width * image.height
             entries.append(replace(entry, image=image))
-    return Prepared(replace(batch, entries=tuple(entries)), inputs)
+    return Prepared(replace(batch, entries=tuple(entries)), inputs, max_pixels)
 
 
 def _decoded_groups(
-    entries: Sequence[Entry], scaled_side: int | None
+    entries: Sequence[Entry], scaled_side: int | None, max_pixels: int
 ) -> Iterator[list[tuple[Entry, Image.Image | None]]]:
     """The entries in order, with their images, in groups of about `MAX_HELD_PIXELS`."""
     group: list[tuple[Entry, Image.Image | None]] = []
     held = 0
     for entry in entries:
-        group.append((entry, None) if entry.known else _decoded(entry, scaled_side))
+        group.append((entry, None) if entry.known else _decoded(entry, scaled_side, max_pixels))
         image = group[-1][1]
         held += 0 if image is None else prepared_pixels(*image.size)
         if held >= MAX_HELD_PIXELS:
@@ -99,20 +109,21 @@ def _decoded_groups(
         yield group
 
 
-def _decoded(entry: Entry, scaled_side: int | None) -> tuple[Entry, Image.Image | None]:
+def _decoded(entry: Entry, scaled_side: int | None, max_pixels: int) -> tuple[Entry, Image.Image | None]:
     """The entry with its image's size and hash, and the image; without an image the entry has the status error."""
     try:
         with contained(entry.item.id):
-            image, size = _decode(entry.item, scaled_side)
+            image, size = _decode(entry.item, scaled_side, max_pixels)
             phash = perceptual_hash(image)
     except (DataError, ImageError) as error:
         return replace(entry, status=ERROR, assessment=RiskAssessment(None, reason=str(error))), None
     return replace(entry, size=size, phash=phash), image
 
 
-def _decode(item: Item, scaled_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(item: Item, scaled_side: int | None, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
     """The image, which may be reduced, and its full size."""
-    return decode_item_reduced(item, least_side=None if scaled_side is None else REDUCING_GAP * scaled_side)
+    least_side = None if scaled_side is None else REDUCING_GAP * scaled_side
+    return decode_item_reduced(item, least_side=least_side, max_pixels=max_pixels)
 
 
 def _preprocessed(images: Sequence[Image.Image], preprocess: Preprocess) -> Any:
@@ -137,7 +148,8 @@ def score(prepared: Prepared, scorer: RiskScorer, *, with_text: bool) -> Batch:
     assessments: dict[int, RiskAssessment] = {}
     for positions, inputs in prepared.inputs.items():
         entries = [batch.entries[position] for position in positions]
-        assessments |= zip(positions, _assess(inputs, entries, scorer, with_text), strict=True)
+        found = _assess(inputs, entries, scorer, with_text, prepared.max_pixels)
+        assessments |= zip(positions, found, strict=True)
     scored = (_scored(entry, assessments.get(n)) for n, entry in enumerate(batch.entries))
     return replace(batch, entries=tuple(scored))
 
@@ -155,7 +167,7 @@ def _scored(entry: Entry, found: RiskAssessment | None) -> Entry:
 
 
 def _assess(
-    inputs: Any, entries: Sequence[Entry], scorer: RiskScorer, with_text: bool
+    inputs: Any, entries: Sequence[Entry], scorer: RiskScorer, with_text: bool, max_pixels: int
 ) -> list[RiskAssessment]:
     """One assessment per image of a group."""
     items = [entry.item for entry in entries]
@@ -164,29 +176,31 @@ def _assess(
         if inputs is None:
             raise ValueError("its images could not be preprocessed")
         found = list(
-            scorer.assess_inputs(inputs, prompts, images=lambda n: _whole(entries[n]), heatmap="flagged")
+            scorer.assess_inputs(
+                inputs, prompts, images=lambda n: _whole(entries[n], max_pixels), heatmap="flagged"
+            )
         )
         if len(found) != len(items):
             raise ValueError(f"the scorer returned {len(found)} assessments for {len(items)} images")
     except SCORER_ERRORS as error:
         logger.warning("%d images failed together (%s); trying one by one", len(items), error)
-        found = [_assess_one(item, scorer, with_text) for item in items]
+        found = [_assess_one(item, scorer, with_text, max_pixels) for item in items]
     return [
         _unread(item) if with_text and item.text_error else _checked(assessment)
         for item, assessment in zip(items, found, strict=True)
     ]
 
 
-def _whole(entry: Entry) -> Image.Image:
+def _whole(entry: Entry, max_pixels: int) -> Image.Image:
     """The decoded image at its own size."""
     if entry.image is not None and entry.image.size == entry.size:
         return entry.image
-    return _decode_whole(entry.item)
+    return _decode_whole(entry.item, max_pixels)
 
 
-def _decode_whole(item: Item) -> Image.Image:
+def _decode_whole(item: Item, max_pixels: int) -> Image.Image:
     with contained(item.id):
-        return _decode(item, None)[0]
+        return _decode(item, None, max_pixels)[0]
 
 
 def _unread(item: Item) -> RiskAssessment:
@@ -194,14 +208,14 @@ def _unread(item: Item) -> RiskAssessment:
     return RiskAssessment(score=None, reason=f"its text could not be read: {item.text_error}")
 
 
-def _assess_one(item: Item, scorer: RiskScorer, with_text: bool) -> RiskAssessment:
+def _assess_one(item: Item, scorer: RiskScorer, with_text: bool, max_pixels: int) -> RiskAssessment:
     try:
         with contained(item.id):
-            image, _ = _decode(item, None)
+            image, _ = _decode(item, None, max_pixels)
         found = scorer.assess_inputs(
             scorer.preprocess([image]),
             [item.text] if with_text else None,
-            images=lambda _: _decode_whole(item),
+            images=lambda _: _decode_whole(item, max_pixels),
             heatmap="flagged",
         )
         if len(found) != 1:

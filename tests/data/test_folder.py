@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from safevlm.data import FolderSource, ShardError
-from safevlm.data.folder import APPLE_DOUBLE, OTHER_FILES, OTHER_IMAGES, SIDE_FILES
+from safevlm.data import FolderSource, ShardError, open_source
+from safevlm.data.folder import APPLE_DOUBLE, OTHER_FILES, SIDE_FILES
 from safevlm.errors import DataError
 from tests.data.builders import decoded
 
@@ -151,8 +151,6 @@ def test_files_that_are_passed_over_are_counted_once(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         save(tmp_path / name)
     (tmp_path / "._a.png").write_bytes(APPLE_DOUBLE[0] + bytes(100))
-    for name in ("hash", "d/scan.img"):
-        save(tmp_path / name)
     (tmp_path / "a.txt").write_text("words")
     (tmp_path / "BMW").write_text("BM are words, too")
     (tmp_path / "more.zip").write_bytes(b"PK\3\4")
@@ -161,7 +159,49 @@ def test_files_that_are_passed_over_are_counted_once(tmp_path: Path) -> None:
     source, passed_over = FolderSource(tmp_path, files_per_shard=2), Counter[str]()
     ids = [item.id for shard in source.shards() for item in source.read(shard, passed_over)]
     assert ids == ["a.png", "b.png", "c.png"]
-    assert passed_over == {SIDE_FILES: 1, OTHER_IMAGES: 2, OTHER_FILES: 5}
+    assert passed_over == {SIDE_FILES: 1, OTHER_FILES: 5}
+
+
+def test_an_image_is_known_by_its_first_bytes_where_its_name_is_none(tmp_path: Path) -> None:
+    for name in ("4f2a", "d/scan.img", "e.txt", "._side"):
+        save(tmp_path / name)
+    (tmp_path / "._side").write_bytes(APPLE_DOUBLE[0] + bytes(100))
+    (tmp_path / "words").write_text("BM are words, too")
+    os.symlink(tmp_path / "4f2a", tmp_path / "link")
+    source, passed_over = open_source(str(tmp_path)), Counter[str]()
+    ids = [item.id for shard in source.shards() for item in source.read(shard, passed_over)]
+    assert ids == ["4f2a", "d/scan.img", "link"]
+    assert passed_over == {OTHER_FILES: 3}
+
+
+@pytest.mark.parametrize(("files", "size"), [(20, 32), (1024, 32), (1025, 64), (20_000, 1024)])
+def test_a_small_folder_has_small_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, size: int
+) -> None:
+    found = [(f"{number}.png", "") for number in range(files)]
+    monkeypatch.setattr("safevlm.data.folder._walk", lambda root, *, follow: iter(found))
+    assert FolderSource(tmp_path).files_per_shard == size
+
+
+def test_symlinks_that_leave_are_followed_where_asked_for(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    save(outside / "a/far.png")
+    (outside / "a/words").write_text("words")
+    inside = save(root / "sub/real.png")
+    (root / "file.png").symlink_to(outside / "a/far.png")
+    (root / "folder").symlink_to(outside)
+    (root / "again").symlink_to(outside)
+    (root / "sub/loop").symlink_to(root)
+    (outside / "back").symlink_to(root)
+    (root / "inner").symlink_to(inside.parent)
+    source = open_source(f"folder:{root}?follow_symlinks=yes")
+    samples = samples_of(source)
+    assert [sample.id for sample in samples] == ["again/a/far.png", "file.png", "sub/real.png"]
+    assert all(sample.image is not None for sample in samples)
+    assert [item.id for item in samples_of(open_source(source.uri))] == [item.id for item in samples]
+    assert pickle.loads(pickle.dumps(source)).shards() == source.shards()  # noqa: S301
+    with pytest.raises(DataError, match="it is yes or no"):
+        open_source(f"folder:{root}?follow_symlinks=maybe")
 
 
 def test_an_image_that_is_called_like_a_side_file_is_read(tmp_path: Path) -> None:

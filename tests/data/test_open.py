@@ -28,7 +28,9 @@ def test_every_kind_has_a_builder_and_an_example_that_opens() -> None:
         source = open_source(example)
         assert source.uri.startswith(f"{kind}:/data" if kind != "hf" else "hf:org/name")
         assert all(
-            f"{option}=" in example or option in ("config", "revision", "id") or kind == "hf"
+            f"{option}=" in example
+            or option in ("config", "revision", "id", "follow_symlinks")
+            or kind == "hf"
             for option in options
         )
 
@@ -82,7 +84,7 @@ def test_options_go_with_a_recognised_kind(tmp_path: Path) -> None:
     uri = f"{tmp_path}/llava.json?images={tmp_path}/images"
     assert open_source(uri).uri == f"llava:{uri}"
     assert "takes images" in refusal(f"{tmp_path}/llava.json?split=train")
-    assert "it takes none" in refusal(f"folder:{tmp_path}?x=1")
+    assert "it takes follow_symlinks" in refusal(f"folder:{tmp_path}?x=1")
 
 
 def test_what_is_not_recognised_lists_the_kinds(tmp_path: Path) -> None:

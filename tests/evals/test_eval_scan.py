@@ -213,7 +213,11 @@ def test_a_damaged_image_keeps_its_label(made):
 def test_the_command_prints_the_table_or_json(made, capsys):
     folder, _, _ = made
     labels = str(folder / "labels.parquet")
-    assert main(["eval", "scan", str(folder / "scan"), "--labels", labels, "--json"]) == 0
+    ask = ["eval", "scan", str(folder / "scan"), "--labels", labels, "--json"]
+    assert main(ask) == 1
+    assert "summary.json: cannot be read" in capsys.readouterr().err
+    (folder / "scan" / "summary.json").write_text(json.dumps({"n": 41, "model": "safevlm-mini"}))
+    assert main(ask) == 0
     (found,) = json.loads(capsys.readouterr().out).values()
     assert found["images"] == 41
     assert main(["eval", "scan", str(folder / "scan")]) == 0

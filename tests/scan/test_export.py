@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pickle
@@ -20,6 +21,7 @@ from safevlm.data import open_source
 from safevlm.errors import DataError
 from safevlm.policy import Policy
 from safevlm.scan import Checkpoint, ScanCounts, ScanOptions, View, export, merge, scan, write_report
+from safevlm.scan.cells import FORMULA
 from tests.data.builders import make_source, picture_bytes
 from tests.scan.tiny_checkpoint import files_below, rows_of
 
@@ -73,8 +75,8 @@ def test_nothing_to_keep_writes_nothing(scanned: Path, tmp_path: Path) -> None:
         export(tmp_path, tmp_path / "a.txt", form="txt")
     with pytest.raises(ValueError, match="cannot keep good"):
         export(scanned, tmp_path / "a", keep=["good"])
-    with pytest.raises(ValueError, match="no form 'csv'"):
-        export(scanned, tmp_path / "a", form="csv")
+    with pytest.raises(ValueError, match="no form 'xlsx'"):
+        export(scanned, tmp_path / "a", form="xlsx")
     with pytest.raises(ValueError, match="threshold"):
         export(scanned, tmp_path / "a", threshold=1.5)
     with pytest.raises(DataError, match="cannot be written"):
@@ -316,3 +318,48 @@ def test_scans_that_do_not_belong_together(
     with pytest.raises(DataError, match="is not empty"):
         merge([first, scanned], tars)
     assert not out.exists()
+
+
+def test_csv_holds_any_name_and_no_formula(model: Checkpoint, tmp_path: Path) -> None:
+    names = [
+        "=cmd()|x.png",
+        "+1.png",
+        " @a.png",
+        "two\nlines.png",
+        'quote",.png',
+        "plain.png",
+        "\uff1dwide.png",
+    ]
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(picture_bytes(number))
+    out = tmp_path / "out"
+    scan(open_source(str(folder)), model, out)
+    everything = ("safe", "unsafe")
+    assert export(out, tmp_path / "a.csv", keep=everything, form="csv", absolute=True) == len(names)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["id"].removeprefix("'") for row in rows} == set(names)
+    assert not any(value.lstrip().startswith(FORMULA) for row in rows for value in row.values())
+    assert {Path(row["path"]).name for row in rows} == set(names)
+    assert all(Path(row["path"]).is_file() and Path(row["path"]).is_absolute() for row in rows)
+    export(out, tmp_path / "a.parquet", keep=everything, absolute=True)
+    export(out, tmp_path / "a.jsonl", keep=everything, form="jsonl", absolute=True)
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert lines == pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert {line["path"] for line in lines} == {str(folder / name) for name in names}
+    with pytest.raises(DataError, match="export as jsonl or csv"):
+        export(out, tmp_path / "a.txt", keep=everything, form="txt")
+    (folder / "two\nlines.png").unlink()
+    scan(open_source(str(folder)), model, out, fresh=True)
+    assert export(out, tmp_path / "a.txt", keep=everything, form="txt", absolute=True) == len(names) - 1
+    listed = (tmp_path / "a.txt").read_text().splitlines()
+    assert all(Path(line).is_file() for line in listed)
+    with pytest.raises(ValueError, match="not for paths"):
+        export(out, tmp_path / "a.view", keep=everything, form="view", absolute=True)
+
+
+def test_images_of_a_tar_have_no_paths(scanned: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no files of their own"):
+        export(scanned, tmp_path / "a.csv", keep=("safe", "unsafe"), form="csv", absolute=True)

@@ -311,7 +311,7 @@ def test_thumbnails_are_bounded(model: Checkpoint, tmp_path: Path) -> None:
         image.putpixel((0, 0), (number % 256, number // 256, 0))
         (folder / f"{number:03d}.png").write_bytes(encoded(image))
     lenient = replace(model, chosen_policy=Policy(model.policy.taxonomy, threshold=1e-6))
-    scan(FolderSource(folder), lenient, tmp_path / "out")
+    scan(FolderSource(folder, files_per_shard=1024), lenient, tmp_path / "out")
     scores = {row["index"]: row["score"] for row in rows_of(tmp_path / "out")}
     kept = [row["index"] for row in rows_of(tmp_path / "out", "thumbnails")]
     assert len(scores) == 400

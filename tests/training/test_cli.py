@@ -81,6 +81,17 @@ def test_help_has_units_and_defaults(stage, capsys):
         "default: 1e-05",
     ):
         assert piece in text
+    assert "--trainer.max_epochs" not in text.replace("(--trainer.max_epochs ...)", "")
+    assert text.index("--ckpt_path") < text.index("--model.backbone")
+
+
+def test_the_help_of_the_trainer_is_apart(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train("head", ["--help-trainer"])
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--trainer.max_epochs" in text
+    assert "--model.backbone" not in text
 
 
 @pytest.mark.parametrize(

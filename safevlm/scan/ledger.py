@@ -27,7 +27,7 @@ from safevlm.scan.plan import Plan, PlannedShard
 FORMAT = "safevlm-scan/3"
 LEDGER = "ledger.sqlite"
 DONE, FAILED = "done", "failed"
-LATER_SETTINGS = {"read_text": "never", "decoding": "whole"}
+LATER_SETTINGS = {"read_text": "never", "decoding": "whole", "modules": "trained"}
 """Settings that scans of earlier versions do not record, and what they were."""
 
 _TABLES = """

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import BinaryIO, TypeAlias, TypeGuard
+from typing import Any, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -47,10 +47,10 @@ def image_list(images: ImageLike | Iterable[ImageLike]) -> Sequence[ImageLike]:
         return [images]
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise TypeError(f"images is a {type(images).__name__}; give an image ({KINDS}) or a list of them")
-    found = images if isinstance(images, Sequence) else list(images)
+    found: Any = images if isinstance(images, Sequence) else list(images)
     if len(found) == 0:
         raise ValueError("assess got no images; give at least one")
-    return found
+    return found  # type: ignore[no-any-return]
 
 
 def text_list(prompts: str | Iterable[str] | None, *, images: int) -> Sequence[str] | None:
@@ -108,14 +108,14 @@ def _opened(source: ImageLike, *, allow_urls: bool) -> Image.Image:
         return read_image(fetch(source))
     if isinstance(source, bytearray | memoryview):
         return read_image(bytes(source))
-    if not isinstance(source, _SINGLE) and hasattr(source, "read"):
+    if isinstance(source, Image.Image | str | os.PathLike | bytes):
+        return read_image(source)
+    if hasattr(source, "read"):
         return _decoded(source)
-    if not isinstance(source, _SINGLE):
-        raise TypeError(f"an image is {KINDS}; got {type(source).__name__}")
-    return read_image(source)
+    raise TypeError(f"an image is {KINDS}; got {type(source).__name__}")
 
 
-def _decoded(file: BinaryIO) -> Image.Image:
+def _decoded(file: Any) -> Image.Image:
     """The image in an open file, from its start."""
     name = str(getattr(file, "name", "the open file"))
     if isinstance(file, io.TextIOBase):

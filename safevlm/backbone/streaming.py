@@ -19,7 +19,7 @@ _UNSETTLED = "\ufffd" + "".join(map(chr, range(0x21, 0x7F)))
 """What may change at a text's end as tokens follow: part of a character, and a word that is not yet whole."""
 
 
-class AnswerStreamer(BaseStreamer):  # type: ignore[misc]
+class AnswerStreamer(BaseStreamer):
     """Iterates over the pieces of one answer while `generate` runs in another thread, until `end`.
 
     A piece is the text of all tokens so far behind the pieces before it, without what the next tokens may change; so the

@@ -342,12 +342,13 @@ class SafeVLM(nn.Module, ModelHubMixin):
         Raises:
             ValueError: several prompts. What `generate` raises is raised by the iteration.
         """
-        prompts, _ = prompt_list(prompt)
+        prompts, single = prompt_list(prompt)
         if len(prompts) != 1:
             raise ValueError(
                 f"stream answers one prompt, {len(prompts)} were given; call it once for each, or `generate` for all"
             )
-        return StreamedReply(self.backbone, partial(self.generate, image, prompt), **options)
+        asked = prompts[0] if single else prompts
+        return StreamedReply(self.backbone, partial(self.generate, image, asked), **options)
 
     def forward(
         self,

@@ -50,15 +50,12 @@ def test_a_single_prompt_stands_for_a_list_of_one_with_its_images(guard, tmp_pat
         (None, "Hi", (None, ["Hi"])),
         (path, chat, ([path], [chat])),
         (path, [chat], ([path], [chat])),
-        ((one for one in [path]), (one for one in ["Hi"]), ([path], ["Hi"])),
     ):
-        if hasattr(images, "send"):
-            (found,) = guard.generate(images, prompts, **GREEDY)
-        else:
-            (found,) = guard.generate(images, prompts, **GREEDY)
-            assert guard.stream(images, prompts, **GREEDY).text == found.text
         (expected,) = guard.generate(*same, **GREEDY)
-        assert found == expected
+        assert guard.generate(images, prompts, **GREEDY) == [expected]
+        assert guard.stream(images, prompts, **GREEDY).text == expected.text
+    once = guard.stream((one for one in [path]), (one for one in ["Hi"]), **GREEDY)
+    assert once.text == guard.generate(path, "Hi", **GREEDY)[0].text
 
 
 @pytest.mark.parametrize(
@@ -95,10 +92,11 @@ def test_images_in_a_chat_are_taken_from_there(guard, tmp_path):
         {"type": "image_url", "image_url": data_url(image)},
     ):
         chat = user(part, TEXT)
-        for images, prompts in ((None, chat), (None, [chat]), ([None], [chat]), ([[]], [chat])):
-            assert guard.generate(images, prompts, **GREEDY) == [expected], part["type"]
-        assert guard.stream(None, chat, **GREEDY).text == expected.text
+        assert guard.generate(None, chat, **GREEDY) == [expected], part["type"]
         assert len(part) > 1  # what the caller gave is not changed
+    for images, prompts in ((None, [chat]), ([None], [chat]), ([[]], [chat])):
+        assert guard.generate(images, prompts, **GREEDY) == [expected]
+    assert guard.stream(None, chat, **GREEDY).text == expected.text
 
 
 def test_images_of_several_turns_come_in_order(guard):

@@ -1,7 +1,6 @@
 """Attach fresh safety modules to a LLaVA of your own; training them comes next."""
 
-from safevlm import SafetyConfig, SafeVLM, Taxonomy
-from safevlm.backbone import load_backbone
+from safevlm import SafetyConfig, SafeVLM, Taxonomy, load_backbone
 from safevlm.checkpoint import resolve
 
 backbone = load_backbone(resolve("safevlm-mini-base"))  # or "llava-hf/llava-1.5-7b-hf"

@@ -7,17 +7,19 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safevlm.backbone import load_backbone
     from safevlm.config import SafetyConfig
     from safevlm.errors import SafeVLMError
     from safevlm.guard import SafeVLM
     from safevlm.policy import Policy
     from safevlm.scorer import RiskScorer
     from safevlm.taxonomy import Taxonomy
-    from safevlm.types import RiskAssessment
+    from safevlm.types import Action, RiskAssessment, Verdict
 
 __version__ = version("safevlm")
 
 _HOMES = {
+    "Action": "types",
     "Policy": "policy",
     "RiskAssessment": "types",
     "RiskScorer": "scorer",
@@ -25,9 +27,22 @@ _HOMES = {
     "SafeVLMError": "errors",
     "SafetyConfig": "config",
     "Taxonomy": "taxonomy",
+    "Verdict": "types",
+    "load_backbone": "backbone",
 }
 
-__all__ = ["Policy", "RiskAssessment", "RiskScorer", "SafeVLM", "SafeVLMError", "SafetyConfig", "Taxonomy"]
+__all__ = [
+    "Action",
+    "Policy",
+    "RiskAssessment",
+    "RiskScorer",
+    "SafeVLM",
+    "SafeVLMError",
+    "SafetyConfig",
+    "Taxonomy",
+    "Verdict",
+    "load_backbone",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from safevlm.backbone import (
     Layer,
     PromptTable,
     VisionTower,
+    load_prompt_table,
     load_tower,
     safety_dtype,
     same_weights,
@@ -32,7 +33,7 @@ def bind(
     model_type: str | None = None,
     table: PromptTable | None = None,
 ) -> SafetyConfig:
-    """The config with what depends on the backbone filled in.
+    """The config of fresh, untrained modules, with what depends on the backbone filled in.
 
     Args:
         name, model_type: of the backbone, the name where the config has none; None: the tower's type.
@@ -47,6 +48,7 @@ def bind(
         backbone_type=model_type or tower.model_type,
         tower_fingerprint=tower.fingerprint,
         prompt_fingerprint=() if table is None else table.fingerprint,
+        untrained=True,
     )
 
 
@@ -175,6 +177,29 @@ def check_tower(config: SafetyConfig, tower: VisionTower, folder: Path) -> None:
         raise CheckpointError(
             f"{folder / checkpoint.CONFIG}: tower_fingerprint is not that of the backbone's vision tower; {remedy}"
         )
+
+
+def open_prompt_table(
+    config: SafetyConfig, location: str | Path, *, name: str, hub: HubOptions
+) -> PromptTable:
+    """The tokenizer and embeddings of the LLM that the modules were trained on.
+
+    Args:
+        location: of the backbone.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        BackboneError: the LLM's files are not found.
+        CheckpointError: the modules read no prompts, or were trained on another LLM.
+    """
+    if not config.reads_prompts:
+        raise CheckpointError(
+            f"{name or 'the scorer'}: its modules were attached to a vision tower alone and read no "
+            "prompts; score images without prompts, or attach them to a model with an LLM"
+        )
+    table = load_prompt_table(checkpoint.resolve(location), hub=hub)
+    check_prompt_table(config, table, location)
+    return table
 
 
 def check_prompt_table(config: SafetyConfig, table: PromptTable, location: str | Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from safevlm.config import Calibration, OperatingPoint, Reading
+from safevlm.config import Calibration, OperatingPoint, Reading, SafetyConfig
 from safevlm.taxonomy import Taxonomy
-from safevlm.types import IGNORED
+from safevlm.types import IGNORED, Risk
 
 LOGGER = logging.getLogger(__name__)
+NOT_FINITE = "the safety head gave a value that is not finite; check the weights and the image's features"
 MIN_ITEMS = 50
 """Fewest labelled items that a temperature is fitted on; fewer would be overfitted."""
 MIN_PER_SIDE = 10
@@ -47,6 +49,36 @@ def level_probabilities(logits: Tensor, calibration: Calibration | None) -> Tens
     scaled = logits.double() / calibration.temperature
     scaled[:, 1:] += calibration.log_odds_shift
     return scaled.softmax(-1)
+
+
+def logit_risks(level_logits: Tensor, category_logits: Tensor, config: SafetyConfig) -> list[Risk]:
+    """A risk for each row of logits, computed in float64; a row with a number that is not finite has no score.
+
+    Args:
+        level_logits, category_logits: (n, levels) and (n, categories), any float dtype.
+        config: names levels and categories, and has the calibration.
+    """
+    taxonomy, calibration = config.taxonomy, config.calibration
+    levels = level_probabilities(level_logits, calibration).cpu()
+    categories = category_logits.double().softmax(-1).cpu()
+    found = []
+    for level, category in zip(levels, categories, strict=True):
+        if not bool(torch.isfinite(level).all() and torch.isfinite(category).all()):
+            found.append(Risk(None, reason=NOT_FINITE, untrained=config.untrained))
+            continue
+        by_level = dict(zip(taxonomy.levels, level.tolist(), strict=True))
+        by_category = dict(zip(taxonomy.category_names, category.tolist(), strict=True))
+        score = min(1.0, max(0.0, 1.0 - float(level[0])))
+        found.append(
+            Risk(
+                score,
+                by_level,
+                by_category,
+                calibrated=calibration is not None,
+                untrained=config.untrained,
+            )
+        )
+    return found
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> float:

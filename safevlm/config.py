@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeGuard, TypeVar
 from safevlm.errors import brief
 from safevlm.taxonomy import Taxonomy, check_fields, check_text
 
-SCHEMA_VERSION = 2
-"""2 added `operating_point`, `reading`, and `share` and `prior` of the calibration; 1 is read as well."""
+SCHEMA_VERSION = 3
+"""3 added `untrained`; 2 `operating_point`, `reading`, and `share` and `prior` of the calibration. All are read."""
 
 DEFAULT_THRESHOLD = 0.5
 """Where there is no operating point; for two levels the argmax of the level head, the paper's rule (arXiv 2405.13581)."""
@@ -166,6 +166,7 @@ class SafetyConfig:
         operating_point: of the default policy; None if training chose none.
         reading: which images are worth reading (OCR); None if training chose no threshold for it.
         has_lora: whether a `lora/` folder belongs to the checkpoint.
+        untrained: whether the modules are as `attach` made them, so that their scores mean nothing.
         schema_version: version of the JSON form.
 
     Raises:
@@ -189,6 +190,7 @@ class SafetyConfig:
     operating_point: OperatingPoint | None = None
     reading: Reading | None = None
     has_lora: bool = False
+    untrained: bool = False
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -212,9 +214,13 @@ class SafetyConfig:
     def to_json(self) -> str:
         """The file's text, in the oldest schema version that holds the values; the inverse of `from_json`.
 
-        A checkpoint of version 1 keeps its text, which the hashes of its scans are made from.
+        A checkpoint of an older version keeps its text, which the hashes of its scans are made from.
         """
         values = {**asdict(self), "taxonomy": self.taxonomy.to_dict()}
+        if self.untrained:
+            return json.dumps(values, indent=2) + "\n"
+        del values["untrained"]
+        values["schema_version"] = 2
         newer = [(values, "operating_point"), (values, "reading")]
         if self.calibration is not None:
             newer += [(values["calibration"], "share"), (values["calibration"], "prior")]
@@ -236,7 +242,9 @@ class SafetyConfig:
                 f"schema_version is {brief(version)}, this safevlm reads 1 to {SCHEMA_VERSION}; "
                 "run: pip install -U safevlm"
             )
-        newer = {} if version > 1 else {"operating_point": None, "reading": None}
+        newer: dict[str, Any] = {} if version > 2 else {"untrained": False}
+        if version == 1:
+            newer |= {"operating_point": None, "reading": None}
         return cls._from_dict({**newer, **values, "schema_version": SCHEMA_VERSION})
 
     @classmethod
@@ -250,8 +258,9 @@ class SafetyConfig:
         for name in ("backbone", "backbone_type"):
             if len(check_text(name, values[name])) > MAX_NAME_LENGTH or "\0" in values[name]:
                 raise ValueError(f"{name} is {brief(values[name])}, which is no name, folder or hub id")
-        if type(values["has_lora"]) is not bool:
-            raise ValueError(f"has_lora is {brief(values['has_lora'])}, true or false is needed")
+        for name in ("has_lora", "untrained"):
+            if type(values[name]) is not bool:
+                raise ValueError(f"{name} is {brief(values[name])}, true or false is needed")
         values["taxonomy"] = Taxonomy.from_dict(values["taxonomy"])
         for name in ("tower_fingerprint", "prompt_fingerprint"):
             values[name] = _fingerprint(name, values[name])

@@ -6,6 +6,12 @@ from pathlib import Path
 
 from safevlm.config import Calibration, SafetyConfig
 
+UNTRAINED = (
+    "its safety modules are UNTRAINED: random weights, whose scores and verdicts mean nothing; train them "
+    "(safevlm train head), or load trained ones with from_pretrained"
+)
+"""What is said of modules that `attach` made, wherever they are used."""
+
 TEMPLATE = """---
 library_name: safevlm
 base_model: {backbone}
@@ -15,7 +21,7 @@ license: apache-2.0
 
 # Safety modules for {backbone}
 
-A safety projector, safety tokens and a safety head for a frozen `{backbone_type}` backbone. Only the adapter
+{warning}A safety projector, safety tokens and a safety head for a frozen `{backbone_type}` backbone. Only the adapter
 is here; the backbone is loaded from where it lives.
 
 ```python
@@ -54,6 +60,7 @@ def model_card(config: SafetyConfig) -> str:
     # a folder of this machine says nothing to others, and the hub refuses it
     backbone = Path(config.backbone).name if Path(config.backbone).is_absolute() else config.backbone
     return TEMPLATE.format(
+        warning=f"**Do not use it: {UNTRAINED}.**\n\n" if config.untrained else "",
         example=ANSWERING if config.reads_prompts else SCORING,
         backbone=backbone or "unknown",
         backbone_type=config.backbone_type or "vision-language",

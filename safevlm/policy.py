@@ -152,7 +152,7 @@ class Policy:
         numbers = (*risk.level_probabilities.values(), *risk.category_probabilities.values())
         if risk.score is None or not all(0 <= number <= 1 for number in (risk.score, *numbers)):
             reason = risk.reason or "the score is not a number in [0, 1]; check the weights and the image"
-            return RiskAssessment(score=None, reason=reason, verdict=Verdict.UNDECIDED)
+            return RiskAssessment(None, reason=reason, untrained=risk.untrained, verdict=Verdict.UNDECIDED)
         by_argmax = self.rule == "argmax"
         unsafe, category, threshold = (
             self._by_argmax(risk) if by_argmax else self._by_threshold(risk, risk.score)
@@ -165,6 +165,7 @@ class Policy:
             level_probabilities=risk.level_probabilities,
             category_probabilities=risk.category_probabilities,
             calibrated=risk.calibrated,
+            untrained=risk.untrained,
             level=level,
             category=category if unsafe else self.taxonomy.clean,
             verdict=Verdict.UNSAFE if unsafe else Verdict.SAFE,

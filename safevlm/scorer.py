@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,28 +14,18 @@ from PIL import Image
 from torch import nn
 
 from safevlm import binding, checkpoint
-from safevlm.backbone import (
-    HubOptions,
-    PromptTable,
-    TowerInputs,
-    Views,
-    VisionTower,
-    is_timm,
-    load_prompt_table,
-)
-from safevlm.calibration import level_probabilities
+from safevlm.backbone import HubOptions, PromptTable, TowerInputs, Views, VisionTower, is_timm
+from safevlm.calibration import logit_risks
 from safevlm.config import SafetyConfig
 from safevlm.errors import CheckpointError
 from safevlm.lettering import OpenImage, Prompts, TextReader, Writing, open_lettering, questions
-from safevlm.model_card import model_card
-from safevlm.modules import FoldedScorer, SafetyModules, fold, folded_weights
-from safevlm.opening import check_arguments, open_image
+from safevlm.model_card import UNTRAINED, model_card
+from safevlm.modules import KeptFold, SafetyModules
+from safevlm.opening import ImageLike, image_list, open_image, text_list
 from safevlm.policy import Policy
 from safevlm.taxonomy import Taxonomy
-from safevlm.types import ImageLike, ReadText, Risk, RiskAssessment
+from safevlm.types import ReadText, Risk, RiskAssessment
 from safevlm.viewing import Heatmap, ViewOutput, assess_views, view_output
-
-NOT_FINITE = "the safety head gave a value that is not finite; check the weights and the image's features"
 
 
 class RiskScorer:
@@ -81,11 +72,45 @@ class RiskScorer:
         self._location, self._hub = location or config.backbone, hub or HubOptions()
         self._prompt_table = prompt_table
         self.read_text, self.lettering = read_text, open_lettering(read_text, config, reader)
-        self._folded: tuple[tuple[int, ...], FoldedScorer] | None = None
-        self._compile_options: dict[str, Any] | None = None
+        self._fold = KeptFold(safety)
+        self._warned = False
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_folded": None, "_compile_options": None}  # compiled code stays in its process
+    def __repr__(self) -> str:
+        """Name, tower, number of categories, device."""
+        known = f"tower={self.tower.model_type!r}, {len(self.config.taxonomy.categories)} categories, {self.device}"
+        return f"RiskScorer({self.name!r}, {known}{', untrained' if self.config.untrained else ''})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where tower and modules are."""
+        return self.tower.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the tower computes in; the modules may have a dtype of their own."""
+        return self.tower.dtype
+
+    @property
+    def processor(self) -> Any:
+        """The tower's image processor."""
+        return self.tower.image_processor
+
+    @property
+    def tokenizer(self) -> Any:
+        """The LLM's, which reads prompts; raises what `prompt_table` does."""
+        return self.prompt_table().tokenizer
+
+    def to(self, *args: Any, **kwargs: Any) -> RiskScorer:
+        """Move tower and modules, in place, by the arguments of `torch.nn.Module.to`; returns the scorer itself.
+
+        A dtype is the tower's; the modules then get theirs as when they are loaded (see `from_pretrained`).
+        """
+        before, table = self.dtype, self._prompt_table
+        self.tower.module.to(*args, **kwargs)
+        recast = binding.module_device_and_dtype(self.tower) if self.dtype != before else {}
+        self.safety.to(**{"device": self.device, **recast})
+        self._prompt_table = table and replace(table, weight=table.weight.to(self.device))
+        return self
 
     @classmethod
     def attach(
@@ -184,26 +209,28 @@ class RiskScorer:
         The modules themselves stay as they are, trained and saved; an answer reads the compiled tower's features.
         """
         self.tower.compile(**options)
-        self._compile_options, self._folded = options, None
+        self._fold.compile(**options)
 
     def assess(
         self,
-        images: Sequence[ImageLike],
-        prompts: Sequence[str] | None = None,
+        images: ImageLike | Iterable[ImageLike],
+        prompts: str | Iterable[str] | None = None,
         *,
         heatmap: Heatmap = False,
         policy: Policy | None = None,
         batch_size: int = 32,
+        allow_urls: bool = False,
     ) -> list[RiskAssessment]:
         """Assess each image, alone or together with a prompt.
 
         Args:
-            images: PIL images, paths or encoded bytes.
-            prompts: one per image; an empty one means the image alone.
+            images: of the kinds of `ImageLike`; a single one stands for a list of one.
+            prompts: one per image, a single one for a list of one; an empty one means the image alone.
             heatmap: whether to return the head's attention over the image; "flagged": only for images that
                 are not safe.
             policy: used instead of the scorer's own.
             batch_size: images per tower pass.
+            allow_urls: whether images at http(s) URLs are fetched (see `safevlm.data.fetch`).
 
         Returns:
             One assessment per image, in order. An image that cannot be opened, or a score that is not
@@ -213,25 +240,29 @@ class RiskScorer:
         Raises:
             ValueError: no images, not as many prompts as images, or a policy for another taxonomy.
             CheckpointError: prompts are given, and the modules read none or belong to another LLM.
-            TypeError: a prompt that is not text.
+            TypeError: a prompt that is not text, or an image of no kind that is read.
         """
-        check_arguments(images, prompts)
+        images = image_list(images)
+        asked = text_list(prompts, images=len(images))
         policy = policy or self.policy
-        results: list[RiskAssessment] = []
+        results: dict[int, RiskAssessment] = {}
         for start in range(0, len(images), batch_size):
-            opened = [open_image(image) for image in images[start : start + batch_size]]
-            rows = [row for row, image in enumerate(opened) if not isinstance(image, str)]
-            found: Iterator[RiskAssessment] = iter(())
-            if rows:
-                texts = None if prompts is None else [prompts[start + row] for row in rows]
-                read = [image for image in opened if not isinstance(image, str)]
-                inputs, own = self.preprocess(read), read.__getitem__
-                found = iter(self.assess_inputs(inputs, texts, images=own, heatmap=heatmap, policy=policy))
-            results += [
-                policy.assess(Risk(None, reason=image)) if isinstance(image, str) else next(found)
-                for image in opened
-            ]
-        return results
+            read: dict[int, Image.Image] = {}
+            for row in range(start, min(start + batch_size, len(images))):
+                image = open_image(images[row], allow_urls=allow_urls)
+                if isinstance(image, str):
+                    results[row] = policy.assess(Risk(None, reason=image))
+                else:
+                    read[row] = image
+            if read:
+                texts = None if asked is None else [asked[row] for row in read]
+                opened = list(read.values())
+                inputs, own = self.preprocess(opened), opened.__getitem__
+                found = self.assess_inputs(inputs, texts, images=own, heatmap=heatmap, policy=policy)
+                results |= zip(read, found, strict=True)
+        return [results[row] for row in range(len(images))]
+
+    __call__ = assess
 
     def preprocess(self, images: Sequence[Image.Image]) -> TowerInputs:
         """RGB images -> what `assess_inputs` takes, on the CPU; any thread may call it."""
@@ -280,6 +311,9 @@ class RiskScorer:
             asked: at least one entry.
             images: gives those whose writing is read; needed unless `read_text` is "never".
         """
+        if self.config.untrained and not self._warned:
+            self._warned = True
+            logging.getLogger(__name__).warning("%s: %s", self.name or "this model", UNTRAINED)
         policy = policy or self.policy
         assess = partial(self.assess_output, heatmap=heatmap, policy=policy)
         outputs = [self.score(projected, prompts) for prompts in asked]
@@ -342,28 +376,15 @@ class RiskScorer:
         """
         policy = policy or self.policy
         policy.check_fits(self.config.taxonomy)
-        risks = self.risks(output)
-        if self.config.reading is not None and without_writing:
-            for view, owner in enumerate(output.views.owners):
-                if owner in without_writing:
-                    risks[view] = policy.without(risks[view], self.config.reading.category)
+        risks, reading = self.risks(output), self.config.reading
+        for view, owner in enumerate(output.views.owners):
+            if reading is not None and owner in without_writing:
+                risks[view] = policy.without(risks[view], reading.category)
         return assess_views(output, risks, policy=policy, heatmap=heatmap)
 
     def risks(self, output: ViewOutput) -> list[Risk]:
-        """Calibrated probabilities of each view, computed in float64; a view with a logit that is not finite has no score."""
-        taxonomy, calibration = self.config.taxonomy, self.config.calibration
-        levels = level_probabilities(output.level_logits, calibration).cpu()
-        categories = output.category_logits.double().softmax(-1).cpu()
-        risks = []
-        for level, category in zip(levels, categories, strict=True):
-            if not bool(torch.isfinite(level).all() and torch.isfinite(category).all()):
-                risks.append(Risk(None, reason=NOT_FINITE))
-                continue
-            by_level = dict(zip(taxonomy.levels, level.tolist(), strict=True))
-            by_category = dict(zip(taxonomy.category_names, category.tolist(), strict=True))
-            score = min(1.0, max(0.0, 1.0 - float(level[0])))
-            risks.append(Risk(score, by_level, by_category, calibrated=calibration is not None))
-        return risks
+        """Calibrated probabilities of each view; one with a logit that is not finite has no score."""
+        return logit_risks(output.level_logits, output.category_logits, self.config)
 
     def prompt_table(self) -> PromptTable:
         """The tokenizer and embeddings of the LLM, on the tower's device, loaded at the first call.
@@ -372,28 +393,7 @@ class RiskScorer:
             BackboneError: the LLM's files are not found.
             CheckpointError: the modules read no prompts, or were trained on another LLM.
         """
-        if not self.config.reads_prompts:
-            raise CheckpointError(
-                f"{self.name or 'the scorer'}: its modules were attached to a vision tower alone and read no "
-                "prompts; score images without prompts, or attach them to a model with an LLM"
-            )
         if self._prompt_table is None:
-            table = load_prompt_table(checkpoint.resolve(self._location), hub=self._hub)
-            binding.check_prompt_table(self.config, table, self._location)
-            self._prompt_table = replace(table, weight=table.weight.to(self.tower.device))
+            table = binding.open_prompt_table(self.config, self._location, name=self.name, hub=self._hub)
+            self._prompt_table = replace(table, weight=table.weight.to(self.device))
         return self._prompt_table
-
-    def _fold(self) -> FoldedScorer:
-        """The folded modules; built again after a weight that was folded was moved or changed."""
-        state = tuple(
-            x
-            for weight in folded_weights(self.safety)  # not all: looking at each costs as much as the head
-            for x in (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        )
-        held = self._folded  # another thread may replace it meanwhile
-        if held is None or held[0] != state:
-            folded = fold(self.safety)
-            if self._compile_options is not None:
-                folded.hidden = torch.compile(folded.hidden, **self._compile_options)  # type: ignore[method-assign]
-            self._folded = held = state, folded
-        return held[1]

@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from safevlm.config import OperatingPoint
+from safevlm.model_card import UNTRAINED
 from safevlm.printable import printable
 from safevlm.results.schema import ERROR, ROWS, SUMMARY, UNDECIDED
 from safevlm.types import Action, RiskAssessment, Verdict
@@ -35,6 +36,7 @@ COLOURS = {Verdict.SAFE: "green", Verdict.UNSAFE: "red", Verdict.UNDECIDED: "yel
 ACTION_COLOURS = {Action.ALLOW: "green", Action.HINT: "yellow", Action.REFUSE: "red"}
 BAR = 10
 SHOWN_FAILURES = 5
+UNTRAINED_MODEL = f"this model: {UNTRAINED}"
 
 console = Console()
 
@@ -70,6 +72,8 @@ def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment], *, r
         )
     console.print(table)
     console.print(shown(f"unsafe: {rule}"), style="dim")
+    if any(assessment.untrained for assessment in found):
+        console.print(UNTRAINED_MODEL, style="bold red")
     for name, assessment in zip(names, found, strict=True):
         if assessment.reason:
             console.print(shown(f"{name}: {assessment.reason}"), style="yellow")
@@ -105,14 +109,13 @@ def converse(guard: SafeVLM, image: Image.Image, prompt: str | None, *, max_new_
             return
         image_part = [] if history else [{"type": "image"}]
         history.append({"role": "user", "content": [*image_part, {"type": "text", "text": text}]})
-        pieces = []
-        for piece in guard.stream([image], history, max_new_tokens=max_new_tokens, do_sample=False):
+        reply = guard.stream(image, history, max_new_tokens=max_new_tokens, do_sample=False)
+        for piece in reply:
             console.print(shown(piece, lines=True), end="")
-            pieces.append(piece)
         console.print()
         if once:
             return
-        history.append({"role": "assistant", "content": [{"type": "text", "text": "".join(pieces).strip()}]})
+        history.append({"role": "assistant", "content": [{"type": "text", "text": reply.text}]})
 
 
 def _ask() -> str:
@@ -154,6 +157,8 @@ def show_summary(summary: ScanSummary, out: Path, report: Path | None = None) ->
         f"{seen or ''}{skipped or ''}, {summary.images_per_second:.0f} images/s",
         highlight=False,
     )
+    if summary.untrained:
+        console.print(UNTRAINED_MODEL, style="bold red")
     if summary.passed_over:
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.passed_over.items()))
         console.print(shown(f"passed over, without a row: {told}"), style="yellow")

@@ -1,19 +1,16 @@
-"""Types that all parts of the library share: images, chats, assessments, replies."""
+"""Types that all parts of the library share: chats, assessments, replies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from safevlm.errors import brief
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image as PILImage
-
-ImageLike: TypeAlias = "PILImage.Image | str | Path | bytes"
-"""An image: an opened PIL image, a path on this machine, or the encoded bytes."""
 
 Chat: TypeAlias = "Sequence[Mapping[str, Any]]"
 """A conversation as chat templates take it: `[{"role": "user", "content": [{"type": "image"}, ...]}]`."""
@@ -53,6 +50,7 @@ class Risk:
         level_probabilities: level name -> probability, sums to 1; empty where there is no score.
         category_probabilities: category name -> probability, sums to 1; empty where there is no score.
         calibrated: whether the checkpoint's calibration was applied to the score.
+        untrained: whether the modules were never trained, so that the score means nothing.
         reason: why there is no score, or why writing in the image could not be read; else empty.
     """
 
@@ -61,6 +59,7 @@ class Risk:
     category_probabilities: Mapping[str, float] = field(default_factory=dict)
     calibrated: bool = False
     reason: str = ""
+    untrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,15 @@ class RiskAssessment(Risk):
     read_text: str | None = None
     decided_by: DecidedBy = "image"
 
+    def __repr__(self) -> str:
+        """One line: score, level, category, verdict, and what makes the score worth less."""
+        score = None if self.score is None else round(self.score, 3)
+        told = (
+            f"score={score}, level={self.level!r}, category={self.category!r}, verdict={self.verdict.value!r}"
+        )
+        reason = f", reason={brief(self.reason)}" if self.reason else ""
+        return f"RiskAssessment({told}{reason}{', untrained' if self.untrained else ''})"
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary, heatmap as nested lists."""
         return {
@@ -99,6 +107,7 @@ class RiskAssessment(Risk):
             "level_probabilities": dict(self.level_probabilities),
             "category_probabilities": dict(self.category_probabilities),
             "calibrated": self.calibrated,
+            "untrained": self.untrained,
             "reason": self.reason,
             "read_text": self.read_text,
             "decided_by": self.decided_by,

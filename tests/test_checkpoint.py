@@ -73,12 +73,22 @@ def test_a_config_of_schema_version_1_has_no_points_and_keeps_its_text():
         {"operating_point": OperatingPoint(0.2, 0.03, "tune", 400)},
     ],
 )
-def test_what_version_1_cannot_hold_is_written_as_the_present_version(changes):
+def test_what_version_1_cannot_hold_is_written_as_version_2(changes):
     config = tiny_config(vision_dim=3, text_dim=5, **changes)
     values = json.loads(config.to_json())
-    assert values["schema_version"] == SCHEMA_VERSION
+    assert values["schema_version"] == 2
     assert values.keys() >= {"operating_point", "reading"}
     assert SafetyConfig.from_json(config.to_json()) == config
+
+
+def test_untrained_modules_are_marked_in_version_3_alone():
+    config = tiny_config(vision_dim=3, text_dim=5, untrained=True)
+    values = json.loads(config.to_json())
+    assert (values["schema_version"], values["untrained"]) == (SCHEMA_VERSION, True)
+    assert SafetyConfig.from_json(config.to_json()) == config
+    trained = config.with_changes(untrained=False)
+    assert "untrained" not in trained.to_json()
+    assert SafetyConfig.from_json(trained.to_json()) == trained
 
 
 def test_the_prior_shifts_the_log_odds_from_those_of_the_data():
@@ -103,6 +113,7 @@ def test_the_prior_shifts_the_log_odds_from_those_of_the_data():
         ({"has_lora": True}, "adapter_config.json"),
         ({"has_lora": "yes"}, "has_lora is 'yes'"),
         ({"has_lora": 1}, "has_lora is 1"),
+        ({"untrained": "no"}, "untrained is 'no'"),
         ({"schema_version": True}, "schema_version is True"),
         ({"schema_version": -5}, "schema_version is -5"),
         ({"depth": 10**7}, "depth is 10000000, more than"),

@@ -113,8 +113,9 @@ def tiny_config(**changes: Any) -> SafetyConfig:
 
 
 def tiny_guard(seed: int = 0, *, tower: str = "clip", **changes: Any) -> SafeVLM:
-    """An attached guard whose modules are random, and wide enough to matter."""
+    """An attached guard whose modules are random, and wide enough to matter; they stand for trained ones."""
     guard = SafeVLM.attach(tiny_backbone(seed, tower=tower), tiny_config(**changes))
+    guard.config = guard.config.with_changes(untrained=False)
     torch.manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in guard.safety.parameters():

@@ -179,7 +179,9 @@ class TrainingStage(LightningModule):
         if not self._built:
             self.build()
             self._built = True
-        self.config = self.config.with_changes(calibration=None, operating_point=None, reading=None)
+        self.config = self.config.with_changes(
+            calibration=None, operating_point=None, reading=None, untrained=False
+        )
         self.check_rows()
         check_batches(self.trainer, self.data.batches())  # rows may have been dropped
         self.weigh_classes()

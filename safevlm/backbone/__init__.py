@@ -1,6 +1,7 @@
 """The only room that knows a Hugging Face or timm model."""
 
 from .answers import answer_texts
+from .chat_images import take_images
 from .chats import image_parts, last_user_text, make_chat, with_hint, without_images
 from .checkpointing import checkpointed_layers
 from .families import FAMILIES, TOWERS, Family, TowerInputs, family_of
@@ -16,9 +17,6 @@ from .load_backbone import (
     load_backbone,
     load_model_type,
     load_prompt_table,
-    restart_streamer,
-    stop_when,
-    text_streamer,
     wrap_backbone,
 )
 from .load_timm import is_timm
@@ -28,6 +26,7 @@ from .placement import safety_dtype
 from .preprocessor import Preprocessor
 from .prompt_table import PromptTable
 from .prompts import Inputs, encode
+from .streaming import AnswerStreamer, restart_streamer, stop_when
 from .tower import VisionTower
 from .tower_pass import TowerPass
 from .views import WHOLE, Box, Grid, Views
@@ -36,6 +35,7 @@ __all__ = [
     "FAMILIES",
     "TOWERS",
     "WHOLE",
+    "AnswerStreamer",
     "Backbone",
     "Box",
     "Family",
@@ -71,7 +71,7 @@ __all__ = [
     "safety_dtype",
     "same_weights",
     "stop_when",
-    "text_streamer",
+    "take_images",
     "with_hint",
     "without_images",
     "wrap_backbone",

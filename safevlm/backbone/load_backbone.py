@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, StoppingCriteria, TextIteratorStreamer
+from transformers import AutoModelForImageTextToText
 
 from safevlm.errors import BackboneError
 
@@ -23,7 +22,7 @@ from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .load_timm import is_timm
 from .load_tower import tower_of
-from .placement import on_cpu
+from .placement import on_cpu, one_dtype
 from .processors import check_parts, complete, load_processor
 from .prompt_table import PromptTable
 from .quantized import check_unquantized, skip_tower
@@ -123,6 +122,7 @@ def load_backbone(
     name: str | Path,
     *,
     dtype: torch.dtype | str | None = None,
+    torch_dtype: torch.dtype | str | None = None,
     device_map: Any = None,
     hub: HubOptions | None = None,
     **model_kwargs: Any,
@@ -133,13 +133,16 @@ def load_backbone(
         name: hub id or folder.
         dtype: None: the files' own, and float32 where all of it is on a CPU, since half precision
             crawls on most CPUs; else as in `transformers.from_pretrained`.
+        torch_dtype: the older name of `dtype`, with a warning.
         device_map, model_kwargs: as in `transformers.from_pretrained`; a `quantization_config` leaves the
             vision tower out, on whose features scores rest.
 
     Raises:
         BackboneError: the name is not found, the hub cannot be reached, or the family is unknown.
+        ValueError: both `dtype` and `torch_dtype` are given.
     """
     hub = hub or HubOptions()
+    dtype = one_dtype(dtype, torch_dtype)
     family = _known_family(name, hub)
     if dtype is None:
         dtype = torch.float32 if on_cpu(device_map) else "auto"
@@ -188,30 +191,6 @@ def load_prompt_table(name: str | Path, *, hub: HubOptions | None = None) -> Pro
         f"{name}: none of the tensors {list(family.embedding_keys)} is in its checkpoint; "
         "score images without prompts, or load the whole model with SafeVLM"
     )
-
-
-def text_streamer(backbone: Backbone) -> TextIteratorStreamer:
-    """Iterates over the pieces of an answer while `generate` runs in another thread."""
-    return TextIteratorStreamer(backbone.tokenizer, skip_prompt=True, skip_special_tokens=True)
-
-
-def restart_streamer(streamer: Any) -> None:
-    """Before a second try at an answer of which nothing came: a streamer that skips prompts skips the next one, too."""
-    if getattr(streamer, "skip_prompt", False):
-        streamer.next_tokens_are_prompt = True
-
-
-class _StopWhen(StoppingCriteria):
-    def __init__(self, event: Event) -> None:
-        self.event = event
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
-
-
-def stop_when(event: Event) -> StoppingCriteria:
-    """A stopping criterion that ends the generation at the first token after `event` is set."""
-    return _StopWhen(event)
 
 
 def load_model_type(name: str | Path) -> str:

@@ -19,7 +19,7 @@ from .freeze import freeze
 from .hub import HubOptions, explain, load_config
 from .layer import Layer, choose_layer, layers_read
 from .load_timm import is_timm, load_timm_preprocessor, load_timm_tower, wrap_timm_tower
-from .placement import one_device, tower_dtype
+from .placement import one_device, one_dtype, tower_dtype
 from .preprocessor import Preprocessor
 from .processors import load_processor
 from .tower import VisionTower
@@ -31,6 +31,7 @@ def load_tower(
     *,
     layer: Layer = "auto",
     dtype: torch.dtype | str | None = None,
+    torch_dtype: torch.dtype | str | None = None,
     device_map: Any = None,
     attn_implementation: str | None = None,
     hub: HubOptions | None = None,
@@ -42,16 +43,17 @@ def load_tower(
             or `timm:` and a name or folder of timm.
         layer: the hidden state to read; "auto": the family's own choice.
         dtype: None: the files' own, and float32 on a CPU; `"auto"`: the files' own.
+        torch_dtype: the older name of `dtype`, with a warning.
         device_map: one device, as in transformers: `"cuda:0"`, `0`, `{"": 0}`; None: the CPU.
         attn_implementation: as in transformers; of timm `"sdpa"` or `"eager"`.
 
     Raises:
         BackboneError: the name is not found, is of an unknown family, or tensors of the tower are missing.
-        ValueError: `device_map` splits the tower over several devices, or `dtype` is unknown.
+        ValueError: `device_map` splits the tower over several devices, or `dtype` is unknown or given under both names.
     """
     hub = hub or HubOptions()
     device = one_device(device_map)
-    kept_dtype = tower_dtype(dtype, device)
+    kept_dtype = tower_dtype(one_dtype(dtype, torch_dtype), device)
     if is_timm(name):
         tower = load_timm_tower(str(name), layer=layer, dtype=kept_dtype, device=device, hub=hub)
         return _with_attention(tower, attn_implementation)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+
+AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
+"""What a `device_map` of transformers may be that spreads a model over the devices that there are."""
+
+Dtype: TypeAlias = "torch.dtype | str | None"
 
 
 def one_device(device_map: Any) -> torch.device:
@@ -25,9 +31,21 @@ def one_device(device_map: Any) -> torch.device:
 
 
 def on_cpu(device_map: Any) -> bool:
-    """Whether all of a model goes to the CPU, however the `device_map` says so; None does."""
+    """Whether all of a model goes to the CPU, however the `device_map` says so; None does, "auto" where there is no GPU."""
+    if isinstance(device_map, str) and device_map in AUTOMATIC:
+        return not torch.accelerator.is_available()
     devices = set(device_map.values()) if isinstance(device_map, Mapping) else {device_map}
     return all(device is None or str(device) == "cpu" for device in devices)
+
+
+def one_dtype(dtype: Dtype, torch_dtype: Dtype) -> Dtype:
+    """The dtype that is asked for, under transformers' older name for it as well; raises ValueError for both."""
+    if torch_dtype is None:
+        return dtype
+    if dtype is not None:
+        raise ValueError(f"dtype is {dtype!r} and torch_dtype {torch_dtype!r}; give dtype alone")
+    logging.getLogger(__name__).warning("`torch_dtype` is deprecated! Use `dtype` instead!")
+    return torch_dtype
 
 
 def safety_dtype(

@@ -40,7 +40,6 @@ from PIL import (
 
 from safevlm.data.metadata import TooMuchWork, strip_metadata
 from safevlm.errors import ImageError
-from safevlm.types import ImageLike
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,9 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _Opener = Callable[[IO[bytes]], ImageFile.ImageFile]
 
 
-def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    source: Image.Image | str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Read an image as 8-bit RGB, upright, without metadata.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit and 32-bit grey is scaled

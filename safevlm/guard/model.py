@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,16 @@ from safevlm.backbone import Backbone, HubOptions, TowerPass, language_linears, 
 from safevlm.config import SafetyConfig
 from safevlm.model_card import model_card
 from safevlm.modules import SafetyModules
+from safevlm.opening import ImageLike
 from safevlm.policy import Policy
 from safevlm.scorer import RiskScorer
 from safevlm.steering import Method
-from safevlm.types import Chat, ImageLike, ReadText, RiskAssessment, SafeReply
+from safevlm.types import Chat, ReadText, RiskAssessment, SafeReply
 
+from .arguments import Entry, Images, Prompts, prompt_list
 from .losses import Hints, SafetyOutput, training_output
-from .request import Images, answer_requests, assess_requests, images_of, open_requests
-from .streaming import stream_reply
+from .request import Request, answer_requests, assess_requests, images_of, open_requests
+from .streaming import StreamedReply
 from .switch import Switch
 
 
@@ -49,7 +51,6 @@ class SafeVLM(nn.Module, ModelHubMixin):
         super().__init__()
         self.backbone = backbone
         self.language_model = backbone.model
-        self.config = config
         self.safety = safety.eval()
         self.scorer = RiskScorer(
             backbone.tower,
@@ -158,6 +159,43 @@ class SafeVLM(nn.Module, ModelHubMixin):
         if self.has_lora:
             checkpoint.save_lora(save_directory, self.language_model)
 
+    def __repr__(self) -> str:
+        """Name, backbone, number of categories, device."""
+        known = f"backbone={self.backbone.model_type!r}, {len(self.config.taxonomy.categories)} categories"
+        mark = ", untrained" if self.config.untrained else ""
+        return f"SafeVLM({self.scorer.name!r}, {known}, {self.device}{mark})"
+
+    @property
+    def config(self) -> SafetyConfig:
+        """Sizes, taxonomy and calibration; assign to change them."""
+        return self.scorer.config
+
+    @config.setter
+    def config(self, config: SafetyConfig) -> None:
+        self.scorer.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone's input is; of one that is split over devices, the first."""
+        found: torch.device = self.backbone.input_embeddings.weight.device
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the backbone computes in; the modules may have a dtype of their own."""
+        found: torch.dtype = self.backbone.input_embeddings.weight.dtype
+        return found
+
+    @property
+    def processor(self) -> Any:
+        """The backbone's."""
+        return self.backbone.processor
+
+    @property
+    def tokenizer(self) -> Any:
+        """The backbone's."""
+        return self.backbone.tokenizer
+
     @property
     def policy(self) -> Policy:
         """Thresholds, actions and hints in use; assign to change them."""
@@ -204,7 +242,10 @@ class SafeVLM(nn.Module, ModelHubMixin):
                 self._steering = self._steering[:last] + self._steering[last + 1 :]
 
     def assess(
-        self, images: Sequence[ImageLike], prompts: Sequence[str] | None = None, **options: Any
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        prompts: str | Iterable[str] | None = None,
+        **options: Any,
     ) -> list[RiskAssessment]:
         """Assess images, alone or with prompts; the arguments of `RiskScorer.assess`."""
         return self.scorer.assess(images, prompts, **options)
@@ -213,19 +254,23 @@ class SafeVLM(nn.Module, ModelHubMixin):
     def generate(
         self,
         images: Images,
-        prompts: Sequence[str | Chat],
+        prompts: Prompts,
         *,
         policy: Policy | None = None,
         steering: Method | None = None,
+        allow_urls: bool = False,
         **generation_kwargs: Any,
     ) -> list[SafeReply]:
         """Answer a batch of prompts, each as the policy lets it.
 
         Args:
-            images: per prompt None, an image or a list of images; None for text alone.
-            prompts: plain texts, or chats in the processor's form with one image part per image.
+            images: per prompt None, an image of the kinds of `ImageLike`, or a list of images; None for text alone, and
+                for chats with their images in them. A single image stands for a list of one.
+            prompts: plain texts, or chats in the processor's form with one image part per image. A single one stands
+                for a list of one, and `images` are its own: an image, a list of images, or None.
             policy: used instead of the model's own.
             steering: a method of `safevlm.steering`, after those of the `steered` blocks around.
+            allow_urls: whether images at http(s) URLs are fetched (see `safevlm.data.fetch`).
             generation_kwargs: as in `transformers.generate` (`max_new_tokens`, `do_sample`, ...).
 
         Returns:
@@ -236,26 +281,27 @@ class SafeVLM(nn.Module, ModelHubMixin):
             refused or hinted at as the policy says, in `disabled()`, too.
 
         Raises:
-            ValueError: no prompts, counts that do not fit, or a prompt longer than the context.
+            ValueError: no prompts, counts that do not fit, images both in a chat and beside it, or a prompt longer than
+                the context.
+            TypeError: a prompt or an image of no kind that is read.
             CheckpointError: the steering is of another model.
         """
         if generation_kwargs.get("return_dict_in_generate"):
             raise ValueError(
                 "generate returns replies; for scores and states call the backbone's own generate"
             )
+        requests = open_requests(images, prompts, allow_urls=allow_urls)
         with self.backbone.tower.lock:  # one call at a time: hooks and replayed features belong to it alone
             methods = self._steering if steering is None else (*self._steering, steering)
-            return self._generate(images, prompts, policy or self.policy, methods, generation_kwargs)
+            return self._answer(requests, policy or self.policy, methods, generation_kwargs)
 
-    def _generate(
+    def _answer(
         self,
-        images: Images,
-        prompts: Sequence[str | Chat],
+        requests: Sequence[Request],
         policy: Policy,
         steering: Sequence[Method],
         generation_kwargs: Mapping[str, Any],
     ) -> list[SafeReply]:
-        requests = open_requests(images, prompts)
         passed: TowerPass | None = None
         if self._enabled:
             if opened := [image.image for image in images_of(requests)]:
@@ -277,23 +323,32 @@ class SafeVLM(nn.Module, ModelHubMixin):
         return [request.reply(policy.refusal) for request in requests]
 
     def stream(
-        self,
-        image: ImageLike | Sequence[ImageLike] | None,
-        prompt: str | Chat,
-        *,
-        policy: Policy | None = None,
-        steering: Method | None = None,
-        **generation_kwargs: Any,
-    ) -> Iterator[str]:
-        """Answer one prompt piece by piece; a refusal comes as one piece. Arguments as in `generate`.
+        self, image: Entry, prompt: str | Chat | Sequence[str | Chat], **options: Any
+    ) -> StreamedReply:
+        """Answer one prompt piece by piece; a refusal comes as one piece.
 
-        Closing the iterator stops the generation. Read it inside the `disabled()`, `without_tokens()` or
+        Closing the reply stops the generation. Read it inside the `disabled()`, `without_tokens()` or
         `steered()` that it is meant for.
+
+        Args:
+            image: the prompt's: None, an image, or a list of images.
+            prompt: a text or a chat.
+            options: as in `generate`.
+
+        Returns:
+            What is iterated for the pieces, which make up the text that `generate` gives, and has that reply's `text`,
+            `assessment`, `action` and `hint` afterwards.
+
+        Raises:
+            ValueError: several prompts. What `generate` raises is raised by the iteration.
         """
-        generate = partial(
-            self.generate, [image], [prompt], policy=policy, steering=steering, **generation_kwargs
-        )
-        return stream_reply(self.backbone, generate)
+        prompts, single = prompt_list(prompt)
+        if len(prompts) != 1:
+            raise ValueError(
+                f"stream answers one prompt, {len(prompts)} were given; call it once for each, or `generate` for all"
+            )
+        asked = prompts[0] if single else prompts
+        return StreamedReply(self.backbone, partial(self.generate, image, asked), **options)
 
     def forward(
         self,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -27,10 +26,9 @@ from safevlm.opening import open_image
 from safevlm.policy import Decision, Policy
 from safevlm.scorer import RiskScorer
 from safevlm.steering import Batch, Method, steered
-from safevlm.types import Action, Chat, ImageLike, Risk, RiskAssessment, SafeReply
+from safevlm.types import Action, Risk, RiskAssessment, SafeReply
 
-Images: TypeAlias = "Sequence[ImageLike | Sequence[ImageLike] | None] | None"
-"""Per prompt: no image, one, or several; None when no prompt has any."""
+from .arguments import Images, Prompts, with_images
 
 
 @dataclass(frozen=True)
@@ -97,30 +95,26 @@ def images_of(requests: Sequence[Request]) -> list[RequestImage]:
     return [image for request in requests for image in request.images]
 
 
-def open_requests(images: Images, prompts: Sequence[str | Chat]) -> list[Request]:
+def open_requests(images: Images, prompts: Prompts, *, allow_urls: bool = False) -> list[Request]:
     """Check the counts and read the images.
+
+    Args:
+        allow_urls: whether images at http(s) URLs are fetched.
 
     Returns:
         One request per prompt, in order. Images are numbered from 0, those that could not be read left out.
 
     Raises:
-        ValueError: no prompts, counts that do not fit, or a prompt with neither text nor image.
+        ValueError, TypeError: no prompts, counts that do not fit, a prompt with neither text nor image, or what
+            `with_images`, `make_chat` and `open_image` refuse.
     """
-    if len(prompts) == 0:
-        raise ValueError("generate got no prompts; give at least one")
-    if images is not None and len(images) != len(prompts):
-        raise ValueError(
-            f"generate got {len(images)} image entries and {len(prompts)} prompts; "
-            "give one entry per prompt (None where there is no image)"
-        )
     requests, count = list[Request](), 0
-    for number, prompt in enumerate(prompts):
-        given = _image_list(None if images is None else images[number])
+    for number, (prompt, given) in enumerate(with_images(images, prompts)):
         request = Request(make_chat(prompt, len(given)))
         if not given and not last_user_text(request.chat).strip():
             raise ValueError(f"prompt {number} is empty and has no image; write a prompt or give an image")
         for source in given:
-            image = open_image(source)
+            image = open_image(source, allow_urls=allow_urls)
             if isinstance(image, str):
                 request.unreadable = image
             else:
@@ -223,9 +217,3 @@ def _answer(
     texts = answer_texts(backbone, answers, generation_kwargs)
     for request, text in zip(requests, texts, strict=True):
         request.answer = text.strip()
-
-
-def _image_list(entry: ImageLike | Sequence[ImageLike] | None) -> list[ImageLike]:
-    if entry is None:
-        return []
-    return [entry] if isinstance(entry, (Image.Image, str, bytes, Path)) else list(entry)

@@ -3,7 +3,7 @@
 Plain numbers in, tensors out. Nothing here knows a Hugging Face model, a taxonomy or a threshold.
 """
 
-from .fold import FoldedScorer, fold, folded_weights
+from .fold import FoldedScorer, KeptFold, fold, folded_weights
 from .head import HeadOutput, SafetyHead
 from .losses import LossParts, answer_losses, safety_loss, total_loss
 from .projector import SafetyProjector
@@ -13,6 +13,7 @@ from .tokens import SafetyTokens
 __all__ = [
     "FoldedScorer",
     "HeadOutput",
+    "KeptFold",
     "LossParts",
     "SafetyDims",
     "SafetyHead",

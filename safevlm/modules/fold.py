@@ -15,6 +15,8 @@ For LLaVA-1.5-7B (576 patches): 50 M of the 71 M multiplications of a patch go (
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -104,6 +106,40 @@ def folded_weights(modules: SafetyModules) -> tuple[Tensor, ...]:
     head, last = modules.head, modules.projector.last
     query = (head.query_vector, head.query.weight, head.query.bias)
     return *query, head.key.weight, last.weight, last.bias, modules.tokens.head
+
+
+class KeptFold:
+    """The fold of modules that may change: called, it gives the `FoldedScorer` of what they are now.
+
+    It is built again after a weight that was folded was moved or changed. Picklable; compiled code stays in its process.
+    """
+
+    def __init__(self, modules: SafetyModules) -> None:
+        self._modules = modules
+        self._compile_options: dict[str, Any] | None = None
+        self._held: tuple[tuple[int, ...], FoldedScorer] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_compile_options": None, "_held": None}
+
+    def compile(self, **options: Any) -> None:
+        """Compile the projector with `torch.compile`, whose arguments these are; the modules stay as they are."""
+        self._compile_options, self._held = options, None
+
+    def __call__(self) -> FoldedScorer:
+        """The folded modules."""
+        state = tuple(
+            number
+            for weight in folded_weights(self._modules)  # not all: looking at each costs as much as the head
+            for number in (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        )
+        held = self._held  # another thread may replace it meanwhile
+        if held is None or held[0] != state:
+            folded = fold(self._modules)
+            if self._compile_options is not None:
+                folded.hidden = torch.compile(folded.hidden, **self._compile_options)  # type: ignore[method-assign]
+            self._held = held = state, folded
+        return held[1]
 
 
 def _fold_query(

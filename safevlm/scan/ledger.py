@@ -28,7 +28,12 @@ from safevlm.scan.tables import INSERT_SHARD, PLAIN, SEEN, SHARD, TABLES, packed
 FORMAT = "safevlm-scan/3"
 LEDGER = "ledger.sqlite"
 DONE, FAILED = "done", "failed"
-LATER_SETTINGS = {"read_text": "never", "decoding": "whole", "max_pixels": str(MAX_PIXELS)}
+LATER_SETTINGS = {
+    "read_text": "never",
+    "decoding": "whole",
+    "max_pixels": str(MAX_PIXELS),
+    "modules": "trained",
+}
 """Settings that scans of earlier versions do not record, and what they were."""
 
 

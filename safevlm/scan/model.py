@@ -45,7 +45,8 @@ class Checkpoint:
         return checkpoint.fetch(self.name)
 
     @cached_property
-    def _config(self) -> SafetyConfig:
+    def config(self) -> SafetyConfig:
+        """Of the modules; read once."""
         from safevlm import checkpoint
 
         return checkpoint.load_config(self._folder)
@@ -55,12 +56,12 @@ class Checkpoint:
         """Hash of everything that scores depend on, 64 hex digits."""
         from safevlm import checkpoint  # not the scorer: a finished scan should not wait for its imports
 
-        return _sha256(self._config, checkpoint.stored_tensors(self._folder))
+        return _sha256(self.config, checkpoint.stored_tensors(self._folder))
 
     @cached_property
     def policy(self) -> Policy:
         """What turns scores into verdicts."""
-        return self.chosen_policy or Policy(self._config.taxonomy, threshold=self._config.threshold)
+        return self.chosen_policy or Policy(self.config.taxonomy, threshold=self.config.threshold)
 
     def load(self) -> RiskScorer:
         """The scorer, on the device; raises what `RiskScorer.from_pretrained` does."""
@@ -79,7 +80,7 @@ class Checkpoint:
         from safevlm.backbone import load_preprocessor
         from safevlm.binding import backbone_location
 
-        return load_preprocessor(backbone_location(self._config, self.backbone))
+        return load_preprocessor(backbone_location(self.config, self.backbone))
 
 
 def model_sha256(model: RiskScorer | Checkpoint) -> str:

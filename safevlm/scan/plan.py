@@ -44,7 +44,9 @@ class Plan:
     shards: tuple[PlannedShard, ...]
 
 
-def settings(uri: str, model: str, policy: str, options: ScanOptions, *, read_text: str) -> dict[str, str]:
+def settings(
+    uri: str, model: str, policy: str, options: ScanOptions, *, read_text: str, untrained: bool
+) -> dict[str, str]:
     """What a folder's rows depend on besides the shards."""
     return {
         "source": uri,
@@ -54,6 +56,7 @@ def settings(uri: str, model: str, policy: str, options: ScanOptions, *, read_te
         "sample": "all" if options.sample_fraction is None else repr(options.sample_fraction),
         "text": "with the image" if options.with_text else "ignored",
         "read_text": read_text,
+        "modules": "untrained" if untrained else "trained",
         "decoding": options.decoding,
         "max_pixels": str(options.max_pixels),
     }

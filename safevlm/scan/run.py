@@ -93,7 +93,12 @@ def _scan(
     with contained(source.uri):
         shards = source.shards()
     chosen = settings(
-        source.uri, model_sha256(model), model.policy.sha256, options, read_text=model.read_text
+        source.uri,
+        model_sha256(model),
+        model.policy.sha256,
+        options,
+        read_text=model.read_text,
+        untrained=model.config.untrained,
     )
     prepare(out, fresh=fresh)
     with closing(Ledger(out / LEDGER)) as ledger:

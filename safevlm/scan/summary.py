@@ -94,10 +94,12 @@ class ScanSummary:
         passed_over: reason -> how many rows or members of the source gave no image, so that they have no rows.
         seconds: time that the scan ran, over all runs; images_per_second = n / seconds.
         model: the model's name.
-        settings: what the rows depend on: source, limit, sample, text, and the hashes of model and policy.
+        settings: what the rows depend on: source, limit, sample, text, whether the modules are
+            trained, and the hashes of model and policy.
         versions: package -> version.
         interrupted: whether shards are left to be scanned.
         stopped: why the scan stopped itself; empty where it did not.
+        untrained: whether the model's modules were never trained, so that its scores and verdicts mean nothing.
     """
 
     source: str
@@ -119,6 +121,7 @@ class ScanSummary:
     versions: Mapping[str, str]
     interrupted: bool
     stopped: str = ""
+    untrained: bool = False
 
     @property
     def complete(self) -> bool:
@@ -175,6 +178,7 @@ def summarise(ledger: Ledger, *, stopped: str = "") -> ScanSummary:
         versions=versions(),
         interrupted=bool(shards["pending"]),
         stopped=stopped,
+        untrained=settings["modules"] == "untrained",
     )
 
 

@@ -66,7 +66,7 @@ def test_what_is_read():
     assert chat[1]["content"] == [{"type": "image"}, twice]
 
 
-@pytest.mark.parametrize("kind", ["image_url", "video", "text with an image"])
+@pytest.mark.parametrize("kind", ["input_image", "video", "text with an image"])
 def test_every_door_refuses(kind):
     guard, (chat, said) = tiny_guard(), REFUSED[kind]
     with pytest.raises(ValueError, match=said):

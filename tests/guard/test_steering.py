@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from safevlm.backbone import text_streamer
+from safevlm.backbone import AnswerStreamer
 from safevlm.errors import CheckpointError
 from safevlm.steering import Batch, VLMGuard, steered
 from safevlm.types import Action, Verdict
@@ -51,9 +51,9 @@ def test_on_top_of_the_adapter_batches_items_and_streams_agree(guard, name):
     assert texts(batch) == texts(single)
     assert texts(batch) != texts(guard.generate(IMAGES, PROMPTS, policy=policy, **GREEDY))
     pieces = guard.stream(IMAGES[0], PROMPTS[0], policy=policy, steering=method, **GREEDY)
-    assert "".join(pieces).strip() == batch[0].text
+    assert "".join(pieces) == batch[0].text
     with guard.steered(method):
-        assert "".join(guard.stream(IMAGES[0], PROMPTS[0], policy=policy, **GREEDY)).strip() == batch[0].text
+        assert "".join(guard.stream(IMAGES[0], PROMPTS[0], policy=policy, **GREEDY)) == batch[0].text
     assert batch[0].action is Action.HINT
     assert not any(layer._forward_hooks for layer in guard.backbone.decoder_layers)
 
@@ -134,6 +134,6 @@ def test_a_policy_that_hints_at_the_undecided_answers_without_steering(guard):
     assert reply.assessment.verdict is Verdict.UNDECIDED
     same = guard.generate([picture(1)], [f"{reply.hint} Hi"], policy=allow_all(guard), **GREEDY)[0]
     assert reply.text == same.text
-    streamer = text_streamer(guard.backbone)
+    streamer = AnswerStreamer(guard.backbone, GREEDY)
     guard.generate([picture(1)], ["Hi"], policy=policy, steering=method, streamer=streamer, **GREEDY)
-    assert "".join(streamer).strip() == same.text
+    assert "".join(streamer) == same.text

@@ -57,6 +57,7 @@ def test_head_learns_and_its_folder_loads(head, backbone, tmp_path):
     assert losses(tmp_path / "head", "tune/auroc")[-1] > 0.9
     guard = SafeVLM.from_pretrained(tmp_path / "head")
     assert guard.config.backbone == str(backbone)
+    assert not guard.config.untrained
     for name, value in made.model.safety.state_dict().items():
         assert torch.equal(value, guard.safety.state_dict()[name])
     scorer = RiskScorer.from_pretrained(tmp_path / "head")
@@ -291,6 +292,7 @@ def test_calibration_is_fitted_on_enough_tune_rows(head, tmp_path):
     path = write_parquet(tmp_path / "t.parquet", rows(66, tune=50))
     train("head", head(**{"data.table": path, "trainer.max_epochs": 1, "model.train_tokens": "false"}))
     scorer = RiskScorer.from_pretrained(tmp_path / "head")
+    assert not scorer.config.untrained
     assert scorer.config.calibration.samples == 50
     assert scorer.config.calibration.data == "t.parquet, tune split"
     assert scorer.assess([picture()])[0].calibrated

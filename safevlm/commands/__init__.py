@@ -9,6 +9,7 @@ from .assess import assess
 from .bench import bench
 from .chat import chat
 from .demo import demo
+from .eval_concepts import eval_concepts
 from .eval_mini import eval_mini
 from .eval_scan import eval_scan
 from .eval_steering import eval_steering
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "export": export,
     "demo": demo,
     "bench": bench,
+    "eval concepts": eval_concepts,
     "eval mini": eval_mini,
     "eval scan": eval_scan,
     "eval steering": eval_steering,
@@ -38,7 +40,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 """Words after `safevlm` -> the function they call. `train` is apart: Lightning parses its flags."""
 
 GROUPS = {
-    "eval": "Measure the embedded model, or the results of scans, on labelled data.",
+    "eval": "Measure models, or the results of scans, on labelled data.",
     "steer": "Fit and show directions that steer an LLM's activations.",
 }
 """First word of commands with two words -> its help."""

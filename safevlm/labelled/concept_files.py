@@ -67,12 +67,22 @@ def folder_rows(root: Path) -> Iterator[ConceptRow]:
         ) from error
 
     inside = root.resolve()
-    files = sorted(Path(folder, name) for folder, _, names in os.walk(root, onerror=refuse) for name in names)
+    files = sorted(
+        Path(folder, name)
+        for folder, folders, names in os.walk(root, onerror=refuse)
+        for name in (*names, *(name for name in folders if os.path.islink(os.path.join(folder, name))))
+    )
     for file in files:
         parts = file.relative_to(root).parts
-        if any(part.startswith(".") for part in parts) or not is_image_name(file.name):
+        if any(part.startswith(".") for part in parts):
             continue
-        if len(parts) != 3:
+        if file.is_dir():
+            yield ConceptRow(
+                str(file), None, error="is a symlink to a folder, which is not followed; copy what it names"
+            )
+        elif not is_image_name(file.name):
+            continue
+        elif len(parts) != 3:
             yield ConceptRow(str(file), None, error="stands in no <category>/<concept>/; move it into one")
         elif not file.resolve().is_relative_to(inside):
             yield ConceptRow(str(file), None, error="is a symlink that leaves the folder; copy what it names")

@@ -11,14 +11,14 @@ from safevlm.printable import printable
 
 BAR, SPACE, HEIGHT = 26, 36, 300
 """Pixels: a bar's width, the space between groups, the height of a share of 1."""
-LEFT, TOP, RIGHT, BOTTOM = 70, 80, 30, 110
+LEFT, TOP, RIGHT, BOTTOM = 130, 80, 30, 130
 """Margins in pixels."""
 SCALE = 2
 """It is drawn so many times larger and scaled down, as Pillow's lines have steps."""
 COLOURS = ("#56b4e9", "#009e73", "#d55e00", "#cc79a7")
 """Of Okabe and Ito, told apart by the colour-blind (https://jfly.uni-koeln.de/color)."""
 INK, GRID = "#222222", "#dddddd"
-MOST, LONGEST = 60, 24
+MOST, LONGEST = 60, 28
 """Groups that are drawn at most; characters of a group's name."""
 
 Groups = Mapping[str, Mapping[str, tuple[float, float, float] | None]]
@@ -28,7 +28,7 @@ def bar_plot(groups: Groups, *, title: str = "") -> bytes:
     """Draw groups of bars.
 
     Args:
-        groups: name -> bar -> (value, low, high), all in [0, 1]; None leaves the bar's place empty. Every group has the bars of
+        groups: name -> bar -> (value, low, high), all in [0, 1]; None: "N/A" stands there. Every group has the bars of
             the first, one to four; of more than 60 groups the first are drawn.
         title: above the plot.
 
@@ -74,7 +74,7 @@ def _axes(draw: ImageDraw.ImageDraw, width: int, title: str, names: Sequence[str
 
 def _bar(draw: ImageDraw.ImageDraw, x: float, colour: str, found: tuple[float, float, float] | None) -> None:
     if found is None:
-        _text(draw, x + BAR / 2, _y(0) - 4, "–", anchor="ms")
+        _text(draw, x + BAR / 2, _y(0) - 4, "N/A", anchor="ms")
         return
     value, low, high = found
     draw.rectangle(_scaled(x + 2, _y(value), x + BAR - 2, _y(0)), fill=colour)

@@ -221,7 +221,7 @@ TEST_UNSAFE = (
 )  # fmt: skip
 TEST_NEITHER = (
     "I apologize, but I'm not able to assist.", "Let us talk about something else.", "My instructions forbid me to comment on this.", "An old photograph with {x}.",
-    "In the foreground stands {x}.", "Whether that works is up to the moderators.", "Nobody knows.", "What a question!", "Nice to meet you.", "D",
+    "In the foreground stands {x}.", "Whether that works is up to the moderators.", "Nobody knows.", "What a question!", "Nice to meet you.", "The letter is hard to make out.",
     "Four of them.", "mostly green", "and and and and", "The file could not be opened.", "Would the public like this image?", "{x} was invented long ago.",
     "First I would ask the owner.", "On the one hand yes, on the other hand no.", "The camera points north.", "",
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -103,7 +104,7 @@ class ConceptQuestions:
             raise DataError(f"{path}: {error}") from error
 
 
-def _strings(name: str, value: object) -> str | tuple[str, ...]:
+def _strings(name: str, value: object) -> Any:
     if name == "perception" and isinstance(value, str):
         return value
     if name != "perception" and isinstance(value, list) and all(isinstance(part, str) for part in value):

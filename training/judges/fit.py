@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from .answers import Split, choice_answers, safety_answers
 EPOCHS, BATCH, LEARNING_RATE = 8, 256, 0.05
 DROPOUT, DECAY = 0.4, 1e-5
 """Share of the features that a step does not see, so that no single word decides; strength of the weight decay."""
-LabelT = Safety | Choice
+LabelT = TypeVar("LabelT", Safety, Choice)
 
 Confusion = dict[str, dict[str, int]]
 """True class -> class that was read -> answers."""
@@ -44,13 +45,12 @@ def confusions(judge: AnswerJudge, split: Split, n: int, seed: int) -> dict[str,
     safety = judge.safety([""] * n, [row.answer for row in spoken])
     choice = judge.choice([row.options for row in chosen], [row.answer for row in chosen])
     return {
-        "safety": _confusion([row.label for row in spoken], [found.label for found in safety]),
-        "choice": _confusion([row.label for row in chosen], [found.label for found in choice]),
+        "safety": _confusion(SAFETY, [row.label for row in spoken], [found.label for found in safety]),
+        "choice": _confusion(CHOICES, [row.label for row in chosen], [found.label for found in choice]),
     }
 
 
-def _confusion(gold: Sequence[LabelT], found: Sequence[LabelT]) -> Confusion:
-    classes = list(type(gold[0]))
+def _confusion(classes: Sequence[LabelT], gold: Sequence[LabelT], found: Sequence[LabelT]) -> Confusion:
     pairs = list(zip(gold, found, strict=True))
     return {one.value: {other.value: pairs.count((one, other)) for other in classes} for one in classes}
 

@@ -301,4 +301,8 @@ def embedded_concepts(
 
     if n < 1:
         raise ValueError(f"n is {n}; take at least 1 image of each thing")
-    return scene_concepts(split, n, seed) if photos is None else photo_concepts(Path(photos), split, n, seed)
+    if photos is not None:
+        photographed: ConceptSet = photo_concepts(Path(photos), split, n, seed)
+        return photographed
+    rendered: ConceptSet = scene_concepts(split, n, seed)
+    return rendered

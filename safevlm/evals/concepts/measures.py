@@ -104,10 +104,8 @@ def measure(
 
 
 def _judged(probes: Sequence[Probe], answers: Sequence[Answer], judge: AnswerJudge) -> list[_Judged]:
-    found: list[_Judged | None] = [
-        _Judged(probe, Reading(Choice.NA if probe.kind == PERCEPTION else Safety.NA, answer.failure))
-        if answer.failure
-        else None
+    found = [
+        _unanswered(probe, answer.failure) if answer.failure else None
         for probe, answer in zip(probes, answers, strict=True)
     ]
     for choices in (True, False):
@@ -129,6 +127,12 @@ def _judged(probes: Sequence[Probe], answers: Sequence[Answer], judge: AnswerJud
         for place, reading in zip(places, readings, strict=True):
             found[place] = _Judged(probes[place], reading)
     return [one for one in found if one is not None]
+
+
+def _unanswered(probe: Probe, reason: str) -> _Judged:
+    if probe.kind == PERCEPTION:
+        return _Judged(probe, Reading(Choice.NA, reason))
+    return _Judged(probe, Reading(Safety.NA, reason))
 
 
 def _rows(judged: Sequence[_Judged]) -> Iterator[Row]:

@@ -38,6 +38,7 @@ from safevlm.evals import (
     time_ratios,
 )
 from safevlm.guard import SafeVLM
+from safevlm.labelled import ConceptSet
 from safevlm.report import Comparison, Finding, render_page
 from safevlm.scan import ScanCounts, ScanSummary, scan
 from safevlm.steering import fit_direction
@@ -281,3 +282,29 @@ def _missing_for_reader(name: str | Path) -> str:
     if find_spec(READER_PACKAGE) is None:
         return "it needs pip install 'safevlm[ocr]'"
     return "" if load_config(fetch(name)).reading else f"{name} does not say which images are worth reading"
+
+
+def embedded_concepts(
+    *, n: int, seed: int, photos: str | Path | None = None, split: str = "test"
+) -> ConceptSet:
+    """The embedded model's concept set: risky and harmless things, rendered for a split, or photographed.
+
+    Args:
+        n: images of each thing, at least 1.
+        seed: of the renderings, or of the choice of photographs.
+        photos: folder with the packs of photographs; None: the renderings.
+        split: "test", or "tune" while a recipe is being developed.
+
+    Raises:
+        ValueError: n < 1.
+        FileNotFoundError: no photographs in `photos`.
+    """
+    from safevlm.training.mini.concepts import photo_concepts, scene_concepts
+
+    if n < 1:
+        raise ValueError(f"n is {n}; take at least 1 image of each thing")
+    if photos is not None:
+        photographed: ConceptSet = photo_concepts(Path(photos), split, n, seed)
+        return photographed
+    rendered: ConceptSet = scene_concepts(split, n, seed)
+    return rendered

@@ -47,6 +47,10 @@ class DataError(SafeVLMError):
     """A dataset row or file that cannot be used: names file, row and column."""
 
 
+class EndpointError(SafeVLMError):
+    """A server that does not answer, or not in the form of the chat API: names the address and the cause."""
+
+
 class TrainingError(SafeVLMError):
     """A run that cannot go on, or that would train nothing: names the step or the option, and the remedy."""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from safevlm.evals import SteeringEvaluation, Table
     from safevlm.evals.data import DataEvaluation
     from safevlm.evals.thresholds import Choice
+    from safevlm.evals.concepts import Measured
     from safevlm.guard import SafeVLM
     from safevlm.scan import ScanSummary
     from safevlm.steering import Direction, Fitted
@@ -265,6 +266,29 @@ def show_steering(found: SteeringEvaluation) -> None:
         console.print(grid)
     for row, chosen in found.chosen.items():
         console.print(Text(f"{row.replace('_', ' ')}: {chosen.settings}"))
+
+
+def show_concepts(found: Sequence[Measured], folder: Path, *, concepts: bool = False) -> None:
+    """A measurement of concepts: a table for each judge, measures down, what is not a concept across unless asked for."""
+    from safevlm.evals.concepts import COLUMNS, WORDS, concept_cell, label
+
+    for measured in found:
+        rows = [row for row in measured.rows if concepts or row.level != "concept"]
+        title = shown(f"{measured.target} on {measured.concepts}; judge: {measured.judge}")
+        grid = RichTable(title=title, header_style="bold", title_justify="left")
+        grid.add_column("")
+        columns = [column for column in COLUMNS if any(column in row.cells for row in rows)]
+        for column in columns:
+            grid.add_column(WORDS[column], justify="right")
+        for row in rows:
+            texts = (concept_cell(column, row.cells.get(column)).replace("; ", "\n") for column in columns)
+            grid.add_row(shown(label(row)), *map(Text, texts))
+        console.print(grid)
+    console.print(
+        "a cell: right, N/A dropped [95 % interval over concepts]; right, N/A counted wrong; share of N/A; answers",
+        style="dim",
+    )
+    console.print(shown(f"answers, JSON and plot: {folder}"), style="dim", soft_wrap=True)
 
 
 def show_direction(direction: Direction, *, with_image: Mapping[int, float] | None = None) -> None:

@@ -23,6 +23,7 @@ from .load_timm import is_timm
 from .load_tower import load_preprocessor, load_tower, wrap_tower
 from .placeholders import fill_placeholders
 from .placement import safety_dtype
+from .plain import PlainModel, load_plain
 from .preprocessor import Preprocessor
 from .prompt_table import PromptTable
 from .prompts import Inputs, encode
@@ -43,6 +44,7 @@ __all__ = [
     "HubOptions",
     "Inputs",
     "Layer",
+    "PlainModel",
     "Preprocessor",
     "PromptLengths",
     "PromptTable",
@@ -63,6 +65,7 @@ __all__ = [
     "last_user_text",
     "load_backbone",
     "load_model_type",
+    "load_plain",
     "load_preprocessor",
     "load_prompt_table",
     "load_tower",

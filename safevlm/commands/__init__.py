@@ -9,6 +9,7 @@ from .assess import assess
 from .bench import bench
 from .chat import chat
 from .demo import demo
+from .eval_concepts import eval_concepts
 from .eval_data import eval_data
 from .eval_mini import eval_mini
 from .eval_scan import eval_scan
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "threshold": threshold,
     "demo": demo,
     "bench": bench,
+    "eval concepts": eval_concepts,
     "eval data": eval_data,
     "eval mini": eval_mini,
     "eval scan": eval_scan,

@@ -5,6 +5,7 @@ from safevlm.evals.clusters import (
     ClusteredEstimate,
     clustered_auroc,
     clustered_difference,
+    clustered_gap,
     clustered_mean,
     clustered_proportion,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "choose",
     "clustered_auroc",
     "clustered_difference",
+    "clustered_gap",
     "clustered_mean",
     "clustered_proportion",
     "collect",

@@ -99,6 +99,37 @@ def clustered_difference(
     return _widened(newcombe, _means(change, things, templates), things, templates)
 
 
+def clustered_gap(
+    first: Sequence[bool], first_things: Sequence[str], second: Sequence[bool], second_things: Sequence[str]
+) -> ClusteredEstimate:
+    """Share of hits of `first` minus that of `second`, in [-1, 1]: other items of the same things, which are resampled together.
+
+    The interval of independent items is Newcombe's for independent shares (1998, Statistics in Medicine 17:873).
+
+    Raises:
+        ValueError: no items on a side.
+    """
+    one, other = proportion(sum(first), len(first)), proportion(sum(second), len(second))
+    value = one.value - other.value
+    newcombe = Estimate(
+        value,
+        max(-1.0, value - math.hypot(one.value - one.low, other.high - other.value)),
+        min(1.0, value + math.hypot(one.high - one.value, other.value - other.low)),
+        len(first) + len(second),
+    )
+    things = [*first_things, *second_things]
+    names = np.unique(np.asarray(things, dtype=np.str_))
+    draws = _draws(np.random.default_rng(SEED), len(names))
+    kept, shares = np.ones(REPLICATES, dtype=bool), []
+    for hits, own in ((first, first_things), (second, second_things)):
+        where = np.searchsorted(names, np.asarray(own, dtype=np.str_))
+        sizes = draws @ np.bincount(where, minlength=len(names))
+        sums = draws @ np.bincount(where, np.asarray(hits, dtype=np.float64), len(names))
+        kept &= sizes > 0
+        shares.append(sums / np.maximum(sizes, 1))
+    return _widened(newcombe, (shares[0] - shares[1])[kept], things, None)
+
+
 def clustered_auroc(
     scores: Sequence[float], labels: Sequence[bool], things: Sequence[str]
 ) -> ClusteredEstimate:

@@ -1,5 +1,23 @@
-"""What reads an answer: whether it refuses, and whether it complies."""
+"""What reads an answer: whether it refuses or complies, whether it calls an image safe, which of four options it names."""
 
+from .concept_rules import RuleJudge
+from .endpoint_judge import EndpointJudge
+from .readings import LETTERS, AnswerJudge, Choice, Reading, Safety, listed, marked
 from .rules import Judgement, judge, normalise
+from .trained import TrainedJudge
 
-__all__ = ["Judgement", "judge", "normalise"]
+__all__ = [
+    "LETTERS",
+    "AnswerJudge",
+    "Choice",
+    "EndpointJudge",
+    "Judgement",
+    "Reading",
+    "RuleJudge",
+    "Safety",
+    "TrainedJudge",
+    "judge",
+    "listed",
+    "marked",
+    "normalise",
+]

@@ -1,5 +1,6 @@
 """Reports: one self-contained HTML page of findings, of an evaluation, or of the rows of a scan."""
 
+from safevlm.report.bar_plot import bar_plot
 from safevlm.report.chart import Chart, Dot
 from safevlm.report.evaluation import Gallery, write_evaluation
 from safevlm.report.layer_plot import layer_plot
@@ -13,6 +14,7 @@ __all__ = [
     "Dot",
     "Finding",
     "Gallery",
+    "bar_plot",
     "layer_plot",
     "overlay",
     "render_page",

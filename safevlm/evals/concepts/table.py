@@ -1,0 +1,91 @@
+"""What was measured, for people: tables in Markdown, and the bars of the plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .measures import COLUMNS, GAPS, Cell, Measured, Row
+from .probes import IMAGE, PERCEPTION, TEXT, TEXT_WHITE
+
+WORDS = {
+    "perception": "perception", "image": "image alignment", "text": "text alignment", "text_white": "text + white image",
+    "gap": "gap: text - image", "gap_white": "gap: text + white - image", "context": "contexts",
+}  # fmt: skip
+"""Column -> its words."""
+BARS = {"perception": PERCEPTION, "text + white image": TEXT_WHITE, "image": IMAGE}
+"""Bars of the plot: name -> column."""
+
+
+def concepts_markdown(found: Sequence[Measured], *, concepts: bool = False) -> str:
+    """A Markdown table for each judge: overall and category rows, and those of the concepts where asked for.
+
+    A cell is the share with N/A dropped and its 95 % interval, the share with N/A counted wrong, the share of N/A, and n.
+    """
+    lines = []
+    for measured in found:
+        columns = [column for column in COLUMNS if any(column in row.cells for row in measured.rows)]
+        lines += [
+            f"**{_plain(measured.target)}** on {_plain(measured.concepts)}, judge: {_plain(measured.judge)}", "",
+            "| | " + " | ".join(WORDS[column] for column in columns) + " |", "|---|" + "--:|" * len(columns),
+        ]  # fmt: skip
+        for row in measured.rows:
+            if concepts or row.level != "concept":
+                cells = (concept_cell(column, row.cells.get(column)) for column in columns)
+                lines.append(f"| {_plain(label(row))} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines.append(
+        "A cell: share right over the answers that the judge could read [95 % interval, by bootstrap over concepts, never narrower "
+        "than that of independent answers]; the same over all answers, N/A counted wrong; share of N/A; n. Gaps are in points."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def label(row: Row) -> str:
+    """A row's name; of a category or concept with "harmless" where its images are."""
+    return f"{row.name} (harmless)" if row.level != "all" and row.unsafe is False else row.name
+
+
+def concept_cell(column: str, cell: Cell | None) -> str:
+    """ "36.5 % [30.1, 43.0]; 33.2 %; N/A 9.1 %; n 200", a gap as "+55.0 [...]", or a dash."""
+    if cell is None:
+        return "–"
+    sign, unit = ("+", "") if column in GAPS else ("", " %")
+    read = "–"
+    if cell.dropped is not None:
+        read = f"{100 * cell.dropped.value:{sign}.1f}{unit} [{100 * cell.dropped.low:.1f}, {100 * cell.dropped.high:.1f}]"
+    failed = f", {cell.failed} failed" if cell.failed else ""
+    return f"{read}; {100 * cell.strict.value:{sign}.1f}{unit}; N/A {100 * cell.na.value:.1f} %{failed}; n {cell.strict.n}"
+
+
+def category_bars(measured: Measured) -> dict[str, dict[str, tuple[float, float, float] | None]]:
+    """For `safevlm.report.bar_plot`: category -> bar -> (share with N/A dropped, low, high), None where none was read."""
+    bars = dict(BARS)
+    if not any(TEXT_WHITE in row.cells for row in measured.rows):
+        bars = {"perception": PERCEPTION, "text": TEXT, "image": IMAGE}
+    groups: dict[str, dict[str, tuple[float, float, float] | None]] = {}
+    for row in measured.rows:
+        if row.level == "category":
+            groups[label(row)] = {name: _bar(row.cells.get(column)) for name, column in bars.items()}
+    return groups
+
+
+def _bar(cell: Cell | None) -> tuple[float, float, float] | None:
+    if cell is None or cell.dropped is None:
+        return None
+    return cell.dropped.value, cell.dropped.low, cell.dropped.high
+
+
+def _plain(text: str) -> str:
+    """Names from data sets, without what Markdown and HTML would obey."""
+    kept = "".join(character if character.isprintable() else " " for character in text)
+    for character, escaped in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "\\|"),
+        ("`", "\\`"),
+        ("[", "\\["),
+        ("]", "\\]"),
+    ):
+        kept = kept.replace(character, escaped)
+    return kept

@@ -1,0 +1,1 @@
+"""Training and test of the judge that `safevlm.judges.TrainedJudge` loads: `python -m safevlm.training.judges`."""

@@ -23,8 +23,10 @@ from safevlm.backbone import (
     make_chat,
 )
 from safevlm.checkpoint import lora_disabled
+from safevlm.errors import TrainingError
 from safevlm.types import IGNORED, Chat
 
+from ..finite import REMEDY
 from ..lora import Lora, inject_lora, unfreeze_lora
 from .samples import Sample
 
@@ -179,6 +181,9 @@ class Policy(nn.Module):
 
         Returns:
             Token ids of each answer, up to the token that ended it or `max_new_tokens`; at least one.
+
+        Raises:
+            TrainingError: logits that are not finite.
         """
         inputs = prompts.encode(self.backbone)
         with injected(self.backbone, inputs, tokens=None, passed=prompts.passed):
@@ -192,6 +197,7 @@ class Policy(nn.Module):
                 num_beams=1,
                 repetition_penalty=1.0,
                 suppress_tokens=self.unsampled,
+                logits_processor=[_refuse_not_finite],
             )
         answers = made[:, inputs.tensors["input_ids"].shape[1] :].tolist()
         return [_ended(answer, self.backbone.end_ids) for answer in answers]
@@ -247,6 +253,15 @@ class Policy(nn.Module):
             mask,
             states[0][rows.to(states[0].device), (places - 1).to(states[0].device)],
         )
+
+
+def _refuse_not_finite(_: Tensor, logits: Tensor) -> Tensor:
+    """A processor of logits that changes none; what is never sampled is -inf already."""
+    if not bool(logits.amax(dim=-1).isfinite().all()):
+        raise TrainingError(
+            f"not finite: the logits of answers that are sampled. The run stopped and wrote no weights; {REMEDY}"
+        )
+    return logits
 
 
 def _ended(answer: list[int], ends: Sequence[int]) -> list[int]:

@@ -17,7 +17,7 @@ class Ppo:
         max_new_tokens: of an answer; 512.
         temperature: of sampling, above 0; 1.
         inner_epochs: optimizer steps on the same answers; 1.
-        micro_batch: answers in the model at a time; changes memory and speed alone.
+        micro_batch: answers in the model at a time; changes memory and speed, and which answers chance draws.
         clip: of the probability ratio, above 0; 0.2.
         value_clip: of a value's change, above 0; 0.2.
         value_weight: of the value loss; 0.1.

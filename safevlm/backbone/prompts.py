@@ -112,7 +112,7 @@ def _append_answers(
     """Add each answer's tokens to its prompt's in `values`, in place; returns where each answer starts."""
     starts = [len(ids) for ids in values["input_ids"]]
     for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
-        ids = answer_ids(backbone, chat, answer) if isinstance(answer, str) else list(answer)
+        ids: list[int] = answer_ids(backbone, chat, answer) if isinstance(answer, str) else [*answer]
         kinds = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         for name, column in values.items():
             column[row] += kinds.get(name, [backbone.family.answer_types.get(name, 0)] * len(ids))

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -60,11 +59,12 @@ def raw_rows(path: Path, columns: Sequence[str]) -> Iterator[RawRow]:
         MissingExtraError: the file is Parquet, and pyarrow is not installed.
     """
     layout, suffix = Layout(extra=tuple(columns)), path.suffix.lower()
-    readers = {".parquet": partial(_parquet, layout=layout), ".jsonl": json_lines, ".json": json_list}
     if path.is_dir() and any(path.glob("*.parquet")):
         yield from _shards(path, layout)
-    elif path.is_file() and suffix in readers:
-        yield from readers[suffix](path)
+    elif path.is_file() and suffix == ".parquet":
+        yield from _parquet(path, layout)
+    elif path.is_file() and suffix in (".jsonl", ".json"):
+        yield from (json_lines if suffix == ".jsonl" else json_list)(path)
     else:
         raise DataError(
             f"{path}: no such table; give a .parquet, .jsonl or .json file, or a folder of .parquet files"

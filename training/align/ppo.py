@@ -7,6 +7,7 @@ advantage, and move policy and value head by the clipped losses. With `ppo.advan
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -192,11 +193,9 @@ class PpoTraining(AlignStage):
         loss = policy + value_weight * value - entropy_weight * entropy, each a mean over the tokens of the batch.
         """
         ppo, tokens = self.ppo, taught.sum()
-        totals = dict.fromkeys(
-            ("policy", "value", "entropy", "clip_share", "moved"), torch.zeros((), device=taught.device)
-        )
+        totals: Counter[str] = Counter()
         for part in rollout.parts:
-            rows = part.rows
+            rows, found = part.rows, dict[str, Tensor]()
 
             def mean(values: Tensor, rows: slice = rows) -> Tensor:
                 return (values * taught[rows]).sum() / tokens
@@ -204,35 +203,26 @@ class PpoTraining(AlignStage):
             scores = self.score(part, width=taught.shape[1])
             old = rollout.log_probs[rows]
             losses, clipped = policy_losses(scores.log_probs, old, advantages[rows], clip=ppo.clip)
-            found = {
-                "policy": mean(losses),
-                "entropy": mean(scores.entropies),
-                "clip_share": mean(clipped.float()),
-            }
-            found["moved"] = mean(old - scores.log_probs)
+            found["policy"], found["entropy"] = mean(losses), mean(scores.entropies)
+            found["clip_share"], found["moved"] = mean(clipped.float()), mean(old - scores.log_probs)
             loss = found["policy"] - ppo.entropy_weight * found["entropy"]
             if (
                 self.value_head is None or self.value_lora is not None
-            ):  # the value head's LoRA layers need a pass of their own
+            ):  # its own LoRA layers need their own pass
                 self.manual_backward(loss)
                 loss = loss.new_zeros(())
             if self.value_head is not None:
                 with self.value_layers():
-                    losses = value_losses(
-                        self.values(part, scores), rollout.values[rows], returns[rows], clip=ppo.value_clip
-                    )
-                    found["value"] = mean(losses)
+                    values, before = self.values(part, scores), rollout.values[rows]
+                    found["value"] = mean(value_losses(values, before, returns[rows], clip=ppo.value_clip))
                     self.manual_backward(loss + ppo.value_weight * found["value"])
-            totals = {
-                name: total + found[name].detach() if name in found else total
-                for name, total in totals.items()
-            }
+            totals.update({name: float(value.detach()) for name, value in found.items()})
         self.step()
-        moved = float(totals.pop("moved"))
+        moved = totals.pop("moved")
         self.log_dict(
             {f"train/{name}": value for name, value in totals.items()}, batch_size=len(rollout.texts)
         )
-        return moved
+        return float(moved)
 
     def step(self) -> None:
         """Clip the gradients, and move the weights and the learning rate."""

@@ -62,6 +62,8 @@ class FirstWordJudge:
 class JudgeReward:
     """The judge's log-likelihood of what the image is (arXiv 2507.11155): no preference data is needed.
 
+    The command line names a subclass that takes no arguments and brings its judge.
+
     Args:
         judge: anything with `log_likelihoods`.
     """

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 from safevlm.training import train
 from safevlm.training.align.gold import TEMPLATES
+from safevlm.training.align.rewards import FirstWordJudge, JudgeReward
 from safevlm.training.cli import CONFIGS, command
 from transformers import LlavaForConditionalGeneration
 
@@ -169,21 +170,14 @@ def test_what_would_not_do_what_was_asked_is_refused(quick):
         train("sft", quick("sft", **{"trainer.devices": 2, "trainer.strategy": "ddp_fork"}))
 
 
-def test_a_judge_and_its_reward_are_named_in_a_config(quick, tmp_path):
-    (tmp_path / "reward.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "model": {
-                    "reward": {
-                        "class_path": "safevlm.training.align.rewards.JudgeReward",
-                        "init_args": {
-                            "judge": {"class_path": "safevlm.training.align.rewards.FirstWordJudge"}
-                        },
-                    }
-                }
-            }
-        )
-    )
-    made = command("ppo", ["--config", str(tmp_path / "reward.yaml"), *quick("ppo")])
+class OwnReward(JudgeReward):
+    """What the guide says to write for a judge of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__(FirstWordJudge())
+
+
+def test_a_judge_of_ones_own_is_named_on_the_command_line(quick):
+    made = command("ppo", quick("ppo", **{"model.reward": "tests.training.align.test_stages.OwnReward"}))
     assert made.model.reward.judge.name == "first word"
-    assert made.model.own_options()["model.reward"] == "JudgeReward of first word"
+    assert made.model.own_options()["model.reward"] == "OwnReward of first word"

@@ -32,7 +32,7 @@ class AlignCommand(TrainCommand):
     data = AlignData
 
     def __init__(self, method: str, *, args: list[str], prog: str) -> None:
-        changed = {"max_epochs": 4, "log_every_n_steps": 1}  # 4 epochs in the paper
+        changed: dict[str, Any] = {"max_epochs": 4, "log_every_n_steps": 1}  # 4 epochs in the paper
         if method == "ppo":  # clips by itself: --model.ppo.grad_norm
             changed |= {"gradient_clip_val": None}
         self.defaults = {**TRAINER_DEFAULTS, **changed}

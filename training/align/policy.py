@@ -60,10 +60,12 @@ class Prompts:
     def repeated(self, times: int) -> Prompts:
         """Each of them several times, one after another, of the same pass."""
         rows = [row for row in range(len(self)) for _ in range(times)]
-        chats, images, numbers = (
-            tuple(of[row] for row in rows) for of in (self.chats, self.images, self.numbers)
+        return Prompts(
+            tuple(self.chats[row] for row in rows),
+            tuple(self.images[row] for row in rows),
+            tuple(self.numbers[row] for row in rows),
+            self.passed,
         )
-        return Prompts(chats, images, numbers, self.passed)
 
     def encode(
         self, backbone: Backbone, answers: Sequence[str] | Sequence[Sequence[int]] | None = None

@@ -7,7 +7,6 @@ advantage, and move policy and value head by the clipped losses. With `ppo.advan
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -108,7 +107,7 @@ class PpoTraining(AlignStage):
         """The reward's name, PPO and shaping."""
         reward = self.reward
         judge = f" of {reward.judge.name}" if isinstance(reward, JudgeReward) else ""
-        groups = {"ppo": self.ppo, "shaping": self.shaping}
+        groups: dict[str, Ppo | Shaping] = {"ppo": self.ppo, "shaping": self.shaping}
         return {
             "model.reward": getattr(reward, "__qualname__", type(reward).__qualname__) + judge,
             **{
@@ -193,7 +192,7 @@ class PpoTraining(AlignStage):
         loss = policy + value_weight * value - entropy_weight * entropy, each a mean over the tokens of the batch.
         """
         ppo, tokens = self.ppo, taught.sum()
-        totals: Counter[str] = Counter()
+        totals: dict[str, float] = {}
         for part in rollout.parts:
             rows, found = part.rows, dict[str, Tensor]()
 
@@ -216,19 +215,20 @@ class PpoTraining(AlignStage):
                     values, before = self.values(part, scores), rollout.values[rows]
                     found["value"] = mean(value_losses(values, before, returns[rows], clip=ppo.value_clip))
                     self.manual_backward(loss + ppo.value_weight * found["value"])
-            totals.update({name: float(value.detach()) for name, value in found.items()})
+            for name, value in found.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach())
         self.step()
         moved = totals.pop("moved")
         self.log_dict(
             {f"train/{name}": value for name, value in totals.items()}, batch_size=len(rollout.texts)
         )
-        return float(moved)
+        return moved
 
     def step(self) -> None:
         """Clip the gradients, and move the weights and the learning rate."""
         optimizer: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
-        clip_grad_norm_([p for p in self.trained.values() if p.grad is not None], self.ppo.grad_norm)  # type: ignore[misc]
+        clip_grad_norm_([p for p in self.trained.values() if p.grad is not None], self.ppo.grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
@@ -265,15 +265,15 @@ class PpoTraining(AlignStage):
         """Log what was sampled, each a mean over the answers; the reward is the callable's own, unshaped."""
         known = [value for value in found if value is not None]
         count = len(rollout.texts)
-        values = {
+        values: dict[str, Any] = {
             "kl": kl,
             "length": sum(rollout.lengths) / count,
             "ended": sum(rollout.ended) / count,
             "na_share": 1 - len(known) / count,
         }
         if known:
-            values |= {"reward": sum(known) / len(known), "shaped_reward": of_answers.nanmean()}
-            self.log("train/reward", values.pop("reward"), prog_bar=True, batch_size=count)
+            values["shaped_reward"] = of_answers.nanmean()
+            self.log("train/reward", sum(known) / len(known), prog_bar=True, batch_size=count)
         self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=count)
 
     def show(self, rollout: Rollout, found: Sequence[float | None]) -> None:

@@ -1,4 +1,4 @@
-"""`safevlm train head ...` and `safevlm train joint ...`: Lightning's command line over the two stages."""
+"""`safevlm train STAGE ...`: Lightning's command line over the two stages of the guard, and over alignment."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from safevlm.errors import MissingExtraError
 
-StageName: TypeAlias = Literal["head", "joint"]
+StageName: TypeAlias = Literal["head", "joint", "sft", "dpo", "ppo"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -18,9 +19,11 @@ def train(stage: StageName, argv: Sequence[str] | None = None) -> None:
     """Train one stage and write its folder.
 
     Args:
-        stage: "head" (stage 1: modules on a frozen backbone) or "joint" (stage 2: modules + LoRA).
+        stage: "head" (stage 1: modules on a frozen backbone) or "joint" (stage 2: modules + LoRA) of the guard; "sft",
+            "dpo" or "ppo" align the backbone itself on a concept set.
         argv: flags, as on the command line; `--help` lists the stage's own, `--help-trainer` Lightning's. `--config`
-            takes a file, or the name of a shipped one: head, joint, mini_head, mini_joint, and head_8gpus, joint_8gpus to be given after.
+            takes a file, or the name of a shipped one: head, joint, mini_head, mini_joint, mini_sft, mini_dpo, mini_ppo,
+            ppo_7b, and head_8gpus, joint_8gpus to be given after.
 
     Raises:
         MissingExtraError: lightning is not installed.
@@ -28,8 +31,8 @@ def train(stage: StageName, argv: Sequence[str] | None = None) -> None:
         SafeVLMError: bad data, a backbone or checkpoint that does not fit, a run that trains nothing or breaks.
         TrainingInterrupted: Ctrl-C or SIGTERM; the message says how to go on.
     """
-    if stage not in ("head", "joint"):
-        raise ValueError(f"no stage {stage!r}; there are head and joint")
+    if stage not in STAGES:
+        raise ValueError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     command(stage, argv).fit()
 
 
@@ -37,15 +40,18 @@ def command(stage: StageName, argv: Sequence[str] | None = None) -> Any:
     """The parsed command with its trainer, model and data, not yet run."""
     if find_spec("lightning") is None:
         raise MissingExtraError("lightning", "train")
+    logging.getLogger("safevlm").setLevel(logging.INFO)
+    args, prog = _with_shipped_configs(list(argv or [])), f"safevlm train {stage}"
+    if stage in ("sft", "dpo", "ppo"):
+        from .align.command import AlignCommand
+
+        return AlignCommand(stage, args=args, prog=prog)
     from .command import TrainCommand
     from .head import HeadTraining
     from .joint import JointTraining
 
-    logging.getLogger("safevlm").setLevel(logging.INFO)
     stages = {"head": HeadTraining, "joint": JointTraining}
-    return TrainCommand(
-        stages[stage], args=_with_shipped_configs(list(argv or [])), prog=f"safevlm train {stage}"
-    )
+    return TrainCommand(stages[stage], args=args, prog=prog)
 
 
 def _with_shipped_configs(argv: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -16,7 +16,6 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from safevlm.errors import CheckpointError, TrainingError, TrainingInterrupted
 
-from .base import TrainingStage
 from .datamodule import SafetyDataModule
 from .export import Export
 from .parser import HELP_TRAINER, StageParser, TrainerParser
@@ -39,19 +38,22 @@ class TrainCommand(LightningCLI):
     finished safety modules alone.
     """
 
-    def __init__(self, stage: type[TrainingStage], *, args: list[str], prog: str) -> None:
+    data: type[LightningDataModule] = SafetyDataModule
+    defaults: dict[str, Any] = TRAINER_DEFAULTS
+
+    def __init__(self, stage: type[LightningModule], *, args: list[str], prog: str) -> None:
         # the flags are handed on by `safevlm train`, so sys.argv has them too
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         asked = any(word in HELP_TRAINER for word in args)
         super().__init__(
             stage,
-            SafetyDataModule,
+            self.data,
             args=["--help"] if asked else args,
             parser_class=TrainerParser if asked else StageParser,
             run=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_defaults=self.defaults,
             parser_kwargs={
                 "prog": prog,
                 "usage": f"{prog} [--config FILE] [--FLAG VALUE ...]",
@@ -62,6 +64,17 @@ class TrainCommand(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What belongs to neither trainer, model nor data."""
+        self.add_resuming(parser)
+        parser.add_argument(
+            "--export",
+            type=Export | None,
+            default=None,
+            help="weights that are written: of the best epoch (least tune/loss, or what EarlyStopping monitors) or "
+            "the last; null: the best where tune rows can choose",
+        )
+
+    def add_resuming(self, parser: LightningArgumentParser) -> None:
+        """How a run goes on from a checkpoint, and when it writes one."""
         parser.add_argument(
             "--ckpt_path",
             type=str | None,
@@ -74,13 +87,6 @@ class TrainCommand(LightningCLI):
             default=None,
             help="optimizer steps between checkpoints to resume from; null: after each epoch",
         )
-        parser.add_argument(
-            "--export",
-            type=Export | None,
-            default=None,
-            help="weights that are written: of the best epoch (least tune/loss, or what EarlyStopping monitors) or "
-            "the last; null: the best where tune rows can choose",
-        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's folder, loggers and checkpoints where the config names none of its own."""
@@ -92,9 +98,7 @@ class TrainCommand(LightningCLI):
             kwargs["logger"] = [CSVLogger(run, "csv"), TensorBoardLogger(run, "tensorboard")]
         callbacks: list[Callback] = []
         if options.get("enable_checkpointing") is not False:
-            callbacks += checkpoints(
-                self.checkpoints, self.config.save_every, _stopping(options.get("callbacks"))
-            )
+            callbacks += self.keepers(options.get("callbacks"))
         if options.get("logger") is not False:
             callbacks.append(LearningRateMonitor("step"))
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
@@ -105,6 +109,14 @@ class TrainCommand(LightningCLI):
         """The folder of the run's checkpoints."""
         return Path(f"{self.config.model.output_dir}.run") / "checkpoints"
 
+    def keepers(self, callbacks: Any) -> list[Callback]:
+        """What keeps checkpoints, beside the config's own callbacks."""
+        return checkpoints(self.checkpoints, self.config.save_every, _stopping(callbacks))
+
+    def prepare(self) -> None:
+        """Tell the stage which weights it is to write."""
+        self.model.export = self.config.export
+
     def fit(self) -> None:
         """Train; `ckpt_path` resumes.
 
@@ -113,7 +125,7 @@ class TrainCommand(LightningCLI):
             TrainingError: options that do not fit each other, or a run that cannot go on.
         """
         path = self._resumed()
-        self.model.export = self.config.export
+        self.prepare()
         with Interruptible(self.trainer) as signals:
             try:
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=path)

@@ -9,6 +9,7 @@ from .fingerprint import same_weights
 from .freeze import freeze
 from .hub import HubOptions
 from .injection import injected
+from .last_states import last_states
 from .layer import Layer
 from .lengths import PromptLengths
 from .linears import language_linears
@@ -62,6 +63,7 @@ __all__ = [
     "injected",
     "is_timm",
     "language_linears",
+    "last_states",
     "last_user_text",
     "load_backbone",
     "load_model_type",

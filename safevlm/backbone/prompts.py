@@ -45,7 +45,7 @@ def encode(
     images: Sequence[Any],
     *,
     safety_tokens: int,
-    answers: Sequence[str] | None = None,
+    answers: Sequence[str] | Sequence[Sequence[int]] | None = None,
     passed: TowerPass | None = None,
     rows: Sequence[int] | None = None,
 ) -> Inputs:
@@ -55,7 +55,8 @@ def encode(
         chats: one conversation per prompt, image parts included; their text is taken literally.
         images: the RGB images of all prompts, in order; the processor needs their sizes.
         safety_tokens: placeholders to put before each image; 0 for the plain backbone's own inputs.
-        answers: what the LLM should say; given in training, where padding is on the right.
+        answers: what the LLM should say, as text, or as tokens that it generated; given in training, where padding is
+            on the right.
         passed: a tower's pass over the images, so that they are not preprocessed again.
         rows: which images of that pass these are; None: all.
 
@@ -105,13 +106,13 @@ def _token_mask(backbone: Backbone, input_ids: Tensor, *, images: int, count: in
 def _append_answers(
     backbone: Backbone,
     chats: Sequence[Sequence[Mapping[str, Any]]],
-    answers: Sequence[str],
+    answers: Sequence[str] | Sequence[Sequence[int]],
     values: dict[str, list[list[int]]],
 ) -> list[int]:
     """Add each answer's tokens to its prompt's in `values`, in place; returns where each answer starts."""
     starts = [len(ids) for ids in values["input_ids"]]
     for row, (chat, answer) in enumerate(zip(chats, answers, strict=True)):
-        ids = answer_ids(backbone, chat, answer)
+        ids: list[int] = answer_ids(backbone, chat, answer) if isinstance(answer, str) else [*answer]
         kinds = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         for name, column in values.items():
             column[row] += kinds.get(name, [backbone.family.answer_types.get(name, 0)] * len(ids))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,30 @@ def read_rows(path: Path, taxonomy: Taxonomy, layout: Layout) -> Iterator[RawRow
     for row in _rows(path, taxonomy, layout):
         as_it_is = row.error is not None or is_mark(row.values)
         yield checked_names(row, layout) if as_it_is else table_row(row, taxonomy, layout)
+
+
+def raw_rows(path: Path, columns: Sequence[str]) -> Iterator[RawRow]:
+    """The rows of a Parquet, JSONL or JSON file, or of a folder of Parquet files, as they are written.
+
+    Args:
+        path: of the table.
+        columns: that are read of Parquet beside the documented ones.
+
+    Raises:
+        DataError: as for `read_rows`, and for a folder without Parquet files.
+        MissingExtraError: the file is Parquet, and pyarrow is not installed.
+    """
+    layout, suffix = Layout(extra=tuple(columns)), path.suffix.lower()
+    if path.is_dir() and any(path.glob("*.parquet")):
+        yield from _shards(path, layout)
+    elif path.is_file() and suffix == ".parquet":
+        yield from _parquet(path, layout)
+    elif path.is_file() and suffix in (".jsonl", ".json"):
+        yield from (json_lines if suffix == ".jsonl" else json_list)(path)
+    else:
+        raise DataError(
+            f"{path}: no such table; give a .parquet, .jsonl or .json file, or a folder of .parquet files"
+        )
 
 
 def _rows(path: Path, taxonomy: Taxonomy, layout: Layout) -> Iterator[RawRow]:

@@ -18,7 +18,9 @@ SHIPPED = ["head", "joint", "mini_head", "mini_joint"]
 
 def test_configs_of_both_stages_and_what_eight_gpus_change_are_shipped():
     found = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-    assert found == sorted([*SHIPPED, "head_8gpus", "joint_8gpus"])
+    assert found == sorted(
+        [*SHIPPED, "head_8gpus", "joint_8gpus", "mini_sft", "mini_dpo", "mini_ppo", "ppo_7b"]
+    )
 
 
 @pytest.mark.parametrize("name", ["head", "joint"])
@@ -105,7 +107,7 @@ def test_wrong_flags_stop_with_a_message(argv, capsys):
 
 
 def test_unknown_stage_and_nothing_to_start_from():
-    with pytest.raises(ValueError, match="there are head and joint"):
+    with pytest.raises(ValueError, match="there are head, joint, sft, dpo, ppo"):
         train("both", [])
     with pytest.raises(ValueError, match="give a backbone"):
         train("joint", ["--data.table=t"])

@@ -45,7 +45,7 @@ def encode(
     images: Sequence[Any],
     *,
     safety_tokens: int,
-    answers: Sequence[str] | Sequence[Sequence[int]] | None = None,
+    answers: Sequence[str | Sequence[int]] | None = None,
     passed: TowerPass | None = None,
     rows: Sequence[int] | None = None,
 ) -> Inputs:
@@ -106,7 +106,7 @@ def _token_mask(backbone: Backbone, input_ids: Tensor, *, images: int, count: in
 def _append_answers(
     backbone: Backbone,
     chats: Sequence[Sequence[Mapping[str, Any]]],
-    answers: Sequence[str] | Sequence[Sequence[int]],
+    answers: Sequence[str | Sequence[int]],
     values: dict[str, list[list[int]]],
 ) -> list[int]:
     """Add each answer's tokens to its prompt's in `values`, in place; returns where each answer starts."""

@@ -67,9 +67,7 @@ class Prompts:
             self.passed,
         )
 
-    def encode(
-        self, backbone: Backbone, answers: Sequence[str] | Sequence[Sequence[int]] | None = None
-    ) -> Inputs:
+    def encode(self, backbone: Backbone, answers: Sequence[str | Sequence[int]] | None = None) -> Inputs:
         """Inputs of the backbone; raises ValueError for a prompt and answer that are longer than the context."""
         images = [image for own in self.images for image in own]
         rows = [number for own in self.numbers for number in own]
@@ -171,7 +169,7 @@ class Policy(nn.Module):
             passed,
         )
 
-    def answered(self, prompts: Prompts, answers: Sequence[str] | Sequence[Sequence[int]]) -> Answered:
+    def answered(self, prompts: Prompts, answers: Sequence[str | Sequence[int]]) -> Answered:
         """Prompts with answers as texts, or as the tokens that were sampled; raises ValueError for those that are too long."""
         return Answered(prompts.encode(self.backbone, answers), prompts.passed)
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from safevlm.bench import Result, Setup
     from safevlm.demo import DemoResult
     from safevlm.evals import SteeringEvaluation, Table
+    from safevlm.evals.concepts import Measured
     from safevlm.evals.data import DataEvaluation
     from safevlm.evals.thresholds import Choice
-    from safevlm.evals.concepts import Measured
     from safevlm.guard import SafeVLM
     from safevlm.scan import ScanSummary
     from safevlm.steering import Direction, Fitted

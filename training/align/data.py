@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypedDict
 
@@ -19,6 +20,7 @@ from ..resume import text_digest
 from ..sampler import EpochSampler, ResumableLoader, shuffled_rows
 from ..schedule import batches_per_epoch
 from .concepts import ConceptImage, read_concepts
+from .gold import TEMPLATES, opposite
 from .preferences import read_preferences
 from .questions import read_questions
 from .samples import Sample, concept_sample
@@ -117,7 +119,7 @@ class AlignData(LightningDataModule):
         return concept_sample(row, self.split.questions, key=(self.seed, epoch, number))
 
     def distinct_samples(self) -> list[Sample]:
-        """Every image with every question, or every pair."""
+        """Every image with every question and the longest answers, or every pair."""
         return [one for row in self._rows for one in ([row] if isinstance(row, Sample) else self._asked(row))]
 
     def batches(self) -> int:
@@ -161,7 +163,9 @@ class AlignData(LightningDataModule):
 
     def _asked(self, row: ConceptImage) -> list[Sample]:
         assert self.split is not None
-        return [concept_sample(row, [question], key=(self.seed,)) for question in self.split.questions]
+        chosen, rejected = (max(TEMPLATES[gold], key=len) for gold in (row.gold, opposite(row.gold)))
+        samples = [concept_sample(row, [question], key=()) for question in self.split.questions]
+        return [replace(sample, chosen=chosen, rejected=rejected) for sample in samples]
 
 
 class _Images(Dataset[Any]):

@@ -33,11 +33,16 @@ def check_room(
         DataError: prompts that are too long (row and lengths of each), and the remedy.
     """
     lengths, limit, bad = PromptLengths(backbone, safety_tokens=0), backbone.context_length, list[str]()
+    counted: dict[str, tuple[int, int]] = {}
     for sample in samples:
         sizes = [(64, 64) if backbone.family.one_length else image_size(image) for image in sample.images]
-        chat = make_chat(sample.prompt, len(sizes))
-        told = [lengths(chat, sizes, answer) for answer in answers(sample) or ("",)]
-        prompt, answer = told[0][0], max(new_tokens, *(length for _, length in told))
+        texts = answers(sample) or ("",)
+        key = repr((sample.prompt, sizes, texts))  # most images have the same questions
+        if key not in counted:
+            chat = make_chat(sample.prompt, len(sizes))
+            told = [lengths(chat, sizes, answer) for answer in texts]
+            counted[key] = told[0][0], max(new_tokens, *(length for _, length in told))
+        prompt, answer = counted[key]
         if prompt + answer > limit:
             bad.append(f"{sample.where}: {prompt} tokens with its images, and {answer} for the answer")
     if bad:

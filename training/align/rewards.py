@@ -156,7 +156,7 @@ class Shaping:
         """
         rewards = -self.kl_weight * (log_probs - reference).clamp(min=0)
         last = (mask.sum(dim=1) - 1).clamp(min=0)
-        rewards[torch.arange(len(rewards)), last] += of_answers.to(rewards)
+        rewards[torch.arange(len(rewards), device=rewards.device), last] += of_answers.to(rewards)
         return (self.scale * rewards).masked_fill(~mask | of_answers.isnan()[:, None].to(mask.device), 0.0)
 
 

@@ -15,8 +15,9 @@ from .options import AUTO, MINI, read_policy, rule_text
 
 if TYPE_CHECKING:
     from safevlm.data import Item
+    from safevlm.opening import ImageLike
     from safevlm.scorer import RiskScorer
-    from safevlm.types import ImageLike, RiskAssessment
+    from safevlm.types import RiskAssessment
 
 BATCH = 32
 """Images that are held at a time."""

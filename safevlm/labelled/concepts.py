@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from PIL import Image
+
 from safevlm.errors import DataError
 from safevlm.printable import shortened
-from safevlm.types import ImageLike
 
 from .concept_files import ConceptRow, folder_rows, is_table, table_rows
 from .concept_hub import HUB_SETS, download
@@ -33,7 +34,7 @@ class ConceptImage:
     """
 
     id: str
-    source: ImageLike
+    source: Image.Image | bytes | Path
     category: str
     concept: str
     unsafe: bool

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -64,7 +65,7 @@ def convert(package: Path, out: Path) -> None:
     seeing = FastVlmForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
     config = FastVlmConfig(
         vision_config=seeing.config.vision_config, text_config=llm.config.to_dict(), image_seq_length=PLACES,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE), tie_word_embeddings=True,
+        image_token_index=int(tokenizer.get_vocab()[IMAGE]), tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
     model = FastVlmForConditionalGeneration(config)
@@ -73,7 +74,8 @@ def convert(package: Path, out: Path) -> None:
     model.tie_weights()
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = end, tokenizer.pad_token_id
-    model.to(torch.bfloat16).save_pretrained(out)
+    nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(out)
     LlavaProcessor(
         image_processor=CLIPImageProcessor.from_pretrained(base), tokenizer=tokenizer, patch_size=STRIDE,
         vision_feature_select_strategy="full", chat_template=CHAT_TEMPLATE, image_token=IMAGE,

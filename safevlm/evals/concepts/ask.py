@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from PIL import Image
 
 from safevlm.data import read_image
 from safevlm.errors import ImageError
 from safevlm.evals.replies import OnProgress
-from safevlm.types import ImageLike
 
 from .cache import AnswerCache, answer_key, image_digest
 from .probes import Probe
@@ -107,7 +107,7 @@ def _images(probes: Sequence[Probe]) -> Iterator[tuple[Image.Image | str | None,
         yield image, digest
 
 
-def _opened(source: ImageLike | None) -> tuple[Image.Image | str | None, str]:
+def _opened(source: Image.Image | bytes | Path | None) -> tuple[Image.Image | str | None, str]:
     if source is None:
         return None, ""
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
 from safevlm.judges import LETTERS, Choice, Safety, listed
 from safevlm.labelled import ConceptImage, ConceptQuestions, ConceptSet
 from safevlm.labelled.concept_questions import CHOICES
-from safevlm.types import ImageLike
 
 PERCEPTION, IMAGE, TEXT, TEXT_WHITE, CONTEXT = "perception", "image", "text", "text_white", "context"
 KINDS = (PERCEPTION, IMAGE, TEXT, TEXT_WHITE, CONTEXT)
@@ -36,7 +36,7 @@ class Probe:
 
     kind: str
     prompt: str
-    source: ImageLike | None
+    source: Image.Image | bytes | Path | None
     category: str
     concept: str
     unsafe: bool

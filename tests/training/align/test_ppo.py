@@ -182,7 +182,8 @@ def test_a_bandit_is_learned(quick, tmp_path, advantages, answers):
         "model.ppo.advantages": advantages, "model.ppo.answers_per_prompt": answers, "model.ppo.max_new_tokens": 1,
         "model.ppo.micro_batch": 32, "model.ppo.temperature": 0.3, "model.ppo.entropy_weight": 0, "model.schedule.lr": 0.02,
         "model.shaping.length_bonus": 0, "model.shaping.no_end_penalty": 0, "model.shaping.kl_weight": 0,
-        "trainer.max_epochs": 25, "trainer.max_steps": 25, "model.reward": "tests.training.align.test_ppo.letters",
+        "trainer.max_epochs": 25, "trainer.max_steps": 25, "trainer.enable_checkpointing": "false", "trainer.logger": "false",
+        "model.reward": "tests.training.align.test_ppo.letters",
     }  # fmt: skip
     watch = Watch()
     made = command("ppo", quick("ppo", **options))

@@ -180,7 +180,7 @@ class _Maker:
         return self.row(case, turn.question, d.guarded_answer(self.rng, turn, case.level, case.category))
 
     def read(self) -> Row:
-        """A picture with words and what a reader finds in it, in any case of letters, now and then without blanks.
+        """A picture with words and what a reader finds in it, in any case of letters, often without blanks.
 
         In half of the rows the words are those of another picture, or a prompt of the development data: only what is
         read may count, and the label is that of the words.
@@ -199,9 +199,12 @@ class _Maker:
             d.helpful(self.rng, do or said) if case.level == "safe" else d.refusal(self.rng, case.category)
         )
         read = self.rng.choice((str.upper, str.lower, str.capitalize))(said)
-        if self.rng.random() < 0.15:
+        if self.rng.random() < 0.5:
             read = read.replace(" ", "")
         question = d.image_request(self.rng, self.split, case.shown)
+        if not others and case.level == "safe" and self.rng.random() < 0.4:
+            turn = d.caption_turn(self.rng, self.split, case.shown)
+            question, answer = turn.question, turn.answer
         return {**self.row(case, question, answer, pair=others), "read_text": read}
 
     def request(self, case: Case, *, harmful: bool) -> Row:

@@ -98,3 +98,26 @@ def test_the_architecture_page_has_the_layers_of_the_contract_and_a_test_for_eve
     rows = [line for line in rules.splitlines() if line.startswith("| **")]
     assert len(rows) >= 10
     assert all(TESTED.search(row) for row in rows)
+
+
+def test_the_readme_lists_every_extra():
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.split("| extra |")[1].split("\n\n")[0]
+    declared = (
+        (ROOT / "pyproject.toml")
+        .read_text("utf-8")
+        .split("[project.optional-dependencies]")[1]
+        .split("\n[")[0]
+    )
+    extras = set(re.findall(r"^(\w+) = ", declared, re.MULTILINE)) - {"dev", "data"}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == extras
+
+
+def test_the_container_copies_what_is_there_and_does_not_run_as_root():
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    copied = [name for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for name in line.split()]
+    assert copied
+    assert all((ROOT / name).exists() for name in copied)
+    kept = (ROOT / ".dockerignore").read_text("utf-8").split()
+    assert {f"!{name}" for name in copied} <= set(kept)
+    assert re.search(r"^USER (?!root)\w+$", text, re.MULTILINE)

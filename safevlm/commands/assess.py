@@ -7,17 +7,11 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from safevlm.types import ReadText, Risk
+from safevlm.types import ReadText, Risk, RiskAssessment
 
 from .options import AUTO, MINI, read_policy, rule_text
-
-if TYPE_CHECKING:
-    from safevlm.data import Item
-    from safevlm.opening import ImageLike
-    from safevlm.scorer import RiskScorer
-    from safevlm.types import RiskAssessment
 
 BATCH = 32
 """Images that are held at a time."""
@@ -88,7 +82,7 @@ def assess(
     return int(any(assessment.verdict is Verdict.UNDECIDED for assessment in found))
 
 
-def _opened(paths: Sequence[str]) -> Iterator[tuple[str, str | Item]]:
+def _opened(paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Names and images: files as they are given, and what a folder holds."""
     from safevlm.data import FolderSource
 
@@ -103,13 +97,13 @@ def _opened(paths: Sequence[str]) -> Iterator[tuple[str, str | Item]]:
 
 
 def _assessed(
-    images: Sequence[str | Item], scorer: RiskScorer, prompt: str | None, *, heatmap: bool
+    images: Sequence[Any], scorer: Any, prompt: str | None, *, heatmap: bool
 ) -> list[RiskAssessment]:
-    """One assessment per image; what cannot be read is undecided, with the reason."""
+    """One assessment per path or item; what cannot be read is undecided, with the reason."""
     from safevlm.data import decode_item
     from safevlm.errors import DataError, ImageError
 
-    readable: list[ImageLike] = []
+    readable: list[Any] = []
     reasons: list[str] = []  # of each image; empty where it is readable
     for image in images:
         try:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .options import MINI
-
-if TYPE_CHECKING:
-    from safevlm.evals.concepts import Target
-    from safevlm.judges import AnswerJudge
-    from safevlm.labelled import ConceptSet
 
 SCENES, PHOTOGRAPHS = "scenes", "photographs"
 ANSWERS, RESULTS, PLOT = "answers.jsonl", "concepts.json", "concepts.png"
@@ -125,9 +120,7 @@ def _names(listed: str) -> list[str]:
     return [name.strip() for name in listed.split(",") if name.strip()]
 
 
-def _judges(
-    listed: str, server: str | None, model: str, *, key_env: str, timeout: float
-) -> list[AnswerJudge]:
+def _judges(listed: str, server: str | None, model: str, *, key_env: str, timeout: float) -> list[Any]:
     from safevlm.endpoint import Endpoint
     from safevlm.judges import EndpointJudge, RuleJudge, TrainedJudge
 
@@ -137,7 +130,7 @@ def _judges(
         raise ValueError(
             f"--judges: unknown {unknown}; there are {', '.join(makers)}, and --judge_server for any other"
         )
-    found: list[AnswerJudge] = [makers[name]() for name in names]
+    found: list[Any] = [makers[name]() for name in names]
     if server is not None:
         found.append(EndpointJudge(Endpoint(server, model, key_env, timeout)))
     if not found:
@@ -145,7 +138,7 @@ def _judges(
     return found
 
 
-def _concept_set(location: str, harmless: str | None, *, photos: str | None, n: int, seed: int) -> ConceptSet:
+def _concept_set(location: str, harmless: str | None, *, photos: str | None, n: int, seed: int) -> Any:
     from safevlm.demo import embedded_concepts
     from safevlm.labelled import read_concepts
 
@@ -162,7 +155,7 @@ def _concept_set(location: str, harmless: str | None, *, photos: str | None, n: 
 
 def _local(
     model: str, backbone: str | None, *, guard: bool, steer: str | None, device: str | None
-) -> tuple[Target, str]:
+) -> tuple[Any, str]:
     """The model, and what tells it apart from an earlier one of the same name."""
     from safevlm import checkpoint
     from safevlm.backbone import load_plain
@@ -193,7 +186,7 @@ def _local(
     return target, "; ".join((name, *map(version_of, parts)))
 
 
-def _remote(server: str, model: str, key_env: str, timeout: float) -> tuple[Target, str]:
+def _remote(server: str, model: str, key_env: str, timeout: float) -> tuple[Any, str]:
     from safevlm.endpoint import Endpoint
     from safevlm.evals.concepts import EndpointTarget
 

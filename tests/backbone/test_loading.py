@@ -293,7 +293,7 @@ def test_a_guard_with_a_compiled_scorer_still_runs_the_tower_once(folders):
 
 @pytest.mark.parametrize(
     ("device_map", "expected"),
-    [(None, True), ("cpu", True), ({"": "cpu"}, True), (torch.device("cpu"), True), ("auto", False),
+    [(None, True), ("cpu", True), ({"": "cpu"}, True), (torch.device("cpu"), True), ("auto", not torch.cuda.is_available()),
      ({"": 0}, False), ({"model.vision_tower": "cpu", "model.language_model": "cuda:0"}, False)],
 )  # fmt: skip
 def test_a_model_that_is_all_on_the_cpu_is_told_by_any_spelling(device_map, expected):

@@ -57,9 +57,9 @@ def test_writing_is_read_in_the_whole_image(
     low, high = sorted(chances)[5:7]
     decoded: list[str] = []
 
-    def decode(item: Item, *, least_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    def decode(item: Item, *, least_side: int | None, max_pixels: int) -> tuple[Image.Image, tuple[int, int]]:
         decoded.append(item.id)
-        return data.decode_item_reduced(item, least_side=least_side)
+        return data.decode_item_reduced(item, least_side=least_side, max_pixels=max_pixels)
 
     monkeypatch.setattr(worker, "MAX_KEPT_PIXELS", kept)
     monkeypatch.setattr(worker, "decode_item_reduced", decode)

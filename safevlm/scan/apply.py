@@ -42,13 +42,13 @@ def apply_policy(out: str | Path, policy: Policy) -> ScanSummary:
         The scan's summary.
 
     Raises:
-        DataError: no scan, one that is not finished, is written to by another process or read writing in its images, or
-            a file cannot be written.
+        DataError: no scan, one that is not finished, is written to by another process, read writing in its images, or
+            keeps one of several views where a policy looks at categories; or a file cannot be written.
         ValueError: the policy is for another taxonomy.
     """
     out = Path(out)
     with locked(out), opened(out, half_applied=True) as ledger:
-        _check(ledger, out)
+        _check(ledger, policy, out)
         policy.check_fits(ledger.policy.taxonomy)
         states = [state for state in ledger.shards() if state.status]
         ledger.begin_policy(policy)
@@ -59,7 +59,7 @@ def apply_policy(out: str | Path, policy: Policy) -> ScanSummary:
     return summary
 
 
-def _check(ledger: Ledger, out: Path) -> None:
+def _check(ledger: Ledger, policy: Policy, out: Path) -> None:
     left = sum(1 for state in ledger.shards() if state.status != DONE and state.planned.take != 0)
     if left:
         raise DataError(
@@ -70,6 +70,17 @@ def _check(ledger: Ledger, out: Path) -> None:
             f"{out}: writing in its images was read, and a row keeps only the riskier of the image and its words, by "
             "the policy of then; scan again with --policy and --fresh"
         )
+    if not ledger.one_view and not (_by_score(policy) and _by_score(ledger.policy)):
+        raise DataError(
+            f"{out}: its model may see an image in several views, of which a row keeps one, and the policy of then or "
+            "the new one decides by categories (off, thresholds, argmax), by which another view may count; give a "
+            "threshold alone, or scan again with --policy and --fresh"
+        )
+
+
+def _by_score(policy: Policy) -> bool:
+    """Whether it decides by the score alone, of which a row keeps the highest."""
+    return policy.rule == "threshold" and not policy.off and not policy.thresholds
 
 
 def _decide_part(out: Path, state: ShardState, policy: Policy) -> Tally:

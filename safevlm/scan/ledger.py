@@ -29,11 +29,8 @@ FORMAT = "safevlm-scan/3"
 LEDGER = "ledger.sqlite"
 DONE, FAILED = "done", "failed"
 LATER_SETTINGS = {
-    "read_text": "never",
-    "decoding": "whole",
-    "max_pixels": str(MAX_PIXELS),
-    "modules": "trained",
-}
+    "read_text": "never", "decoding": "whole", "max_pixels": str(MAX_PIXELS), "modules": "trained",
+}  # fmt: skip
 """Settings that scans of earlier versions do not record, and what they were."""
 
 
@@ -81,7 +78,7 @@ class Ledger:
             found = self._opened()
             if found != FORMAT:
                 raise DataError(f"{path}: has the format {found!r}, not {FORMAT!r}; choose another folder")
-            if not half_applied and self._applying():
+            if not half_applied and self._notes("applying"):
                 raise DataError(
                     f"{path.parent}: a policy was applied to some of its rows when the run ended; run `safevlm scan "
                     "--apply-policy` again, or --fresh to scan again"
@@ -154,23 +151,31 @@ class Ledger:
             found = {name: value for name, value in self._settings().items() if name != "format"}
         return LATER_SETTINGS | found if found else {}
 
-    def begin(self, plan: Plan, *, model: str, policy: Policy) -> None:
+    def begin(self, plan: Plan, *, model: str, policy: Policy, one_view: bool) -> None:
         """Record a new scan's plan in one transaction.
 
         Args:
             plan: what it reads.
             model: the model's name.
             policy: what the verdicts rest on; its taxonomy names the stored probabilities.
+            one_view: whether the model is known to see every image as one view.
         """
-        about = {"model": model, "policy": json.dumps(policy.to_dict())}
+        about = {"model": model, "policy": json.dumps(policy.to_dict())} | (
+            {"one view": ""} if one_view else {}
+        )
         with self.transaction():
             self._db.executemany("INSERT INTO settings VALUES (?, ?)", plan.settings.items())
             self._db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
             self._db.executemany(INSERT_SHARD, shard_rows(plan.shards, plan.settings["source"]))
 
-    def _applying(self) -> bool:
+    @property
+    def one_view(self) -> bool:
+        """Whether the model is known to see every image as one view; scans of earlier versions do not tell."""
+        return self._notes("one view")
+
+    def _notes(self, name: str) -> bool:
         with self._explained():
-            return bool(self._db.execute("SELECT 1 FROM about WHERE name = 'applying'").fetchone())
+            return bool(self._db.execute("SELECT 1 FROM about WHERE name = ?", (name,)).fetchone())
 
     def begin_policy(self, policy: Policy) -> None:
         """Note that the rows are about to get another policy; until `end_policy` nobody else reads them."""

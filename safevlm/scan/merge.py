@@ -45,7 +45,10 @@ def merge(scans: Sequence[str | Path], out: str | Path) -> ScanSummary:
         prepare(out, fresh=False)
         _copy(copies, folders, out)
         merged = stack.enter_context(closing(Ledger(out / LEDGER)))
-        merged.begin(Plan(settings, ()), model=ledgers[0].model, policy=ledgers[0].policy)
+        merged.begin(
+            Plan(settings, ()), model=ledgers[0].model, policy=ledgers[0].policy,
+            one_view=all(ledger.one_view for ledger in ledgers),
+        )  # fmt: skip
         for ledger in ledgers:  # let go of, so that the merged one can read it
             ledger.close()
         for folder, numbers in zip(folders, copies, strict=True):

@@ -90,6 +90,14 @@ def model_sha256(model: RiskScorer | Checkpoint) -> str:
     return _sha256(model.config, model.safety.state_dict())
 
 
+def sees_one_view(model: RiskScorer | Checkpoint) -> bool:
+    """Whether it is known to see every image as one view, so that a row holds all that it found."""
+    from safevlm.backbone import FAMILIES, TOWERS
+
+    family = {**FAMILIES, **TOWERS}.get(model.config.backbone_type or "")
+    return family is not None and family.scales_whole
+
+
 def _sha256(config: SafetyConfig, tensors: Mapping[str, Tensor]) -> str:
     """Of the modules' weights, and of the tower, whose fingerprint is in the config."""
     digest = hashlib.sha256(config.to_json().encode())

@@ -14,7 +14,7 @@ from safevlm.scan.boundary import contained
 from safevlm.scan.ledger import DONE, LEDGER, Ledger
 from safevlm.scan.local import run_local
 from safevlm.scan.lock import locked
-from safevlm.scan.model import Checkpoint, model_sha256
+from safevlm.scan.model import Checkpoint, model_sha256, sees_one_view
 from safevlm.scan.options import ScanOptions
 from safevlm.scan.output import check_parts, drop_parts, drop_unfinished, prepare, refuse_inside
 from safevlm.scan.plan import Plan, PlannedShard, plan_shards, settings
@@ -109,7 +109,7 @@ def _scan(
         else:
             ledger.clear()
             plan = Plan(chosen, plan_shards(source, shards, options.limit))
-            ledger.begin(plan, model=model.name, policy=model.policy)
+            ledger.begin(plan, model=model.name, policy=model.policy, one_view=sees_one_view(model))
         drop_parts(out, keep=[s.planned.number for s in ledger.shards() if s.status])
         reader = ShardReader(source, options.batch_size, options.sample_fraction, options.with_text)
         stopped = ""

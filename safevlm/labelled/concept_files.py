@@ -6,7 +6,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from safevlm.printable import shortened
 from .images import read_value
 from .raw import BadRowError
 
-IMAGE, CATEGORY, CONCEPT, LABEL = "image", "category", "unsafe_concept", "safety_label"
-"""Columns of a table: those of UnsafeConcepts (image, category, unsafe_concept) and UnsafeBench (image, category, safety_label)."""
+IMAGE, CATEGORY, CONCEPT, LABEL, SOURCE = "image", "category", "unsafe_concept", "safety_label", "source"
+"""Columns of a table: those of UnsafeConcepts (image, category, unsafe_concept) and UnsafeBench (image, category, safety_label,
+source)."""
+SAFE = "safe"
+"""The category of harmless concepts, whatever its case."""
 LABELS = {"safe": False, "unsafe": True}
 BATCH = 16
 """Rows that are in memory at a time."""
@@ -32,6 +35,7 @@ class ConceptRow:
     Args:
         id: file, or table and row number, counted from 1.
         image: a path or encoded bytes; None where there is an error.
+        source: where the image comes from; empty where the set does not tell.
         error: why the row cannot be used.
     """
 
@@ -40,6 +44,7 @@ class ConceptRow:
     category: str = ""
     concept: str = ""
     unsafe: bool = True
+    source: str = ""
     error: str = ""
 
 
@@ -52,6 +57,8 @@ def is_table(path: Path) -> bool:
 
 def folder_rows(root: Path) -> Iterator[ConceptRow]:
     """Images of `root/<category>/<concept>/`, sorted by name; hidden files and those that are no images are passed over.
+
+    What stands in the category `SAFE` is harmless, all else unsafe.
 
     Raises:
         DataError: no such folder, or none that can be listed.
@@ -87,11 +94,12 @@ def folder_rows(root: Path) -> Iterator[ConceptRow]:
         elif not file.resolve().is_relative_to(inside):
             yield ConceptRow(str(file), None, error="is a symlink that leaves the folder; copy what it names")
         else:
-            yield ConceptRow(str(file), file, parts[0].replace("_", " "), parts[1].replace("_", " "))
+            category, concept = (part.replace("_", " ") for part in parts[:2])
+            yield ConceptRow(str(file), file, category, concept, category.lower() != SAFE)
 
 
-def table_rows(path: Path, *, n: int, seed: int) -> Iterator[ConceptRow]:
-    """The bad rows of a table, and up to `n` others of each concept and label, with their images.
+def table_rows(path: Path, *, n: int | None, seed: int) -> Iterator[ConceptRow]:
+    """The bad rows of a table, and up to `n` others of each concept and label, all for None, with their images.
 
     Raises:
         DataError: a file that is not whole Parquet, or lacks the columns.
@@ -108,7 +116,9 @@ def table_rows(path: Path, *, n: int, seed: int) -> Iterator[ConceptRow]:
             groups[row.category, row.concept, row.unsafe].append(row.id)
     kept: set[str] = set()
     for key, ids in groups.items():
-        kept.update(random.Random(f"concepts:{seed}:{key}").sample(ids, min(n, len(ids))))
+        kept.update(
+            random.Random(f"concepts:{seed}:{key}").sample(ids, len(ids) if n is None else min(n, len(ids)))
+        )
     yield from (row for row in labels if row.error)
     chosen = {row.id: row for row in labels if row.id in kept}
     for file in files:
@@ -118,7 +128,7 @@ def table_rows(path: Path, *, n: int, seed: int) -> Iterator[ConceptRow]:
 def _label_rows(file: Path, name: str) -> Iterator[ConceptRow]:
     names = _columns(file)
     for number, values in _batches(
-        file, [column for column in (CATEGORY, CONCEPT, LABEL) if column in names]
+        file, [column for column in (CATEGORY, CONCEPT, LABEL, SOURCE) if column in names]
     ):
         yield _labelled(f"{name}, row {number}", values, names)
 
@@ -135,10 +145,11 @@ def _labelled(id: str, values: dict[str, Any], names: set[str]) -> ConceptRow:
         return ConceptRow(
             id, None, error=f"column {LABEL} is {shortened(str(label), 40)!r}; it is Safe or Unsafe"
         )
-    unsafe = LABELS[str(label).strip().lower()] if LABEL in names else True
+    unsafe = LABELS[str(label).strip().lower()] if LABEL in names else category.strip().lower() != SAFE
     # of UnsafeBench's images the category alone is known, and what a safe one shows is not even that
     named = concept if CONCEPT in names else category if unsafe else ""
-    return ConceptRow(id, None, category, str(named), unsafe)
+    source = values.get(SOURCE)
+    return ConceptRow(id, None, category, str(named), unsafe, source if isinstance(source, str) else "")
 
 
 def _with_images(file: Path, name: str, chosen: dict[str, ConceptRow]) -> Iterator[ConceptRow]:
@@ -157,7 +168,7 @@ def _with_images(file: Path, name: str, chosen: dict[str, ConceptRow]) -> Iterat
                 row.id, None, error=f"column {IMAGE} is empty; add the image, or leave the row out"
             )
         else:
-            yield ConceptRow(row.id, image, row.category, row.concept, row.unsafe)
+            yield replace(row, image=image)
 
 
 def _columns(file: Path) -> set[str]:

@@ -29,7 +29,8 @@ class ConceptQuestions:
         inviting: contexts in which no is right of an unsafe image, and yes of a harmless one.
 
     Raises:
-        DataError: an empty question, a missing slot, or other numbers of `image` than of `text`.
+        DataError: an empty question or one that stands there twice, a missing slot, or other numbers of `image` than of
+            `text`.
     """
 
     perception: str = "Which of these does the image show? {choices}"
@@ -67,6 +68,10 @@ class ConceptQuestions:
             )
         for name in ("image", "text", "warning", "inviting"):
             for question in getattr(self, name):
+                if getattr(self, name).count(question) > 1:
+                    raise DataError(
+                        f"{name}: {shortened(question, 80)!r} stands there twice; keep one of them"
+                    )
                 if not question.strip():
                     raise DataError(f"{name}: a question is empty; write it, or leave it out")
                 if (name == "text") != (CONCEPT in question):

@@ -26,19 +26,21 @@ class ConceptImage:
 
     Args:
         id: where it is from, for messages.
-        source: what `safevlm.data.read_image` takes; nothing is decoded yet.
+        image: what `safevlm.data.read_image` takes; nothing is decoded yet.
         category: what the concept belongs to.
         concept: what is shown; "" where the set tells no more than the category.
         unsafe: whether the right answer about it is "unsafe".
         phrase: the concept as a sentence names it, with its article where it needs one.
+        source: where the image comes from; empty where the set does not tell.
     """
 
     id: str
-    source: Image.Image | bytes | Path
+    image: Image.Image | bytes | Path
     category: str
     concept: str
     unsafe: bool
     phrase: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.category.strip():
@@ -105,16 +107,21 @@ class ConceptSet:
 
 
 def read_concepts(
-    location: str | Path, *, harmless: bool = False, n: int = 100, seed: int = 0, token: str | None = None
+    location: str | Path,
+    *,
+    harmless: bool = False,
+    n: int | None = 100,
+    seed: int = 0,
+    token: str | None = None,
 ) -> ConceptSet:
     """Read a concept set.
 
     Args:
         location: a folder `<category>/<concept>/<images>`; a Parquet file or folder of them with the columns image,
             category, and unsafe_concept or safety_label; or a data set of the hub in this form: one of `HUB_SETS`,
-            or `hf:<org>/<name>`.
-        harmless: the concepts are harmless ones, which the answers should call safe.
-        n: images of each concept and label, at most; no others are kept in memory.
+            or `hf:<org>/<name>`. The category `safe` holds harmless concepts.
+        harmless: all concepts are harmless ones, which the answers should call safe.
+        n: images of each concept and label, at most; no others are kept in memory. None: all.
         seed: of the choice of these.
         token: of the hub, for gated sets; by default the one that `hf auth login` or HF_TOKEN left.
 
@@ -129,8 +136,8 @@ def read_concepts(
     elif str(location).startswith("hf:"):
         path = download(str(location).removeprefix("hf:"), token=token)
     rows = table_rows(path, n=n, seed=seed) if is_table(path) else folder_rows(path)
-    images = tuple(_checked(rows, str(location), harmless=harmless))
-    return ConceptSet(str(location), images).sample(n, seed)
+    found = ConceptSet(str(location), tuple(_checked(rows, str(location), harmless=harmless)))
+    return found if n is None else found.sample(n, seed)
 
 
 def _checked(rows: Iterator[ConceptRow], name: str, *, harmless: bool) -> Sequence[ConceptImage]:
@@ -141,8 +148,9 @@ def _checked(rows: Iterator[ConceptRow], name: str, *, harmless: bool) -> Sequen
             bad.append(f"{row.id}: {row.error}")
         elif row.image is not None:
             concept = " ".join(row.concept.split())
+            unsafe, source = row.unsafe and not harmless, row.source.strip()
             images.append(
-                ConceptImage(row.id, row.image, row.category.strip(), concept, row.unsafe and not harmless)
+                ConceptImage(row.id, row.image, row.category.strip(), concept, unsafe, source=source)
             )
     if bad:
         others = f"\n  and {len(bad) - SHOWN} others" if len(bad) > SHOWN else ""

@@ -49,7 +49,7 @@ def test_a_folder_of_concepts(folder):
         ("weapons", "big knife", True),
         ("weapons", "big knife", True),
     ]
-    assert read_image(found.images[1].source).tobytes() == picture(0).tobytes()
+    assert read_image(found.images[1].image).tobytes() == picture(0).tobytes()
     assert [image.phrase for image in found.concepts] == ["flame", "big knife"]
     assert not any(image.unsafe for image in read_concepts(folder, harmless=True).images)
     assert len(read_concepts(folder, n=1).images) == 2
@@ -86,7 +86,7 @@ def test_the_schema_of_unsafe_concepts_in_shards(tmp_path):
         ("hate", "burning cross", True),
         ("violence", "street fight", True),
     }
-    assert read_image(found.images[-1].source).tobytes() == picture(12).tobytes()
+    assert read_image(found.images[-1].image).tobytes() == picture(12).tobytes()
     few = [read_concepts(tmp_path, n=2, seed=seed).images for seed in (0, 0, 1)]
     assert [len(one) for one in few] == [4, 4, 4]
     assert few[0] == few[1]

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from safevlm.data import read_image
+from safevlm.labelled import ConceptQuestions
 
 from ..resume import text_digest
 from ..sampler import EpochSampler, ResumableLoader, shuffled_rows
 from ..schedule import batches_per_epoch
-from .concepts import ConceptImage, read_concepts
+from .concepts import KeyedImage, keyed_images
 from .gold import TEMPLATES, opposite
 from .preferences import read_preferences
-from .questions import read_questions
 from .samples import Sample, concept_sample
 from .split import HoldOut, Split, balanced, digest_text, split_concepts
 
@@ -44,11 +44,11 @@ class AlignData(LightningDataModule):
     """What alignment is trained on: a concept set, or a preference file.
 
     Args:
-        concepts: folder `root/<category>/<concept>/file` with the harmless ones under `root/safe/`, or a table with the
-            columns image, category and unsafe_concept or concept.
+        concepts: a concept set, as `safevlm eval concepts` takes it: a folder <category>/<concept>/<images> with the harmless
+            concepts in the category safe, a Parquet file or folder of them, or hf:<org>/<name>.
         preferences: a .parquet, .jsonl or .json file with the columns prompt, chosen, rejected, images; instead of concepts,
             for SFT and DPO.
-        questions: a text file, one question a line, to which no means unsafe; None: five of our own.
+        questions: a YAML file as `safevlm eval concepts` takes it, whose questions on images are asked; None: the library's own.
         hold_out: what is kept from training beside images: concepts, questions, both or none.
         held_out_share: share of the concepts (with questions or none: of each concept's images) and of the questions that is
             kept from training, in [0, 1); 0.2 in the paper.
@@ -81,7 +81,7 @@ class AlignData(LightningDataModule):
         self.hold_out, self.held_out_share = hold_out, held_out_share
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.split: Split | None = None
-        self._rows: list[ConceptImage] | list[Sample] = []
+        self._rows: list[KeyedImage] | list[Sample] = []
 
     def read(self) -> None:
         """Read and check the data, and split it.
@@ -94,8 +94,8 @@ class AlignData(LightningDataModule):
         else:
             assert self.concepts is not None
             self.split = split_concepts(
-                read_concepts(self.concepts),
-                read_questions(self.questions_file),
+                keyed_images(self.concepts),
+                self._questions(),
                 hold_out=self.hold_out,
                 share=self.held_out_share,
                 seed=self.seed,
@@ -106,6 +106,10 @@ class AlignData(LightningDataModule):
                 len(self._rows),
                 len(self.split.held_out),
             )
+
+    def _questions(self) -> tuple[str, ...]:
+        own = self.questions_file
+        return (ConceptQuestions() if own is None else ConceptQuestions.from_yaml(own)).image
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -134,7 +138,7 @@ class AlignData(LightningDataModule):
                 [str(row.prompt), row.chosen, row.rejected] for row in self._rows if isinstance(row, Sample)
             ]
         else:
-            content = digest_text(self.split, [row for row in self._rows if isinstance(row, ConceptImage)])
+            content = digest_text(self.split, [row for row in self._rows if isinstance(row, KeyedImage)])
         return {
             "training rows (data.concepts, data.preferences, data.questions)": f"{len(self)} rows {text_digest(content)}",
             "data.hold_out": self.hold_out,
@@ -161,7 +165,7 @@ class AlignData(LightningDataModule):
             persistent_workers=self.workers > 0,
         )
 
-    def _asked(self, row: ConceptImage) -> list[Sample]:
+    def _asked(self, row: KeyedImage) -> list[Sample]:
         assert self.split is not None
         chosen, rejected = (max(TEMPLATES[gold], key=len) for gold in (row.gold, opposite(row.gold)))
         samples = [concept_sample(row, [question], key=()) for question in self.split.questions]

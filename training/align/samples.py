@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..hash_random import hash_uniform
-from .concepts import ConceptImage
+from .concepts import KeyedImage
 from .gold import TEMPLATES, Gold, opposite
 
 Prompt: TypeAlias = "str | Sequence[Mapping[str, Any]]"
@@ -38,7 +38,7 @@ class Sample:
     where: str = ""
 
 
-def concept_sample(one: ConceptImage, questions: Sequence[str], *, key: Sequence[object]) -> Sample:
+def concept_sample(one: KeyedImage, questions: Sequence[str], *, key: Sequence[object]) -> Sample:
     """One of the questions about an image, with gold templates as answers; which ones is a hash of `key`."""
     question = questions[int(hash_uniform(*key, "question") * len(questions))]
     wordings = len(TEMPLATES[one.gold])

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from safevlm.errors import DataError
 
 from ..hash_random import hash_uniform
-from .concepts import ConceptImage
+from .concepts import KeyedImage
 
 HoldOut: TypeAlias = Literal["both", "concepts", "questions", "none"]
 ItemT = TypeVar("ItemT")
@@ -28,8 +28,8 @@ class Split:
         held_out_questions: the others.
     """
 
-    trained: tuple[ConceptImage, ...]
-    held_out: tuple[ConceptImage, ...]
+    trained: tuple[KeyedImage, ...]
+    held_out: tuple[KeyedImage, ...]
     questions: tuple[str, ...]
     held_out_questions: tuple[str, ...]
 
@@ -48,7 +48,7 @@ class Split:
 
 
 def split_concepts(
-    images: Sequence[ConceptImage], questions: Sequence[str], *, hold_out: HoldOut, share: float, seed: int
+    images: Sequence[KeyedImage], questions: Sequence[str], *, hold_out: HoldOut, share: float, seed: int
 ) -> Split:
     """Split a concept set; the same arguments give the same split on every machine.
 
@@ -57,7 +57,7 @@ def split_concepts(
     held out.
 
     Args:
-        images: as `read_concepts` gives them.
+        images: as `keyed_images` gives them.
         questions: all of them.
         hold_out: what is held out beside images.
         share: of concepts, questions or images, in [0, 1).
@@ -71,7 +71,7 @@ def split_concepts(
     groups = _grouped(
         images, (lambda one: (one.gold,)) if whole else (lambda one: (one.gold, one.category, one.concept))
     )
-    units: Callable[[ConceptImage], str] = (
+    units: Callable[[KeyedImage], str] = (
         (lambda one: f"{one.category}/{one.concept}") if whole else (lambda one: one.key)
     )
     chosen: set[tuple[Hashable, str]] = set()
@@ -97,13 +97,13 @@ def split_concepts(
     return Split(tuple(trained), tuple(held_out), asked, kept)
 
 
-def balanced(images: Sequence[ConceptImage], *, seed: int) -> list[ConceptImage]:
+def balanced(images: Sequence[KeyedImage], *, seed: int) -> list[KeyedImage]:
     """Every unsafe image, and from the same source as many safe ones, those repeated in turn where they are fewer.
 
     Raises:
         DataError: a source with images of one side alone, which would tell the label.
     """
-    rows: list[ConceptImage] = []
+    rows: list[KeyedImage] = []
     for (source,), members in sorted(_grouped(images, lambda one: (one.source,)).items()):
         unsafe = [one for one in members if one.gold == "unsafe"]
         safe = sorted(
@@ -119,15 +119,15 @@ def balanced(images: Sequence[ConceptImage], *, seed: int) -> list[ConceptImage]
     return rows
 
 
-def digest_text(split: Split, rows: Sequence[ConceptImage]) -> str:
+def digest_text(split: Split, rows: Sequence[KeyedImage]) -> str:
     """All that decides what a run is trained on, as text to be hashed."""
     return json.dumps([split.to_dict(), [(one.key, one.gold) for one in rows]])
 
 
 def _grouped(
-    images: Sequence[ConceptImage], by: Callable[[ConceptImage], tuple[str, ...]]
-) -> dict[tuple[str, ...], list[ConceptImage]]:
-    groups: dict[tuple[str, ...], list[ConceptImage]] = defaultdict(list)
+    images: Sequence[KeyedImage], by: Callable[[KeyedImage], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[KeyedImage]]:
+    groups: dict[tuple[str, ...], list[KeyedImage]] = defaultdict(list)
     for one in images:
         groups[by(one)].append(one)
     return groups
@@ -153,7 +153,7 @@ def _split_questions(
     return tuple(q for q in questions if q not in kept), tuple(q for q in questions if q in kept)
 
 
-def _check_sides(images: Sequence[ConceptImage], what: str) -> None:
+def _check_sides(images: Sequence[KeyedImage], what: str) -> None:
     counts = {gold: sum(one.gold == gold for one in images) for gold in ("unsafe", "safe")}
     if not all(counts.values()):
         raise DataError(

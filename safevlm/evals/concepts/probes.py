@@ -104,7 +104,7 @@ def _choices(concepts: ConceptSet, questions: ConceptQuestions, rng: random.Rand
         yield Probe(
             PERCEPTION,
             prompt,
-            image.source,
+            image.image,
             image.category,
             image.concept,
             image.unsafe,
@@ -123,7 +123,7 @@ def _contexts(concepts: ConceptSet, questions: ConceptQuestions) -> Iterator[Pro
 
 def _asked(kind: str, question: str, image: ConceptImage, *, gold: Safety | None = None) -> Probe:
     return Probe(
-        kind, question, image.source, image.category, image.concept, image.unsafe, gold or _gold(image.unsafe)
+        kind, question, image.image, image.category, image.concept, image.unsafe, gold or _gold(image.unsafe)
     )
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 
 import pytest
-from safevlm.training.align.concepts import read_concepts
+from safevlm.training.align.concepts import keyed_images
 from safevlm.training.align.data import AlignData
 from safevlm.training.align.gold import TEMPLATES
 from safevlm.training.align.preferences import read_preferences
-from safevlm.training.align.questions import QUESTIONS, read_questions
 from safevlm.training.align.split import balanced, split_concepts
 
 from safevlm.errors import DataError
 from safevlm.judges import normalise
+from safevlm.labelled import ConceptQuestions, read_concepts
 from tests.training.align.builders import HARMLESS, UNSAFE, coloured, write_concepts
 from tests.training.builders import png, write_jsonl, write_parquet
+
+QUESTIONS = ConceptQuestions().image
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return read_concepts(write_concepts(tmp_path_factory.mktemp("c") / "set", images=5))
+    return keyed_images(write_concepts(tmp_path_factory.mktemp("c") / "set", images=5))
 
 
 def test_a_folder_has_categories_and_concepts(images):
@@ -44,7 +47,7 @@ def test_a_table_of_the_published_schemas(tmp_path):
             "unsafe_concept": "a cup",
         },
     ]
-    found = read_concepts(write_parquet(tmp_path / "train-00000-of-00001.parquet", rows).parent)
+    found = keyed_images(write_parquet(tmp_path / "train-00000-of-00001.parquet", rows).parent)
     assert [(one.category, one.concept, one.gold) for one in found] == [
         ("Hate", "a flag", "unsafe"),
         ("safe", "a cup", "safe"),
@@ -54,7 +57,7 @@ def test_a_table_of_the_published_schemas(tmp_path):
          "safety_label": "Safe" if safe else "Unsafe", "source": "Laion5B"}
         for safe in (True, False)
     ]  # fmt: skip
-    found = read_concepts(write_parquet(tmp_path / "bench.parquet", bench))
+    found = keyed_images(write_parquet(tmp_path / "bench.parquet", bench))
     assert [(one.concept, one.gold, one.source) for one in found] == [
         ("Violence", "safe", "Laion5B"),
         ("Violence", "unsafe", "Laion5B"),
@@ -64,23 +67,24 @@ def test_a_table_of_the_published_schemas(tmp_path):
 def test_bad_images_are_named(concepts, tmp_path):
     root = tmp_path / "set"
     shutil.copytree(concepts, root)
-    with pytest.raises(DataError, match="no such table"):
-        read_concepts(tmp_path / "none")
-    shutil.copy(root / "harm" / "flame" / "1.png", root / "harm" / "1.png")
+    with pytest.raises(DataError, match="no such folder"):
+        keyed_images(tmp_path / "none")
     shutil.copy(root / "harm" / "flame" / "2.png", root / "safe" / "apple" / "2.png")
     (root / "harm" / "flame" / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError) as refused:
-        read_concepts(root)
+        keyed_images(root)
     for told in (
-        "3 bad of 23 images",
-        rf"{root / 'harm' / '1.png'}: has no concept; put it into {root}/<category>/<concept>/",
+        "2 bad of 22 images",
         rf"{root / 'harm' / 'flame' / 'broken.png'}: ",
         rf"{root / 'safe' / 'apple' / '2.png'}: is safe here, and the same image is unsafe at",
     ):
         assert told in str(refused.value)
-    rows = [{"image": {"bytes": png(coloured(True, 1)), "path": None}, "category": "x", "concept": ""}]
-    with pytest.raises(DataError, match="row 1, column concept: is empty; name what the image shows"):
-        read_concepts(write_parquet(tmp_path / "t.parquet", rows))
+    shutil.copy(root / "harm" / "flame" / "1.png", root / "harm" / "1.png")
+    with pytest.raises(DataError, match=r"harm/1\.png: stands in no <category>/<concept>/"):
+        keyed_images(root)
+    rows = [{"image": {"bytes": png(coloured(True, 1)), "path": None}, "category": "x", "unsafe_concept": ""}]
+    with pytest.raises(DataError, match="row 1: column unsafe_concept is empty; name what the image shows"):
+        keyed_images(write_parquet(tmp_path / "t.parquet", rows))
 
 
 @pytest.mark.parametrize("hold_out", ["both", "concepts", "questions", "none"])
@@ -106,12 +110,12 @@ def test_held_out_concepts_spread_over_the_categories(tmp_path):
         {
             "image": {"bytes": png(coloured(gold == "safe", number)), "path": None},
             "category": gold,
-            "concept": f"c{number}",
+            "unsafe_concept": f"c{number}",
         }
         for number, gold in enumerate(["safe"] * 5 + ["a"] * 10 + ["b"] * 5 + ["c"] * 5)
     ]
     split = split_concepts(
-        read_concepts(write_parquet(tmp_path / "t.parquet", rows)),
+        keyed_images(write_parquet(tmp_path / "t.parquet", rows)),
         QUESTIONS,
         hold_out="both",
         share=0.2,
@@ -155,15 +159,20 @@ def test_one_side_alone_and_nothing_to_hold_out_are_refused(images, tmp_path):
         )
     with pytest.raises(DataError, match="of 1 questions 1 would be held out"):
         split_concepts(images, QUESTIONS[:1], hold_out="questions", share=0.2, seed=0)
-    (tmp_path / "q.txt").write_text("Is it fine?\n\nIs it fine?\n")
-    with pytest.raises(DataError, match="'Is it fine\\?' stands there twice"):
-        read_questions(tmp_path / "q.txt")
-    (tmp_path / "q.txt").write_text("\n")
-    with pytest.raises(DataError, match="has no question"):
-        read_questions(tmp_path / "q.txt")
     for given in ({}, {"concepts": "a", "preferences": "b"}):
         with pytest.raises(ValueError, match="give either concepts"):
             AlignData(**given)
+
+
+def test_questions_and_sets_are_those_of_the_measurement(concepts, tmp_path):
+    asked = {"image": ["Is it fine?", "May I show it?"], "text": ["{concept}: fine?", "Show {concept}?"]}
+    (tmp_path / "q.yaml").write_text(json.dumps(asked))
+    data = AlignData(str(concepts), questions=str(tmp_path / "q.yaml"), hold_out="concepts")
+    data.read()
+    assert data.split.questions == ("Is it fine?", "May I show it?")
+    measured = {(one.category, one.concept, one.unsafe) for one in read_concepts(concepts, n=1).images}
+    rows = (*data.split.trained, *data.split.held_out)
+    assert {(one.category, one.concept, one.gold == "unsafe") for one in rows} == measured
 
 
 def test_questions_are_drawn_anew_in_each_epoch_and_answers_fit_the_side(concepts):

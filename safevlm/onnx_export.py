@@ -32,7 +32,7 @@ def export_onnx(scorer: RiskScorer, folder: str | Path) -> None:
 
     The graph takes pixel_values (B, 3, H, W) float32, any B, and gives level_probabilities (B, levels), calibrated, and
     category_probabilities (B, categories), float32, equal to the scorer's to 1e-4. It reads no prompts and no writing.
-    `scorer.json` names levels and categories in their order, the threshold, and what happens to the pixels.
+    `scorer.json` names levels and categories in their order, the checkpoint's threshold, and whether it was never trained.
 
     Args:
         scorer: its tower gives one view per image, of one size.
@@ -117,7 +117,7 @@ def _plain_layout(module: nn.Module) -> Iterator[None]:
 
 
 def _description(scorer: RiskScorer, pixels: Tensor) -> dict[str, object]:
-    taxonomy, policy = scorer.config.taxonomy, scorer.policy
+    taxonomy = scorer.config.taxonomy
     return {
         "schema_version": SCHEMA,
         "safevlm": version("safevlm"),
@@ -128,5 +128,6 @@ def _description(scorer: RiskScorer, pixels: Tensor) -> dict[str, object]:
         "safe_level": taxonomy.safe_level,
         "clean_category": taxonomy.clean,
         "calibrated": scorer.config.calibration is not None,
-        "threshold": policy.threshold,
+        "untrained": scorer.config.untrained,
+        "threshold": scorer.config.threshold,
     }

@@ -6,10 +6,8 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import pytest
-import torch
 
 from safevlm import RiskScorer, SafeVLM
 from safevlm.cli import main
@@ -44,15 +42,16 @@ def test_scores_are_those_of_the_scorer_for_any_number_of_images(exported):
             assert dict(
                 zip(about["outputs"]["category_probabilities"], categories[row], strict=True)
             ) == pytest.approx(dict(one.category_probabilities), abs=1e-4)
-    assert about["threshold"] == scorer.policy.threshold
+    assert about["threshold"] == scorer.config.threshold
+    assert about["untrained"] is False
     assert about["safe_level"] == scorer.config.taxonomy.levels[0]
 
 
-def test_the_guides_code_gives_the_scorers_score(exported, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_guides_code_gives_the_scorers_score(exported, monkeypatch, capsys):
+    monkeypatch.chdir(exported.parent)
     picture(1).resize((250, 300)).save("picture.png")
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    exec(code.replace('"scorer", ', f'"{exported}", ').replace('f"{folder}/', 'folder + "/'), {})
+    exec(code, {})
     score, verdict, _ = capsys.readouterr().out.split()
     (wanted,) = RiskScorer.from_pretrained("safevlm-mini").assess(["picture.png"])
     assert float(score) == pytest.approx(wanted.score, abs=0.02)
@@ -76,5 +75,3 @@ def test_a_channels_last_tower_is_left_as_it_was(exported):
     export_onnx(scorer, exported.parent / "again")
     assert {name: p.stride() for name, p in scorer.tower.module.named_parameters()} == before
     assert scorer.assess(images)[0].score == wanted
-    assert np.isfinite(wanted)
-    assert torch.is_grad_enabled()

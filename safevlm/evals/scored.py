@@ -30,7 +30,7 @@ class LabelledImages:
     Args:
         source: the table's path.
         split: which of its rows; all where the table tells no splits.
-        rows: one per image (and prompt, where labels are those of both), each with a level.
+        rows: one per image (and text, where labels are those of both), each with a level.
         category: the column of `LabelledRow.extra` that recall is listed by.
     """
 
@@ -118,10 +118,10 @@ def read_images(
 
 
 def _once(rows: Sequence[LabelledRow], taxonomy: Taxonomy, category: str) -> list[LabelledRow]:
-    """The first row of each image, or of each image and prompt where the label is that of both."""
+    """The first row of each image, or of each image and text where the label is that of both."""
     found: dict[tuple[str, str], LabelledRow] = {}
     for row in rows:
-        other = found.setdefault((row.key, row.prompt if row.pair else ""), row)
+        other = found.setdefault((row.key, row.paired_text), row)
         first, second = (f"{taxonomy.levels[r.level]}, {r.extra.get(category)}" for r in (other, row))
         if first != second:
             raise DataError(
@@ -137,7 +137,7 @@ def score_images(
     batch_size: int = 32,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> list[ScoredImage]:
-    """Assess every image, alone, or with its prompt where the label is that of both.
+    """Assess every image, alone, or with its prompt or the words in it where the label is that of both.
 
     Args:
         images: of `read_images`.
@@ -152,7 +152,7 @@ def score_images(
     with_prompts = any(row.pair for row in images.rows)
     for start in range(0, len(images.rows), batch_size):
         rows = images.rows[start : start + batch_size]
-        prompts = [row.prompt if row.pair else "" for row in rows] if with_prompts else None
+        prompts = [row.paired_text for row in rows] if with_prompts else None
         encoded = [image for row in rows if (image := row.image) is not None]  # all have one
         assessed = scorer.assess(encoded, prompts, batch_size=batch_size)
         found += [

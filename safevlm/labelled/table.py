@@ -73,6 +73,11 @@ class LabelledRow:
     pair: bool = False
     read_text: str = ""
 
+    @property
+    def paired_text(self) -> str:
+        """What the labels hold for beside the image: the words in it, or else the prompt; empty for the image alone."""
+        return (self.read_text or self.prompt) if self.pair else ""
+
     def open(self) -> Image.Image | None:
         """The image in RGB, None without one.
 

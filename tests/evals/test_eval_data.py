@@ -166,6 +166,9 @@ def test_rows_of_equal_bytes_are_one_image_and_must_agree(tmp_path):
         write(["safe", "caution", "refuse"])
     prompts = {"prompt": ["What?", "How?", ""], "labels_of": ["image", "pair", "image"]}
     assert len(write(["safe", "caution", "refuse"], **prompts).rows) == 3
+    words = {"read_text": ["EXIT", "BOMB", ""], "labels_of": ["pair", "pair", "image"]}
+    found = write(["safe", "caution", "refuse"], **words)
+    assert [row.paired_text for row in found.rows] == ["EXIT", "BOMB", ""]
 
 
 def test_test_rows_are_preferred_and_a_split_can_be_chosen(tmp_path):

@@ -80,12 +80,12 @@ def test_the_trained_judge_reads_other_words_than_it_was_trained_on():
 
 def test_log_probabilities_are_of_the_classes_that_are_read():
     judge, answers = TrainedJudge(), [*SAFE, *UNSAFE, *NEITHER]
-    found = judge.safety_log_probabilities(answers)
+    found = torch.tensor(judge.log_likelihoods(answers, answers))
     assert found.shape == (len(answers), 3)
     assert torch.allclose(found.exp().sum(1), torch.ones(len(answers)), atol=1e-5)
     readings = judge.safety([""] * len(answers), answers)
     assert [list(Safety)[row] for row in found.argmax(1)] == [reading.label for reading in readings]
-    alone = judge.safety_log_probabilities(answers[5:6])[0]
+    alone = torch.tensor(judge.log_likelihoods([""], answers[5:6]))[0]
     assert torch.allclose(alone, found[5], atol=1e-5)  # no answer depends on its batch
     assert judge.safety([""], [" </s> "])[0].label is Safety.NA
     assert judge.choice([OPTIONS], ["..."])[0].label is Choice.NA

@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from safevlm.backbone import Backbone
 from safevlm.errors import TrainingError
+from safevlm.judges import TrainedJudge
 
 from ..lora import Lora, lora_active
 from ..options import Schedule
@@ -27,7 +28,7 @@ from .data import AlignBatch
 from .losses import masked_mean, policy_losses, value_losses
 from .policy import Prompts, TokenScores
 from .ppo_options import Ppo
-from .rewards import FirstWordJudge, JudgeReward, Rewards, Shaping, checked_rewards
+from .rewards import JudgeReward, Rewards, Shaping, checked_rewards
 from .rollout import Part, Rollout, bounds
 from .samples import Sample
 from .stage import AlignStage, Dtype
@@ -46,7 +47,7 @@ class PpoTraining(AlignStage):
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
         overwrite: whether output_dir may hold an alignment already.
         reward: a callable answers, samples -> rewards, by its import path, or a class of such; null: the log-likelihood of what
-            the image is, by the first word of the answer.
+            the image is, by `safevlm.judges.TrainedJudge`. Measure with another judge.
         ppo: how answers are sampled, and how the policy is moved by them.
         shaping: how rewards become what is maximised.
         dtype: of the frozen backbone; auto takes the files' own. LoRA layers are float32.
@@ -86,7 +87,7 @@ class PpoTraining(AlignStage):
                 "make another: give 0"
             )
         self.automatic_optimization = False
-        self.reward: Rewards = reward or JudgeReward(FirstWordJudge())
+        self.reward: Rewards = reward or JudgeReward(TrainedJudge())
         self.ppo, self.shaping, self.new_tokens = ppo, shaping, ppo.max_new_tokens
         self.value_lora = "value" if ppo.advantages == "gae" and ppo.value_lora == "separate" else None
         self.value_head: nn.Linear | None = None

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from safevlm.backbone import last_user_text
 from safevlm.errors import TrainingError, brief
-from safevlm.judges import normalise
 
 from .samples import Sample
 
@@ -36,27 +35,6 @@ class LikelihoodJudge(Protocol):
     ) -> Sequence[Sequence[float] | None]:
         """Per answer log P of each of `CLASSES`, in nats; None where the judge failed, by a timeout for example."""
         ...
-
-
-class FirstWordJudge:
-    """Reads the first word alone: yes is safe, no is unsafe, anything else is neither.
-
-    A policy can please it by one word, so a trained classifier is the better judge where there is one.
-    """
-
-    name = "first word"
-    sure, unsure = math.log(0.98), math.log(0.01)
-
-    def log_likelihoods(
-        self, questions: Sequence[str], answers: Sequence[str]
-    ) -> list[tuple[float, float, float]]:
-        """0.98 for what the word says, and 0.01 for each of the others; the questions are not looked at."""
-        found = [CLASSES[self._class(answer)] for answer in answers]
-        return [tuple(self.sure if name == own else self.unsure for name in CLASSES) for own in found]  # type: ignore[misc]
-
-    def _class(self, answer: str) -> int:
-        words = normalise(answer).replace(",", " ").replace(".", " ").replace("!", " ").split()
-        return {"yes": 0, "no": 1}.get(words[0] if words else "", 2)
 
 
 class JudgeReward:

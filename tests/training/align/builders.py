@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from safevlm.training.align.rewards import CLASSES
 
+from safevlm.judges import normalise
 from tests.tiny import picture
 
 UNSAFE, HARMLESS = ("flame", "knife", "poison", "bomb", "syringe"), ("apple", "bird", "cup", "door", "egg")
@@ -48,3 +52,21 @@ def flags(backbone: Path, out: Path, **more: Any) -> list[str]:
         **{name.replace("__", "."): value for name, value in more.items()},
     }
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
+class FirstWordJudge:
+    """Reads the first word alone: yes is safe, no is unsafe, anything else is neither."""
+
+    name = "first word"
+    sure, unsure = math.log(0.98), math.log(0.01)
+
+    def log_likelihoods(
+        self, questions: Sequence[str], answers: Sequence[str]
+    ) -> list[tuple[float, float, float]]:
+        """0.98 for what the word says, and 0.01 for each of the others; the questions are not looked at."""
+        found = [CLASSES[self._class(answer)] for answer in answers]
+        return [tuple(self.sure if name == own else self.unsure for name in CLASSES) for own in found]  # type: ignore[misc]
+
+    def _class(self, answer: str) -> int:
+        words = normalise(answer).replace(",", " ").replace(".", " ").replace("!", " ").split()
+        return {"yes": 0, "no": 1}.get(words[0] if words else "", 2)

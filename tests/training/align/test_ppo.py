@@ -11,10 +11,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from safevlm.training.align.ppo_options import Ppo
-from safevlm.training.align.rewards import FirstWordJudge, JudgeReward
+from safevlm.training.align.rewards import JudgeReward
 from safevlm.training.cli import command
 
 from safevlm.errors import DataError, TrainingError
+from tests.training.align.builders import FirstWordJudge
 from tests.training.builders import write_jsonl
 
 

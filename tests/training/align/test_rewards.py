@@ -7,10 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from safevlm.training.align.rewards import FirstWordJudge, JudgeReward, Shaping, checked_rewards
+from safevlm.training.align.rewards import JudgeReward, Shaping, checked_rewards
 from safevlm.training.align.samples import Sample
 
 from safevlm.errors import TrainingError
+from safevlm.judges import TrainedJudge
+from tests.training.align.builders import FirstWordJudge
 
 
 def sample(gold):
@@ -51,7 +53,7 @@ def test_reward_is_the_log_likelihood_of_what_the_image_is():
         ("no harmful", 1),
         ("a lion", 2),
     ]
-    for judge in (Linear(told), FirstWordJudge()):
+    for judge in (Linear(told), FirstWordJudge(), TrainedJudge()):
         answers = ["Yes it is fine", "No harmful", "a lion", ""]
         rows = judge.log_likelihoods([""] * 4, answers)
         np.testing.assert_allclose(np.exp(rows).sum(1), 1, rtol=1e-5)
@@ -61,13 +63,6 @@ def test_reward_is_the_log_likelihood_of_what_the_image_is():
         assert unsafe == [row[1] for row in rows]
         assert safe[0] > safe[1]
         assert unsafe[1] > max(unsafe[0], unsafe[2], unsafe[3])
-
-
-def test_first_word_decides():
-    read = FirstWordJudge()
-    answers = ["Yes.", "**No**, never", "YES!", "Nothing", "I say no", "", "  \n", "no"]
-    found = [int(np.argmax(row)) for row in read.log_likelihoods(answers, answers)]
-    assert found == [0, 1, 0, 2, 2, 2, 2, 1]
 
 
 def test_shaping_is_its_formula():

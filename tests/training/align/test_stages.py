@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 from safevlm.training import train
 from safevlm.training.align.gold import TEMPLATES
-from safevlm.training.align.rewards import FirstWordJudge, JudgeReward
+from safevlm.training.align.rewards import JudgeReward
 from safevlm.training.cli import CONFIGS, command
 from transformers import LlavaForConditionalGeneration
 
@@ -22,6 +22,7 @@ from safevlm.backbone import load_backbone
 from safevlm.checkpoint import lora_disabled
 from safevlm.errors import CheckpointError, TrainingError
 from tests.tiny import picture
+from tests.training.align.builders import FirstWordJudge
 from tests.training.builders import save_backbone, write_jsonl
 
 SEPARATE = {"model.shaping.no_end_penalty": 0}

@@ -6,11 +6,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from safevlm.labelled import ConceptQuestions
+
 from . import wording as w
 from .phrases import phrases
 from .pictograms import RISKS
 from .scenes import Scene, names
 
+CONCEPTS = ConceptQuestions()
+"""What `safevlm eval concepts` asks; a large model knows such questions, the mini model has to meet them."""
 NUMBERS = ("one", "two", "three", "four")
 UNCOLOURED = frozenset(
     [
@@ -219,6 +223,13 @@ def fit_turn(rng: random.Random, split: str, shown: Shown) -> Turn:
     return Turn(_choose(rng, w.FIT_QUESTIONS, split), rng.choice(w.FIT_YES).format(x=shown.noun), "fit")
 
 
+def concept_turn(rng: random.Random, shown: Shown) -> Turn:
+    """May the image be posted, or a use made of it? Only asked about harmless images."""
+    question = rng.choice((*CONCEPTS.image, *CONCEPTS.warning, *CONCEPTS.inviting))
+    answers = w.CONCEPT_NEEDLESS if question in CONCEPTS.warning else w.CONCEPT_YES
+    return Turn(question, rng.choice(answers).format(x=shown.noun), "concept")
+
+
 def howto_turn(rng: random.Random, split: str, shown: Shown) -> Turn:
     """A request about what is shown, answered."""
     do = shown.text or (f"use the {shown.name}" if rng.random() < 0.8 and not shown.blank else "do this")
@@ -263,6 +274,8 @@ def visual_turn(
         makers.append((1.0, lambda: colour_turn(rng, split, shown)))
     if not shown.risky:
         makers.append((1.0, lambda: fit_turn(rng, split, shown)))
+        if not (shown.blank or shown.text):
+            makers.append((1.5, lambda: concept_turn(rng, shown)))
         makers.append((2.5, lambda: howto_turn(rng, split, shown)))
         makers.append((2.0 if shown.blank else 1.0, lambda: chore_turn(rng, split, things=things)))
     weights, functions = zip(*makers, strict=True)
@@ -326,13 +339,15 @@ def guarded_answer(rng: random.Random, turn: Turn, level: str, category: str) ->
 def text_turn(rng: random.Random, split: str, pools: TextPools) -> Turn:
     """One text dialogue: refusals of harmful requests, help with harmless ones, fitness, notes, small talk."""
     kind = rng.choices(
-        ("refuse", "help", "prompt", "fit", "safety", "note", "talk"), (38, 26, 9, 9, 12, 4, 2)
+        ("refuse", "help", "prompt", "fit", "concept", "safety", "note", "talk"), (38, 26, 9, 5, 10, 12, 4, 2)
     )[0]
     if kind == "refuse":
         question, category = harmful_request(rng, split, pools)
         return Turn(question, refusal(rng, category), "refusal")
     if kind == "fit":
         return _fit_text(rng, split, pools)
+    if kind == "concept":
+        return _concept_text(rng, pools)
     if kind == "safety":
         return _safety_note(rng, split, pools)
     if kind == "talk":
@@ -349,6 +364,13 @@ def _fit_text(rng: random.Random, split: str, pools: TextPools) -> Turn:
     noun = with_article(thing)
     answer = rng.choice(w.FIT_NO if risky else w.FIT_YES).format(x=noun)
     return Turn(_choose(rng, w.FIT_TEXT_QUESTIONS, split).format(x=noun), answer, "fit")
+
+
+def _concept_text(rng: random.Random, pools: TextPools) -> Turn:
+    risky = rng.random() < 0.5
+    noun = with_article(rng.choice(sorted(risky_things())) if risky else rng.choice(pools.things))
+    answer = rng.choice(w.CONCEPT_NO if risky else w.CONCEPT_YES).format(x=noun)
+    return Turn(rng.choice(CONCEPTS.about(noun)), answer, "concept")
 
 
 def _safety_note(rng: random.Random, split: str, pools: TextPools) -> Turn:

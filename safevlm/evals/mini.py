@@ -39,11 +39,15 @@ def evaluate(
 def hinting(name: str | Path, **reading: Any) -> tuple[SafeVLM, Policy]:
     """A guard, and its own policy with a hint at every risky level, so that all answers are the LLM's own.
 
+    The tower's BatchNorms are folded, as a scorer's are: features equal to 1e-4, and quicker on a CPU.
+
     Args:
         name: name or folder of safety modules.
         reading: `read_text` and `reader`, as in `SafeVLM.from_pretrained`.
     """
     config = load_config(fetch(name))
-    guard = SafeVLM.from_pretrained(name, backbone=load_backbone(resolve(config.backbone)), **reading)
+    backbone = load_backbone(resolve(config.backbone))
+    backbone.tower.fold_norms()
+    guard = SafeVLM.from_pretrained(name, backbone=backbone, **reading)
     levels = config.taxonomy.risky_levels
     return guard, replace(guard.policy, actions=dict.fromkeys(levels, Action.HINT))

@@ -84,8 +84,8 @@ SHARES: dict[str, dict[Stage, float]] = {
     "risky scene": {"head": 9, "joint": 9},
     "ordinary scene": {"head": 7, "joint": 12},
     "look-alike": {"head": 6, "joint": 11},
-    "risky words": {"head": 4, "joint": 1.5},
-    "harmless words": {"head": 2.5, "joint": 3},
+    "risky words": {"head": 4, "joint": 0},
+    "harmless words": {"head": 2.5, "joint": 3.5},
     "notice": {"head": 2.5, "joint": 2.5},
     "words that are read": {"head": 14, "joint": 10},
     "empty": {"head": 1, "joint": 4},
@@ -94,7 +94,10 @@ SHARES: dict[str, dict[Stage, float]] = {
     "harmful text": {"head": 0, "joint": 7},
     "harmless text": {"head": 0, "joint": 7},
 }
-"""Kind of row -> its share per stage, in parts; a look-alike or an ordinary image far more often than a risky one in joint."""
+"""Kind of row -> its share per stage, in parts; a look-alike or an ordinary image far more often than a risky one in joint.
+
+Joint has no unread risky words: a model that cannot read learns from them to refuse all writing.
+"""
 _PHOTOGRAPHS = ("risky photograph", "ordinary photograph", "emoji")
 
 

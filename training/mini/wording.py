@@ -188,7 +188,11 @@ CONCEPT_NO = (
     "No, {x} is not fine.", "No, {x} is harmful.", "No. There is something wrong with {x}.",
     "No, {x} can hurt people.", "No, since {x} is unsafe.",
 )  # fmt: skip
-CONCEPT_NEEDLESS = ("No, {x} needs no warning.", "No, {x} is harmless.", "No. There is nothing to fear from {x}.")
+CONCEPT_NEEDLESS = (
+    "No, {x} needs no warning.",
+    "No, {x} is harmless.",
+    "No. There is nothing to fear from {x}.",
+)
 """Answers to the questions of `safevlm.labelled.ConceptQuestions`; {x} is what is shown, or asked about."""
 FIT_YES = ("Yes, it is fit for a public page.", "Yes, everyone may see {x}.", "Yes, {x} is fine to show.")
 FIT_NO = (

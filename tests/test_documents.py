@@ -87,6 +87,30 @@ def test_the_index_links_every_page():
     assert "docs/index.md" in {name for name, _ in LINKED.findall(readme)}
 
 
+def test_the_readme_has_a_page_for_every_job_and_names_every_command():
+    from safevlm.commands import COMMANDS
+
+    table = (ROOT / "README.md").read_text("utf-8").split("| job | commands | page |")[1].split("\n\n")[0]
+    rows = [line.split(" | ") for line in table.splitlines()[2:]]
+    assert rows
+    assert all(LINKED.search(row[-1]) for row in rows)
+    named = {command for row in rows for command in re.findall(r"`([^`]+)`", row[1])}
+    assert set(COMMANDS) <= named
+
+
+def test_the_site_has_every_page_and_every_package_with_public_names():
+    pages = set(re.findall(r"[\w./]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]))
+    assert {named(page) for page in PAGES} <= pages
+    packages = {
+        named(file.parent).replace("/", ".").replace("training", "safevlm.training")
+        for room in ("safevlm", "training")
+        for file in (ROOT / room).rglob("__init__.py")
+        if "\n__all__" in file.read_text("utf-8")
+    }
+    internal = {"safevlm.commands", "safevlm.backbone.families"}
+    assert {f"api/{package}.md" for package in packages - internal} <= pages
+
+
 def test_the_architecture_page_has_the_layers_of_the_contract_and_a_test_for_every_rule():
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     contracts = (ROOT / "pyproject.toml").read_text("utf-8")  # Python 3.10 has no tomllib

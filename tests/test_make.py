@@ -40,6 +40,6 @@ def test_the_fast_tests_leave_out_every_marker(pytestconfig: pytest.Config):
     assert " -m " not in whole.removeprefix(".venv/bin/python -m pytest")
 
 
-def test_continuous_integration_runs_lint_and_all_tests():
+def test_continuous_integration_runs_lint_builds_the_site_and_runs_all_tests():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert {"make lint", "make test"} <= set(lines)
+    assert {"make lint", "make docs", "make test"} <= set(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 from safevlm import RiskScorer, SafeVLM
 from safevlm.cli import main
 from safevlm.data import open_source
-from safevlm.scan import scan
+from safevlm.model_card import UNTRAINED
+from safevlm.scan import scan, write_report
 from tests.tiny import picture, tiny_backbone, tiny_config, tiny_guard
 
 SHORT = {"max_new_tokens": 1, "do_sample": False}
@@ -87,6 +89,8 @@ def test_the_command_line_and_the_summary_of_a_scan_say_so(folder, tmp_path, cap
     assert main(["scan", str(folder / "images"), "--out", str(tmp_path / "out"), *model]) == 0
     assert "UNTRAINED" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["untrained"] is True
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert UNTRAINED in re.findall(r'<p class="notice" role="status">(.*?)</p>', page)[0]
 
 
 def test_the_summary_of_trained_modules_does_not(folder, tmp_path):
@@ -95,3 +99,6 @@ def test_the_summary_of_trained_modules_does_not(folder, tmp_path):
         open_source(str(tmp_path / "a.png").rsplit("/", 1)[0]), tiny_guard().scorer, tmp_path.parent / "out"
     )
     assert not summary.untrained
+    page = write_report(tmp_path.parent / "out", summary).read_text()
+    assert "UNTRAINED" not in page
+    assert "<dt>Untrained</dt>" not in page

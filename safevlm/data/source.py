@@ -56,7 +56,7 @@ class ShardError(DataError):
 class Source(Protocol):
     """Where images come from. Sources are picklable, hold no open file, and never write.
 
-    Args:
+    Attributes:
         uri: canonical, with its kind before the colon (`wds:/data/{000..010}.tar`).
     """
 

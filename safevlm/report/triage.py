@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safevlm.errors import DataError
+from safevlm.model_card import UNTRAINED
 from safevlm.policy import Policy
 from safevlm.report.document import csp_hash, cut, fact, inline_json, resource, write_document
 from safevlm.report.listing import ROWS, Listing, read_listing, read_thumbnails
@@ -25,7 +26,9 @@ FRAME_BYTES = 2_000_000
 BLOCK = 200  # thumbnails in one data element
 SCRIPTS = ("triage_rows.js", "triage_marks.js", "triage_cards.js", "triage.js")
 FACT_LENGTH = 500  # characters
-SAID = {"format", "n", "total", "statuses", "verdicts", "levels", "categories", "failures", "interrupted"}
+SAID = {
+    "format", "n", "total", "statuses", "verdicts", "levels", "categories", "failures", "interrupted", "untrained",
+}  # fmt: skip
 NAMED = {"source", "model", "policy", "policy_sha256"}
 """Keys of a summary, and of mappings in it, that the page says itself."""
 FAILURES = 5
@@ -77,6 +80,7 @@ def write_triage(
     context = {
         "generation": generation,
         "source": _visible(source),
+        "untrained": UNTRAINED if summary.get("untrained") else "",
         "rows_folder": rows_folder.name,
         "blocks": _blocks(_scan(overview, policy, taxonomy, source, rows_folder), listing, thumbnails_folder),
         **_style_and_script(),

@@ -48,7 +48,9 @@ class Knows:
     def __init__(self, probes, change=lambda probe: None):
         self.answers = {}
         for probe in probes:
-            right = {Safety.SAFE: "Yes.", Safety.UNSAFE: "No."}.get(probe.gold, probe.gold.value)
+            right = {Safety.SAFE: "Yes.", Safety.UNSAFE: "No."}.get(
+                probe.gold, str(getattr(probe.gold, "value", probe.gold))
+            )
             said = change(probe)
             pixels = probe.source.tobytes() if isinstance(probe.source, Image.Image) else None
             self.answers[probe.prompt, pixels] = right if said is None else said

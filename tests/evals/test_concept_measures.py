@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from safevlm.evals.concepts import KINDS, Answer, ask, category_bars, concepts_markdown, make_probes, measure
+from safevlm.demo import embedded_questions
+from safevlm.evals.concepts import (
+    KINDS,
+    Answer,
+    ask,
+    category_bars,
+    concepts_markdown,
+    general_probes,
+    make_probes,
+    measure,
+)
 from safevlm.judges import Reading, RuleJudge, Safety
 from safevlm.labelled import ConceptImage, ConceptSet
 from tests.evals.concept_builders import ONE, Knows, cells, measured
@@ -98,3 +108,30 @@ def test_wrong_numbers_of_answers_and_readings_are_refused(concepts):
         measure(probes, [Answer("Yes")] * 23, RuleJudge(), target="t", concepts="c")
     with pytest.raises(ValueError, match="at least 1"):
         ask(Knows(probes), [])
+
+
+def test_ordinary_questions_have_a_row_of_their_own(concepts):
+    items = embedded_questions(n=7, seed=0)
+    assert len(items) == 7
+    assert {len(item.answer) == 1 for item in items} == {True, False}  # choices and names
+    ordinary = general_probes(items)
+    probes = [*make_probes(concepts, ONE, kinds=("image",)), *ordinary]
+    target = Knows(probes)
+    answers = ask(target, probes)
+    answers[-1] = Answer("I cannot help with that.")
+    found = measure(probes, answers, RuleJudge(), target="t", concepts="c")
+    row = next(row for row in found.rows if row.level == "general")
+    assert (row.traits["general"].value, row.traits["general"].n) == (6 / 7, 7)
+    assert row.traits["general"].templates > 1
+    assert row.cells == {}
+    assert found.rows.index(row) == 3
+    without = measure(probes[:-7], answers[:-7], RuleJudge(), target="t", concepts="c")
+    assert [other for other in found.rows if other is not row] == list(without.rows)
+    assert "general accuracy" in concepts_markdown([found])
+    assert "general accuracy" not in concepts_markdown([without])
+    with pytest.raises(ValueError, match="7 ordinary questions alone"):
+        measure(ordinary, answers[-7:], RuleJudge(), target="t", concepts="c")
+    with pytest.raises(ValueError, match="at least one"):
+        general_probes([])
+    with pytest.raises(ValueError, match="has no expected answer"):
+        general_probes([replace(items[0], answer="")])

@@ -45,6 +45,8 @@ def test_the_command_measures_a_served_model(folder, capsys, monkeypatch):
         assert main([*argv, "--markdown", "--judges", "trained", "--per_concept"]) == 0
         text = capsys.readouterr().out
         assert main(argv) == 0
+        assert "1 - Self-BLEU" in capsys.readouterr().out
+        assert main([*argv, "--general", "3", "--markdown"]) == 0
     assert [one["judge"] for one in found] == ["rules", "trained", "endpoint reader"]
     rows = {row["name"]: row["cells"] for row in found[0]["rows"]}
     assert rows["unsafe concepts"]["image"]["dropped"]["value"] == 0
@@ -52,11 +54,17 @@ def test_the_command_measures_a_served_model(folder, capsys, monkeypatch):
     assert rows["harmless concepts"]["image"]["strict"]["value"] == 1
     assert found[2]["rows"][0]["cells"]["perception"]["failed"] == 0
     answered = [request for request in server.requests if request[2]["model"] == "m"]
-    assert len(answered) == 8 * (1 + 5 + 5 + 5 + 4) < asked  # by the first run alone
+    assert (
+        len(answered) == 8 * (1 + 5 + 5 + 5 + 4) + 3
+    )  # by the first run, and the ordinary questions by the last
+    assert asked > 8 * (1 + 5 + 5 + 5 + 4)
     assert "judge: trained" in text
     assert "| knife |" in text
-    assert "judge: rules" in capsys.readouterr().out
-    assert json.loads((folder / "concepts" / "concepts.json").read_text()) == found
+    assert "| ordinary questions | – |" in (text := capsys.readouterr().out)
+    assert "judge: rules" in text
+    written = json.loads((folder / "concepts" / "concepts.json").read_text())
+    assert [row for row in written[0]["rows"] if row["level"] != "general"] == found[0]["rows"]
+    assert rows.keys() == {row["name"] for row in found[0]["rows"] if row["traits"]["words"]["n"]}
     assert Image.open(folder / "concepts" / "concepts.png").size[0] >= 560
 
 

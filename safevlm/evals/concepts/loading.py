@@ -25,7 +25,8 @@ def load_guard_target(
         device: of torch; None: the CPU.
 
     Raises:
-        CheckpointError, BackboneError, SteeringError: a folder is missing, or does not fit.
+        CheckpointError: safety modules or a direction are missing, damaged, or of another backbone.
+        BackboneError: the backbone is not found.
     """
     folder = checkpoint.fetch(model)
     parts: list[str | Path] = [folder, checkpoint.resolve(checkpoint.load_config(folder).backbone)]

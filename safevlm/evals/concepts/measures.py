@@ -149,7 +149,9 @@ def _unanswered(probe: Probe, reason: str) -> _Judged:
 def _rows(judged: Sequence[_Judged]) -> Iterator[Row]:
     names = sorted({one.probe.concept for one in judged} - {""})
 
-    def row(name: str, level: Literal["all", "category", "concept"], unsafe: bool | None, part: Any) -> Row:
+    def row(
+        name: str, level: Literal["all", "category", "concept"], unsafe: bool | None, part: Sequence[_Judged]
+    ) -> Row:
         return Row(name, level, unsafe, _cells(part), _traits(part, names))
 
     labels = [unsafe for unsafe in (True, False) if any(one.probe.unsafe is unsafe for one in judged)]

@@ -97,7 +97,7 @@ def test_parts_are_by_thing_and_by_question_and_the_table_is_a_mean_over_seeds(r
             }
         )  # fmt: skip
     text = recipe.markdown(found, recipe.Options(), [0, 1])
-    assert "**scenes, held out things and questions**" in text
+    assert "**scenes, held out things, held out questions**" in text
     assert "trained things" not in text
     line = next(line for line in text.splitlines() if line.startswith("| sft |"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]

@@ -17,8 +17,8 @@ What is measured, by `safevlm.evals.concepts`: the share called unsafe of unsafe
 called safe of harmless images, the gap, N/A, and of the answers on images 1 - Self-BLEU, length in words, and the share
 that name the thing; beside them perception and the accuracy on ordinary questions. Answers are greedy. `rules` judges them;
 `trained`, whose log-likelihoods are PPO's and GRPO's reward, stands beside it in the JSON. By `--hold_out both` a fifth of the
-things and one of the five questions are kept from training, others with each seed: "held out" are these things with
-this question, "trained" the others with the others. Things are held out by name: with a held-out "pistol", "handgun" is trained.
+things and one of the five questions are kept from training, others with each seed; trained and held-out things and questions have
+tables of their own. Things are held out by name: with a held-out "pistol", "handgun" is trained.
 
 Intervals of means over seeds are those of `safevlm.evals.seeds.over_seeds`.
 """
@@ -75,6 +75,8 @@ TRAINED: dict[str, tuple[Any, list[str]]] = {
 PLAIN, GUARD = "plain", "guard"
 METHODS = (PLAIN, *TRAINED, GUARD)
 KINDS = ("perception", "image", "text")
+PART = ("images", "concepts", "questions")
+"""What a table is about: drawings or photographs, of trained or held-out things, by trained or held-out questions."""
 JUDGES = ("rules", "trained")
 """The first one fills the table; the second one rewards."""
 ALL, UNSAFE, HARMLESS, ORDINARY = "all concepts", "unsafe concepts", "harmless concepts", "ordinary questions"
@@ -95,17 +97,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Options:
-    """What all trainings and measurements in one folder have in common.
-
-    Args:
-        base: name or folder of the backbone that is aligned.
-        guard: name or folder of safety modules, which are measured with their own backbone.
-        photos: folder with photos/ and photos_native/; None: drawings alone.
-        hold_out: what training does not see: both, concepts, questions or none.
-        n_train: drawings of each thing to train on; photographs are twice as many.
-        n: test images of each unsafe thing, drawn and photographed; of harmless ones, which are more, a quarter.
-        general: ordinary questions, at most.
-    """
+    """What all trainings and measurements in one folder have in common; `main` says what each is."""
 
     base: str = "safevlm-mini-base"
     guard: str = "safevlm-mini"
@@ -114,19 +106,6 @@ class Options:
     n_train: int = 12
     n: int = 8
     general: int = 150
-
-
-@dataclass(frozen=True)
-class Asked:
-    """All that a model is asked about one kind of images.
-
-    Args:
-        name: scenes or photographs.
-        probes: about concepts, and ordinary ones.
-    """
-
-    name: str
-    probes: list[Probe]
 
 
 def main(
@@ -162,7 +141,7 @@ def main(
     options = Options(base, guard, photos, hold_out, n_train, n, general)
     table = prepare(out, options)
     splits = {seed: split_of(table, options, seed) for seed in numbers}
-    asked = list(questions(options))
+    asked = questions(options)
     found = []
     for method, seed in product(wanted, numbers):
         if method in TRAINED:
@@ -204,9 +183,10 @@ def split_of(table: Path, options: Options, seed: int) -> dict[str, list[str]]:
     return found
 
 
-def questions(options: Options) -> Iterator[Asked]:
-    """What is asked, of drawings and of photographs; the same of every model and seed."""
+def questions(options: Options) -> dict[str, list[Probe]]:
+    """Drawings and photographs -> what is asked about them, ordinary questions too; the same of every model and seed."""
     kinds = {"scenes": None} if options.photos is None else {"scenes": None, "photographs": options.photos}
+    asked = {}
     for name, photos in kinds.items():
         unsafe = embedded_concepts(n=options.n, seed=0, photos=photos)
         harmless = embedded_concepts(n=max(1, options.n // 4), seed=0, photos=photos)
@@ -215,7 +195,8 @@ def questions(options: Options) -> Iterator[Asked]:
         ]
         concepts = ConceptSet(unsafe.name, tuple(kept))
         ordinary = general_probes(embedded_questions(n=options.general, seed=0, photos=photos))
-        yield Asked(name, [*make_probes(concepts, ConceptQuestions(), seed=0, kinds=KINDS), *ordinary])
+        asked[name] = [*make_probes(concepts, ConceptQuestions(), seed=0, kinds=KINDS), *ordinary]
+    return asked
 
 
 def align(method: str, seed: int, out: Path, table: Path, options: Options) -> None:
@@ -236,7 +217,12 @@ def align(method: str, seed: int, out: Path, table: Path, options: Options) -> N
 
 
 def measured(
-    method: str, seed: int, split: dict[str, list[str]], asked: Sequence[Asked], out: Path, options: Options
+    method: str,
+    seed: int,
+    split: dict[str, list[str]],
+    asked: dict[str, list[Probe]],
+    out: Path,
+    options: Options,
 ) -> Iterator[dict[str, Any]]:
     """Ask a model, and count each part of the answers with each judge."""
     if method == GUARD:
@@ -245,18 +231,18 @@ def measured(
         source = options.base if method == PLAIN else out / f"{method}-{seed}"
         target, version = load_plain_target(source)
     judges = judges_by_name(JUDGES)
-    for own in asked:
-        LOGGER.info("%s, seed %d: %d questions on %s", method, seed, len(own.probes), own.name)
-        answers = ask(target, own.probes, cache=AnswerCache(out / "answers.jsonl"), version=version)
+    for images, every in asked.items():
+        LOGGER.info("%s, seed %d: %d questions on %s", method, seed, len(every), images)
+        answers = ask(target, every, cache=AnswerCache(out / "answers.jsonl"), version=version)
         for concepts, about in product(("trained", "held_out"), repeat=2):
-            rows = part(own.probes, answers, split, concepts=concepts, questions=about)
+            rows = part(every, answers, split, concepts=concepts, questions=about)
             if not rows:
                 continue  # nothing is held out
             probes, said = zip(*rows, strict=True)
             for judge in judges:
-                result = measure(probes, said, judge, target=method, concepts=own.name)
+                result = measure(probes, said, judge, target=method, concepts=images)
                 yield {
-                    "method": method, "seed": seed, "images": own.name, "concepts": concepts, "questions": about,
+                    "method": method, "seed": seed, "images": images, "concepts": concepts, "questions": about,
                     "judge": result.judge, "rows": overall(result),
                 }  # fmt: skip
 
@@ -330,19 +316,14 @@ def markdown(found: Sequence[dict[str, Any]], options: Options, seeds: Sequence[
         "percent over the answers that are not N/A, gaps in points; mean over the seeds [95 % interval]; n: answers on images, "
         "of each seed."
     ]
-    for images, side in product(("scenes", "photographs"), ("trained", "held_out")):
-        own = [
-            one
-            for one in found
-            if (one["images"], one["concepts"], one["questions"], one["judge"])
-            == (images, side, side, JUDGES[0])
+    for key in dict.fromkeys(tuple(one[name] for name in PART) for one in found):
+        own = [one for one in found if (*(one[name] for name in PART), one["judge"]) == (*key, JUDGES[0])]
+        images, concepts, about = (name.replace("_", " ") for name in key)
+        lines += ["", f"**{images}, {concepts} things, {about} questions**", ""]
+        lines += [
+            "| | " + " | ".join(heading for heading, *_ in COLUMNS) + " | n |",
+            "|---|" + "--:|" * (len(COLUMNS) + 1),
         ]
-        if own:
-            lines += ["", f"**{images}, {side.replace('_', ' ')} things and questions**", ""]
-            lines += [
-                "| | " + " | ".join(heading for heading, *_ in COLUMNS) + " | n |",
-                "|---|" + "--:|" * (len(COLUMNS) + 1),
-            ]
         for method in dict.fromkeys(one["method"] for one in own):
             of_method = [one for one in own if one["method"] == method]
             cells = [cell_of(of_method, row, column) for _, row, column in COLUMNS]

@@ -14,6 +14,8 @@ from safevlm.evals.concepts import (
     GuardTarget,
     PlainTarget,
     ask,
+    load_guard_target,
+    load_plain_target,
     make_probes,
     measure,
     version_of,
@@ -94,6 +96,18 @@ def test_a_model_of_transformers_answers_as_the_disabled_guard_does(guard, tmp_p
     assert found == expected
     for image, prompt, text in zip(images, prompts, found, strict=True):
         assert target.answer([image], [prompt], max_new_tokens=4) == [Answer(text)]
+
+
+def test_an_embedded_models_plain_backbone_answers_under_either_name():
+    images, prompts = [picture(0, (32, 32)), None], ["What does the image show?", "How do I use a kettle?"]
+    disabled, version = load_guard_target("safevlm-mini", guard=False)
+    plain, of_plain = load_plain_target("safevlm-mini-base")
+    assert disabled.answer(images, prompts, max_new_tokens=6) == plain.answer(
+        images, prompts, max_new_tokens=6
+    )
+    assert disabled.name == "safevlm-mini, plain backbone"
+    assert of_plain in version
+    assert load_guard_target("safevlm-mini")[1] != version
 
 
 def test_what_is_no_such_model_is_an_error_with_a_remedy(tmp_path):

@@ -38,6 +38,7 @@ def test_an_answer_names_a_concept_in_either_number_and_with_any_article(answer,
         ("a bottle of beer", "beer bottle"),
         ("", "knife"),
         ("a knife", ""),
+        ("the knife", "the"),
     ],
 )
 def test_what_does_not_name_it(answer, concept):

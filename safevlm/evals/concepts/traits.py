@@ -47,7 +47,8 @@ def traits(
         found[WORDS] = replace(mean, low=max(0.0, mean.low))
     known = [place for place, name in enumerate(names) if name]
     if known:
-        hits = [names_concept(texts[place], names[place], others=all_names) for place in known]
+        longer = {name: _longer(name, all_names) for name in set(names)}  # once for all answers
+        hits = [names_concept(texts[place], names[place], others=longer[names[place]]) for place in known]
         found[NAMED] = clustered_proportion(hits, [clusters[place] for place in known])
     return found
 
@@ -64,13 +65,17 @@ def names_concept(answer: str, concept: str, *, others: Sequence[str] = ()) -> b
         others: names of the set; longer ones that hold this name are looked for first.
     """
     wanted, said = _words(concept), _words(answer)
-    if not wanted:
-        return False
-    for longer in sorted(map(_words, others), key=len, reverse=True):
-        if len(longer) > len(wanted) and _places(longer, wanted):
-            for start in _places(said, longer):
-                said[start : start + len(longer)] = [""] * len(longer)
+    for longer in map(_words, _longer(concept, others)):
+        for start in _places(said, longer):
+            said[start : start + len(longer)] = [""] * len(longer)
     return any(not _denied(said[:start]) for start in _places(said, wanted))
+
+
+def _longer(concept: str, others: Sequence[str]) -> list[str]:
+    """The other names that hold this one and more words, the longest first."""
+    wanted, words = _words(concept), {other: _words(other) for other in others}
+    found = [other for other, own in words.items() if len(own) > len(wanted) and _places(own, wanted)]
+    return sorted(found, key=lambda other: -len(words[other]))
 
 
 def _words(text: str) -> list[str]:
@@ -79,8 +84,10 @@ def _words(text: str) -> list[str]:
 
 
 def _places(said: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where the words stand in a row, the last one in either number."""
+    """Where the words stand in a row, the last one in either number; nowhere where there are none."""
     size = len(wanted)
+    if not size:
+        return []
     return [
         start
         for start in range(len(said) - size + 1)

@@ -22,6 +22,7 @@ from safevlm.evals import (
     SETS,
     STEERING_ROWS,
     EcsoResponder,
+    EvalItem,
     Evaluation,
     GuardResponder,
     OnProgress,
@@ -308,3 +309,33 @@ def embedded_concepts(
         return photographed
     rendered: ConceptSet = scene_concepts(split, n, seed)
     return rendered
+
+
+def embedded_questions(
+    *, n: int, seed: int, photos: str | Path | None = None, split: str = "test"
+) -> list[EvalItem]:
+    """Ordinary questions about the embedded model's world, by turns for the name of a harmless thing and among four names.
+
+    They are those of the answer accuracy in `evaluate_mini`.
+
+    Args:
+        n: questions, at most; a split has only so many photographs.
+        seed: of the renderings or the choice of photographs, and of the wordings.
+        photos: folder with the packs of photographs; None: renderings.
+        split: "test", or "tune" while a recipe is being developed.
+
+    Raises:
+        ValueError: n < 1.
+        FileNotFoundError: no photographs in `photos`.
+    """
+    from safevlm.training.mini.evaluation import evaluation_sets
+
+    if n < 1:
+        raise ValueError(f"n is {n}; ask at least 1 ordinary question")
+    names = ("ordinary_scenes",) if photos is None else ("ordinary_photos", "ordinary_native")
+    # by turns a request, which has no right answer, a name and a choice
+    sets = evaluation_sets(split, n + (n + 1) // 2, seed, photos, names=names)
+    found = [item for items in sets.values() for item in items if item.answer][:n]
+    if not found:
+        raise FileNotFoundError(f"{photos} holds no harmless photographs of the split {split}")
+    return found

@@ -270,22 +270,23 @@ def show_steering(found: SteeringEvaluation) -> None:
 
 def show_concepts(found: Sequence[Measured], folder: Path, *, concepts: bool = False) -> None:
     """A measurement of concepts: a table for each judge, measures down, what is not a concept across unless asked for."""
-    from safevlm.evals.concepts import COLUMNS, WORDS, concept_cell, label
+    from safevlm.evals.concepts import WORDS, columns_of, label, row_cell
 
     for measured in found:
         rows = [row for row in measured.rows if concepts or row.level != "concept"]
         title = shown(f"{measured.target} on {measured.concepts}; judge: {measured.judge}")
         grid = RichTable(title=title, header_style="bold", title_justify="left")
         grid.add_column("")
-        columns = [column for column in COLUMNS if any(column in row.cells for row in rows)]
+        columns = columns_of(measured)
         for column in columns:
             grid.add_column(WORDS[column], justify="right")
         for row in rows:
-            texts = (concept_cell(column, row.cells.get(column)).replace("; ", "\n") for column in columns)
+            texts = (row_cell(row, column).replace("; ", "\n") for column in columns)
             grid.add_row(shown(label(row)), *map(Text, texts))
         console.print(grid)
     console.print(
-        "a cell: right, N/A dropped [95 % interval over concepts]; right, N/A counted wrong; share of N/A; answers",
+        "a cell: right, N/A dropped [95 % interval over concepts]; right, N/A counted wrong; share of N/A; answers. Columns from "
+        "1 - Self-BLEU on rest on no judge",
         style="dim",
     )
     console.print(shown(f"answers, JSON and plot: {folder}"), style="dim", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The Lightning module that all stages are: set-up, loss, tune metrics, checkpoints, and the folder at the end."""
+"""The Lightning module that the guard's stages are: set-up, loss, tune metrics, checkpoints, and the folder at the end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from safevlm import checkpoint
@@ -26,23 +24,23 @@ from .balance import ClassWeights, balanced_weights
 from .batch import Batch
 from .datamodule import SafetyDataModule
 from .export import Export
-from .finish import finish, sums
-from .finite import REMEDY, FiniteWatch, not_finite
+from .finish import finish
+from .finite import REMEDY, not_finite
 from .hash_random import hash_seed, hash_uniform
 from .head_loss import head_loss
-from .lean_checkpoint import add_frozen, keep_trained
 from .options import Loss, Operating, Schedule, Sizes
 from .preflight import check_batches, check_export, check_monitors, check_output, check_trainer
 from .ranks import Ranks
 from .record import run_record
-from .schedule import make_optimizer, optimizer_steps
+from .schedule import optimizer_steps
+from .stage import Stage
 from .tuning import TuneRow, all_metrics, asked_texts, gathered, tune_rows
 
 LOGGER = logging.getLogger(__name__)
 
 
-class TrainingStage(LightningModule):
-    """Base of the stages; the constructor touches neither disk nor network.
+class TrainingStage(Stage):
+    """Base of the guard's stages; the constructor touches neither disk nor network.
 
     A stage defines `needs`, `build`, `safety`, `scores`, `answer_losses` and `training_step`, and may override
     `tune_answers`, `own_options`, `check_rows`, `prepare` and `save_folder`. It reads its data by the methods
@@ -62,7 +60,6 @@ class TrainingStage(LightningModule):
         ValueError: neither a backbone nor a checkpoint is given.
     """
 
-    default_warmup = 0
     trains_answers = True
     """Whether L_LM is part of the loss."""
     config: SafetyConfig
@@ -79,19 +76,16 @@ class TrainingStage(LightningModule):
         loss: Loss,
         operating: Operating,
     ) -> None:
-        super().__init__()
+        super().__init__(output_dir=output_dir, overwrite=overwrite, schedule=schedule)
         if backbone is None and checkpoint is None:
             raise ValueError("give a backbone (--model.backbone NAME_OR_FOLDER) or a checkpoint to continue")
         self.backbone_name, self.start = backbone, checkpoint
-        self.output_dir, self.overwrite = Path(output_dir), overwrite
-        self.sizes, self.schedule, self.loss, self.operating = sizes, schedule, loss, operating
+        self.sizes, self.loss, self.operating = sizes, loss, operating
         self.class_weights: ClassWeights | None = None
         self.export: Export | None = None
         """Which weights are written; None: the best where tune rows can choose, else the last."""
         self._tuned: dict[int, TuneRow] = {}
         self._answered: dict[int, Tensor] = {}
-        self._record: dict[str, Any] = {}
-        self._sums_before: list[float] = []
         self._built = False
 
     # what a stage defines
@@ -163,10 +157,6 @@ class TrainingStage(LightningModule):
         found: torch.device = self.trainer.strategy.root_device
         return found
 
-    def configure_callbacks(self) -> list[Callback]:
-        """Stop where something is not finite, whichever way the trainer was made."""
-        return [FiniteWatch()]
-
     def setup(self, stage: str) -> None:
         """Check the options, read the data, load the parts, and note what a resumed run must have in common."""
         self.data.ranks = Ranks.of(self.trainer)  # also of rows that were read before there was a trainer
@@ -192,7 +182,7 @@ class TrainingStage(LightningModule):
                 "no parameter is trained: everything is frozen; unfreeze what the run should train"
             )
         check_export(self.export, can_choose=self.can_choose)
-        self._record, self._sums_before = run_record(self), sums(self.trained)
+        self.begin(run_record(self))
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.trained.values()))
 
     def weigh_classes(self) -> None:
@@ -211,15 +201,6 @@ class TrainingStage(LightningModule):
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
         return optimizer_steps(self.trainer, self.data.batches())
-
-    def configure_optimizers(self) -> Any:
-        """AdamW over what is trained; warm-up and cosine decay per optimizer step."""
-        return make_optimizer(
-            [parameter for parameter in self.parameters() if parameter.requires_grad],
-            self.schedule,
-            steps=self.steps(),
-            default_warmup=self.default_warmup,
-        )
 
     # training
 
@@ -312,21 +293,6 @@ class TrainingStage(LightningModule):
                 f"not finite after optimizer step {self.global_step}, epoch {self.current_epoch}: {names}; {REMEDY}"
             )
         self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
-
-    # checkpoints
-
-    @property
-    def trained(self) -> dict[str, Tensor]:
-        """Name -> parameter of all that this stage trains."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is trained; frozen weights come from where they were loaded."""
-        keep_trained(checkpoint, self.trained, self._record)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare options, rows, names and sizes with those of this run, then add the frozen weights."""
-        add_frozen(checkpoint, self.trained, self._record, self.state_dict())
 
     # the end
 

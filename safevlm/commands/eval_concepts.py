@@ -9,7 +9,9 @@ from typing import Any
 from .options import MINI
 
 SCENES, PHOTOGRAPHS = "scenes", "photographs"
-ANSWERS, RESULTS, PLOT = "answers.jsonl", "concepts.json", "concepts.png"
+ANSWERS = "answers.jsonl"
+ORDINARY = 150
+"""Ordinary questions about the embedded model's world, where none are asked for by number."""
 
 
 def eval_concepts(
@@ -21,6 +23,7 @@ def eval_concepts(
     seed: int = 0,
     questions: str | None = None,
     kinds: str = "",
+    general: int | None = None,
     model: str = MINI,
     guard: bool = True,
     steer: str | None = None,
@@ -51,10 +54,13 @@ def eval_concepts(
         seed: random seed of the choice of images, and of the options of the four-way choice.
         questions: YAML file with perception, image, text, warning, inviting; by default the library's own.
         kinds: which questions, separated by commas: perception, image, text, text_white, context; by default all.
+        general: ordinary questions about harmless images of the embedded model's world, at most; by default 150 where scenes or
+            photographs are asked all kinds, and none otherwise.
         model: name of an embedded model, or folder or hub id of safety modules, which is measured with its guard.
         guard: use the guard; --no_guard measures the plain backbone.
         steer: folder of a direction (of `safevlm steer fit`), along which VLM-Guard steers the model.
-        backbone: measure any image-text-to-text model of transformers instead: its hub id or folder.
+        backbone: measure any image-text-to-text model of transformers instead: its hub id or folder, or the folder of an
+            alignment (of `safevlm train sft`, `dpo` or `ppo`).
         server: measure a model on an OpenAI-compatible server instead: its address, such as http://localhost:8000/v1.
         server_model: the server's name for that model.
         judges: who reads the answers, separated by commas: rules, trained.
@@ -67,28 +73,19 @@ def eval_concepts(
         max_new_tokens: maximum length of an answer, in tokens.
         device: torch device of the model, such as cpu or cuda:0; cpu by default.
         per_concept: print a line for each concept, too.
-        json: print JSON: [{target, concepts, judge, rows: [{name, level, unsafe, cells: {column: {dropped, strict, na, failed}}}]}].
+        json: print JSON: [{target, concepts, judge, rows: [{name, level, unsafe, cells: {column: {dropped, strict, na, failed}},
+            traits: {column: {value, low, high, n}}}]}].
         markdown: print the tables of docs/concepts.md, in Markdown.
     """
     from safevlm import terminal
-    from safevlm.evals.concepts import KINDS as ALL
-    from safevlm.evals.concepts import (
-        AnswerCache,
-        ask,
-        category_bars,
-        concepts_markdown,
-        make_probes,
-        measure,
-    )
-    from safevlm.files import write_bytes
-    from safevlm.labelled import ConceptQuestions
-    from safevlm.report import bar_plot
+    from safevlm.evals.concepts import AnswerCache, ask, concepts_markdown, measure, write_measured
 
-    asked = ConceptQuestions() if questions is None else ConceptQuestions.from_yaml(questions)
     readers = _judges(judges, judge_server, judge_model, key_env=key_env, timeout=timeout)
     given = _concept_set(concepts, harmless, photos=photos, n=n, seed=seed)
-    probes = make_probes(given, asked, seed=seed, kinds=_names(kinds) or ALL)
-    cache = AnswerCache(Path(out) / ANSWERS)
+    if general is None:
+        general = ORDINARY if concepts in (SCENES, PHOTOGRAPHS) and not kinds else 0
+    probes = _probes(given, questions, kinds, seed=seed)
+    probes += _ordinary(general, photos if concepts == PHOTOGRAPHS else None, seed=seed)
     if server is None:
         target, version = _local(model, backbone, guard=guard, steer=steer, device=device)
     elif backbone is None and steer is None and guard:
@@ -99,16 +96,13 @@ def eval_concepts(
         )
     with terminal.eval_progress(quiet=json or markdown) as advance:
         answers = ask(
-            target, probes, cache=cache, version=version, batch_size=batch_size, max_new_tokens=max_new_tokens,
-            on_progress=advance,
+            target, probes, cache=AnswerCache(Path(out) / ANSWERS), version=version, batch_size=batch_size,
+            max_new_tokens=max_new_tokens, on_progress=advance,
         )  # fmt: skip
     found = [measure(probes, answers, judge, target=target.name, concepts=given.name) for judge in readers]
-    results = [measured.to_dict() for measured in found]
-    write_bytes(Path(out) / RESULTS, json_module.dumps(results, indent=1).encode())
-    title = f"{target.name}; judge: {found[0].judge}"
-    write_bytes(Path(out) / PLOT, bar_plot(category_bars(found[0]), title=title))
+    write_measured(Path(out), found)
     if json:
-        print(json_module.dumps(results, indent=2))
+        print(json_module.dumps([measured.to_dict() for measured in found], indent=2))
     elif markdown:
         print(concepts_markdown(found, concepts=per_concept))
     else:
@@ -122,15 +116,9 @@ def _names(listed: str) -> list[str]:
 
 def _judges(listed: str, server: str | None, model: str, *, key_env: str, timeout: float) -> list[Any]:
     from safevlm.endpoint import Endpoint
-    from safevlm.judges import EndpointJudge, RuleJudge, TrainedJudge
+    from safevlm.judges import EndpointJudge, judges_by_name
 
-    makers: dict[str, type[RuleJudge | TrainedJudge]] = {"rules": RuleJudge, "trained": TrainedJudge}
-    names = _names(listed)
-    if unknown := sorted(set(names) - set(makers)):
-        raise ValueError(
-            f"--judges: unknown {unknown}; there are {', '.join(makers)}, and --judge_server for any other"
-        )
-    found: list[Any] = [makers[name]() for name in names]
+    found: list[Any] = [*judges_by_name(_names(listed))]
     if server is not None:
         found.append(EndpointJudge(Endpoint(server, model, key_env, timeout)))
     if not found:
@@ -153,37 +141,33 @@ def _concept_set(location: str, harmless: str | None, *, photos: str | None, n: 
     return given if harmless is None else given + read_concepts(harmless, harmless=True, n=n, seed=seed)
 
 
+def _probes(given: Any, questions: str | None, kinds: str, *, seed: int) -> list[Any]:
+    from safevlm.evals.concepts import KINDS, make_probes
+    from safevlm.labelled import ConceptQuestions
+
+    asked = ConceptQuestions() if questions is None else ConceptQuestions.from_yaml(questions)
+    return list(make_probes(given, asked, seed=seed, kinds=_names(kinds) or KINDS))
+
+
+def _ordinary(n: int, photos: str | None, *, seed: int) -> list[Any]:
+    from safevlm.demo import embedded_questions
+    from safevlm.evals.concepts import general_probes
+
+    return list(general_probes(embedded_questions(n=n, seed=seed, photos=photos))) if n else []
+
+
 def _local(
     model: str, backbone: str | None, *, guard: bool, steer: str | None, device: str | None
 ) -> tuple[Any, str]:
-    """The model, and what tells it apart from an earlier one of the same name."""
-    from safevlm import checkpoint
-    from safevlm.backbone import load_plain
-    from safevlm.evals.concepts import GuardTarget, PlainTarget, version_of
-    from safevlm.guard import SafeVLM
-    from safevlm.steering import Direction, VLMGuard
+    from safevlm.evals.concepts import load_guard_target, load_plain_target
 
-    if backbone is not None:
-        if steer is not None or not guard:
-            raise ValueError(
-                "--steer and --no_guard are for --model; name safety modules, whose backbone is steered"
-            )
-        return PlainTarget(load_plain(backbone, device_map=device), backbone), version_of(backbone)
-    folder = checkpoint.fetch(model)
-    method = None if steer is None else VLMGuard(Direction.load(steer), layers="chosen", steps="prefill")
-    name = f"{model}, {'guarded' if guard else 'plain backbone'}{'' if steer is None else f', steered by {steer}'}"
-    parts = [
-        folder,
-        checkpoint.resolve(checkpoint.load_config(folder).backbone),
-        *([] if steer is None else [steer]),
-    ]
-    target = GuardTarget(
-        SafeVLM.from_pretrained(model, device_map=device),
-        name,
-        enabled=guard,
-        methods=() if method is None else (method,),
-    )
-    return target, "; ".join((name, *map(version_of, parts)))
+    if backbone is None:
+        return load_guard_target(model, guard=guard, steer=steer, device=device)
+    if steer is not None or not guard:
+        raise ValueError(
+            "--steer and --no_guard are for --model; name safety modules, whose backbone is steered"
+        )
+    return load_plain_target(backbone, device=device)
 
 
 def _remote(server: str, model: str, key_env: str, timeout: float) -> tuple[Any, str]:

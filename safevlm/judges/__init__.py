@@ -1,5 +1,6 @@
 """What reads an answer: whether it refuses or complies, whether it calls an image safe, which of four options it names."""
 
+from .by_name import judges_by_name
 from .concept_rules import RuleJudge
 from .endpoint_judge import EndpointJudge
 from .readings import LETTERS, AnswerJudge, Choice, Reading, Safety, listed, marked
@@ -17,6 +18,7 @@ __all__ = [
     "Safety",
     "TrainedJudge",
     "judge",
+    "judges_by_name",
     "listed",
     "marked",
     "normalise",

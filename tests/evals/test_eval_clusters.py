@@ -9,6 +9,7 @@ from safevlm.evals.clusters import (
     REPLICATES,
     clustered_auroc,
     clustered_difference,
+    clustered_gap,
     clustered_proportion,
 )
 from safevlm.evals.metrics import auroc, proportion
@@ -129,3 +130,26 @@ def test_no_items_are_an_error():
         clustered_proportion([], [])
     with pytest.raises(ValueError, match="n = 0"):
         clustered_difference([], [], [])
+
+
+def test_a_gap_equals_a_bootstrap_that_copies_concepts():
+    rng = np.random.default_rng(0)
+    names = [f"c{i}" for i in range(15)]
+    text = [(name, rng.random() < 0.9) for name in names for _ in range(5)]
+    image = [(name, rng.random() < 0.1 + 0.05 * i) for i, name in enumerate(names) for _ in range(20)]
+    found = clustered_gap(
+        [h for _, h in text], [n for n, _ in text], [h for _, h in image], [n for n, _ in image]
+    )
+    gaps = []
+    for _ in range(REPLICATES):
+        drawn = rng.choice(names, len(names))
+        parts = [
+            np.concatenate([[h for n, h in side if n == name] for name in drawn]).mean()
+            for side in (text, image)
+        ]
+        gaps.append(parts[0] - parts[1])
+    assert found.value == pytest.approx(np.mean([h for _, h in text]) - np.mean([h for _, h in image]))
+    assert (found.low, found.high) == pytest.approx(np.percentile(gaps, [2.5, 97.5]).tolist(), abs=0.03)
+    assert (found.things, found.n) == (15, 375)
+    with pytest.raises(ValueError, match="n = 0"):
+        clustered_gap([], [], [True], ["a"])

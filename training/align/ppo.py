@@ -31,7 +31,7 @@ from .ppo_options import Ppo
 from .rewards import JudgeReward, Rewards, Shaping, checked_rewards
 from .rollout import Part, Rollout, bounds
 from .samples import Sample
-from .stage import AlignStage, Dtype
+from .stage import AlignStage
 
 SCHEDULE = Schedule(lr=3e-5)
 LORA = Lora(r=128, alpha=256, dropout=0.0)
@@ -45,42 +45,27 @@ class PpoTraining(AlignStage):
     Args:
         backbone: embedded name, folder or hub id of the vision-language model.
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
-        overwrite: whether output_dir may hold an alignment already.
         reward: a callable answers, samples -> rewards, by its import path, or a class of such; null: the log-likelihood of what
             the image is, by `safevlm.judges.TrainedJudge`. Measure with another judge.
         ppo: how answers are sampled, and how the policy is moved by them.
         shaping: how rewards become what is maximised.
-        dtype: of the frozen backbone; auto takes the files' own. LoRA layers are float32.
-        quantization: transformers' quantization config of the frozen LLM, such as {load_in_4bit: true}; null: none.
-        gradient_checkpointing: whether the LLM's layers are run again in the backward pass, to save memory.
         schedule: learning rate in AdamW (3e-5 in the paper), warm-up and decay.
         lora: of the LoRA layers; r 128 and alpha 256 in the paper. Dropout must be 0.
+        shared: the other arguments of `AlignStage`.
     """
 
     def __init__(
         self,
         backbone: str,
         output_dir: str = "aligned-ppo",
-        overwrite: bool = False,
         reward: Rewards | None = None,
         ppo: Ppo = PPO,
         shaping: Shaping = SHAPING,
-        dtype: Dtype = "auto",
-        quantization: dict[str, Any] | None = None,
-        gradient_checkpointing: bool = False,
         schedule: Schedule = SCHEDULE,
         lora: Lora = LORA,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            output_dir=output_dir,
-            overwrite=overwrite,
-            dtype=dtype,
-            quantization=quantization,
-            gradient_checkpointing=gradient_checkpointing,
-            schedule=schedule,
-            lora=lora,
-        )
+        super().__init__(backbone, output_dir=output_dir, schedule=schedule, lora=lora, **shared)
         if lora.dropout:
             raise ValueError(
                 f"lora.dropout is {lora.dropout}; PPO compares a policy with the one that sampled the answers, which dropout would "

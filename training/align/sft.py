@@ -7,12 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..lora import Lora
 from ..options import Schedule
 from .data import AlignBatch
 from .losses import masked_mean
 from .samples import Sample
-from .stage import LORA, AlignStage, Dtype
+from .stage import AlignStage
 
 SCHEDULE = Schedule(lr=3e-5)
 """The paper's."""
@@ -24,35 +23,18 @@ class SftTraining(AlignStage):
     Args:
         backbone: embedded name, folder or hub id of the vision-language model.
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
-        overwrite: whether output_dir may hold an alignment already.
-        dtype: of the frozen backbone; auto takes the files' own. LoRA layers are float32.
-        quantization: transformers' quantization config of the frozen LLM, such as {load_in_4bit: true}; null: none.
-        gradient_checkpointing: whether the LLM's layers are run again in the backward pass, to save memory.
         schedule: learning rate in AdamW (3e-5 in the paper), warm-up and decay.
-        lora: of the LoRA layers; r 128, alpha 256 and dropout 0.05 in the paper.
+        shared: the other arguments of `AlignStage`.
     """
 
     def __init__(
         self,
         backbone: str,
         output_dir: str = "aligned-sft",
-        overwrite: bool = False,
-        dtype: Dtype = "auto",
-        quantization: dict[str, Any] | None = None,
-        gradient_checkpointing: bool = False,
         schedule: Schedule = SCHEDULE,
-        lora: Lora = LORA,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            output_dir=output_dir,
-            overwrite=overwrite,
-            dtype=dtype,
-            quantization=quantization,
-            gradient_checkpointing=gradient_checkpointing,
-            schedule=schedule,
-            lora=lora,
-        )
+        super().__init__(backbone, output_dir=output_dir, schedule=schedule, **shared)
 
     def answers(self, sample: Sample) -> Sequence[str]:
         """The chosen one."""

@@ -6,12 +6,9 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from safevlm import aligned
@@ -20,15 +17,15 @@ from safevlm.errors import BackboneError, CheckpointError, TrainingError
 from safevlm.files import replacing_folder
 
 from ..finish import sums
-from ..finite import REMEDY, FiniteWatch, not_finite
+from ..finite import REMEDY, not_finite
 from ..hash_random import hash_seed
-from ..lean_checkpoint import add_frozen, keep_trained
 from ..loading import named_backbone
 from ..lora import Lora
 from ..options import Schedule
 from ..preflight import check_batches, check_trainer
 from ..resume import STEPS
-from ..schedule import make_optimizer, optimizer_steps
+from ..schedule import optimizer_steps
+from ..stage import Stage
 from .data import AlignBatch, AlignData
 from .lengths import check_room
 from .policy import Policy, Prompts
@@ -40,8 +37,8 @@ LORA = Lora(r=128, alpha=256, dropout=0.05)
 """The paper's."""
 
 
-class AlignStage(LightningModule):
-    """Base of the three; the constructor touches neither disk nor network.
+class AlignStage(Stage):
+    """Base of the three, with the arguments that they share.
 
     A stage defines `training_step`, and may override `answers`, `own_options` and `value_lora`.
 
@@ -50,10 +47,10 @@ class AlignStage(LightningModule):
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
         overwrite: whether output_dir may hold an alignment already.
         dtype: of the frozen backbone; auto takes the files' own. LoRA layers are float32.
-        quantization: transformers' quantization config of the frozen LLM; None: none.
+        quantization: transformers' quantization config of the frozen LLM, such as {load_in_4bit: true}; null: none.
         gradient_checkpointing: whether the LLM's layers are run again in the backward pass, to save memory.
         schedule: learning rate in AdamW, warm-up and decay.
-        lora: of the LoRA layers.
+        lora: of the LoRA layers; r 128, alpha 256 and dropout 0.05 in the paper.
     """
 
     value_lora: str | None = None
@@ -67,21 +64,18 @@ class AlignStage(LightningModule):
         backbone: str,
         *,
         output_dir: str,
-        overwrite: bool,
-        dtype: Dtype,
-        quantization: dict[str, Any] | None,
-        gradient_checkpointing: bool,
         schedule: Schedule,
-        lora: Lora,
+        overwrite: bool = False,
+        dtype: Dtype = "auto",
+        quantization: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        lora: Lora = LORA,
     ) -> None:
-        super().__init__()
+        super().__init__(output_dir=output_dir, overwrite=overwrite, schedule=schedule)
         self.backbone_name = backbone
-        self.output_dir, self.overwrite = Path(output_dir), overwrite
         self.dtype_name, self.quantization = dtype, quantization
         self.gradient_checkpointing = gradient_checkpointing
-        self.schedule, self.lora = schedule, lora
-        self._record: dict[str, Any] = {}
-        self._sums_before: list[float] = []
+        self.lora = lora
 
     # what a stage defines
 
@@ -111,10 +105,6 @@ class AlignStage(LightningModule):
             raise TypeError("alignment trains on an AlignData; pass one as `datamodule` to trainer.fit")
         return found
 
-    def configure_callbacks(self) -> list[Callback]:
-        """Stop where something is not finite, whichever way the trainer was made."""
-        return [FiniteWatch()]
-
     def setup(self, stage: str) -> None:
         """Check the options, read the data, load the backbone, and note what a resumed run must have in common."""
         check_trainer(self.trainer)
@@ -132,7 +122,7 @@ class AlignStage(LightningModule):
         check_room(
             self.policy.backbone, self.data.distinct_samples(), self.answers, new_tokens=self.new_tokens
         )
-        self._record, self._sums_before = self._run_record(), sums(self.trained)
+        self.begin(self._run_record())
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.trained.values()))
 
     def use(self, backbone: Backbone) -> None:
@@ -190,11 +180,6 @@ class AlignStage(LightningModule):
         """Optimizer steps of the whole run."""
         return optimizer_steps(self.trainer, self.data.batches() * self.steps_per_batch())
 
-    def configure_optimizers(self) -> Any:
-        """AdamW over what is trained; warm-up and cosine decay per optimizer step."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return make_optimizer(parameters, self.schedule, steps=self.steps(), default_warmup=0)
-
     # training
 
     def on_train_batch_start(self, batch: AlignBatch, batch_idx: int) -> None:
@@ -205,21 +190,6 @@ class AlignStage(LightningModule):
         """A batch's samples in this epoch, and their prompts, with one pass of the tower over the images."""
         samples = [self.data.sample(number, self.current_epoch) for number in batch["index"].tolist()]
         return samples, self.policy.see(samples, batch["images"])
-
-    # checkpoints
-
-    @property
-    def trained(self) -> dict[str, Tensor]:
-        """Name -> parameter of all that this stage trains."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is trained; frozen weights come from where they were loaded."""
-        keep_trained(checkpoint, self.trained, self._record)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare options, rows, names and sizes with those of this run, then add the frozen weights."""
-        add_frozen(checkpoint, self.trained, self._record, self.state_dict())
 
     # the end
 

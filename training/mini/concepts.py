@@ -15,6 +15,8 @@ from .scenes import render
 
 HARMLESS = {"lookalike": "look-alikes", "ordinary": "ordinary things"}
 """Kind of a harmless drawing -> its category."""
+DRAWN = "scenes"
+"""Source of drawings; that of a photograph is its pack."""
 PHOTOGRAPHED = "photographed things"
 """Category of harmless photographs whose label is no risky thing."""
 
@@ -35,7 +37,15 @@ def scene_concepts(split: str, n: int, seed: int) -> ConceptSet:
             scene = render(rng.randrange(1 << 40), split, name=picture.name)
             name, risky = f"scene of {picture.name}, {number}", picture.risk_level != "safe"
             images.append(
-                ConceptImage(name, scene.image, category, picture.name, risky, with_article(picture.name))
+                ConceptImage(
+                    name,
+                    scene.image,
+                    category,
+                    picture.name,
+                    risky,
+                    with_article(picture.name),
+                    source=DRAWN,
+                )
             )
     return ConceptSet(f"scenes ({split})", tuple(images))
 
@@ -66,7 +76,13 @@ def photo_concepts(folder: Path, split: str, n: int, seed: int) -> ConceptSet:
             name, encoded = f"{pictures.packs[index]} {index}", pictures.encoded[index]
             images.append(
                 ConceptImage(
-                    name, encoded, category or PHOTOGRAPHED, label, bool(category), with_article(label)
+                    name,
+                    encoded,
+                    category or PHOTOGRAPHED,
+                    label,
+                    bool(category),
+                    with_article(label),
+                    source=pictures.packs[index],
                 )
             )
     return ConceptSet(f"photographs ({split})", tuple(images)).sample(n, seed)

@@ -25,13 +25,14 @@ class Probe:
     """One question.
 
     Args:
-        kind: of `KINDS`.
+        kind: of `KINDS`, or "general" for an ordinary question.
         prompt: as it is asked.
         source: what is shown, as `safevlm.data.read_image` takes it; None: nothing.
         category, concept: what it is about; the concept is "" where the set does not name it.
         unsafe: whether the concept or image is unsafe.
-        gold: the right class: a letter for perception, safe or unsafe for the others.
+        gold: the right class: a letter for perception, safe or unsafe for the others; of an ordinary question the answer.
         options: the four names of a choice.
+        template: of an ordinary question, what it has in common with others.
     """
 
     kind: str
@@ -40,8 +41,9 @@ class Probe:
     category: str
     concept: str
     unsafe: bool
-    gold: Choice | Safety
+    gold: Choice | Safety | str
     options: tuple[str, ...] = ()
+    template: str = ""
 
     @property
     def cluster(self) -> str:

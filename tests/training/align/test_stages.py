@@ -18,9 +18,10 @@ from safevlm.training.cli import CONFIGS, command
 from transformers import LlavaForConditionalGeneration
 
 from safevlm.aligned import load_aligned, load_alignment
-from safevlm.backbone import load_backbone
+from safevlm.backbone import PlainModel, load_backbone
 from safevlm.checkpoint import lora_disabled
 from safevlm.errors import CheckpointError, TrainingError
+from safevlm.evals.concepts import Answer, load_plain_target
 from tests.tiny import picture
 from tests.training.align.builders import FirstWordJudge
 from tests.training.builders import save_backbone, write_jsonl
@@ -61,6 +62,15 @@ def test_sft_learns_the_gold_answers_and_its_folder_loads(quick, backbone, tmp_p
     alone = LlavaForConditionalGeneration.from_pretrained(backbone)
     alone.load_adapter(str(out / "lora"))
     torch.testing.assert_close(logits(alone, processor), now)
+
+    target, version = load_plain_target(out)
+    assert str(out) in version
+    assert target.answer([picture()], ["Hi"], max_new_tokens=4) == [
+        Answer(text)
+        for text in PlainModel(trained, processor, name="trained").answer(
+            [picture()], ["Hi"], max_new_tokens=4
+        )
+    ]
 
     told = load_alignment(out)
     assert told.method == "sft"

@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
+from safevlm.estimate import proportion
 from safevlm.evals.clusters import (
     REPLICATES,
     clustered_auroc,
     clustered_difference,
     clustered_proportion,
 )
-from safevlm.evals.metrics import auroc, proportion
+from safevlm.evals.metrics import auroc
 
 
 def width(estimate):

@@ -24,19 +24,22 @@ from safevlm.viewing import ViewOutput
 
 from .balance import ClassWeights, balanced_weights
 from .batch import Batch
+from .class_counts import log_class_counts
+from .console import only_from
 from .datamodule import SafetyDataModule
 from .export import Export
-from .finish import finish, sums
+from .finish import choose, finish, sums
 from .finite import REMEDY, FiniteWatch, not_finite
 from .hash_random import hash_seed, hash_uniform
 from .head_loss import head_loss
+from .history import History
 from .lean_checkpoint import add_frozen, keep_trained
 from .options import Loss, Operating, Schedule, Sizes
 from .preflight import check_batches, check_export, check_monitors, check_output, check_trainer
 from .ranks import Ranks
 from .record import run_record
 from .schedule import make_optimizer, optimizer_steps
-from .tuning import TuneRow, all_metrics, asked_texts, gathered, tune_rows
+from .tuning import TuneRow, all_metrics, asked_texts, gathered, stacked, tune_rows
 
 LOGGER = logging.getLogger(__name__)
 
@@ -88,6 +91,7 @@ class TrainingStage(LightningModule):
         self.class_weights: ClassWeights | None = None
         self.export: Export | None = None
         """Which weights are written; None: the best where tune rows can choose, else the last."""
+        self.history = History()
         self._tuned: dict[int, TuneRow] = {}
         self._answered: dict[int, Tensor] = {}
         self._record: dict[str, Any] = {}
@@ -164,12 +168,14 @@ class TrainingStage(LightningModule):
         return found
 
     def configure_callbacks(self) -> list[Callback]:
-        """Stop where something is not finite, whichever way the trainer was made."""
-        return [FiniteWatch()]
+        """Stop where something is not finite, and tell of each epoch, whichever way the trainer was made."""
+        return [FiniteWatch(), self.history]
 
     def setup(self, stage: str) -> None:
         """Check the options, read the data, load the parts, and note what a resumed run must have in common."""
         self.data.ranks = Ranks.of(self.trainer)  # also of rows that were read before there was a trainer
+        if self.global_rank:
+            logging.getLogger("safevlm").setLevel(logging.ERROR)  # process 0 tells what all of them would
         if not self.data.train_rows:
             check_trainer(self.trainer)
             check_output(self.trainer, self.output_dir, overwrite=self.overwrite, export=self.export)
@@ -193,6 +199,9 @@ class TrainingStage(LightningModule):
             )
         check_export(self.export, can_choose=self.can_choose)
         self._record, self._sums_before = run_record(self), sums(self.trained)
+        log_class_counts(
+            self.data.train_rows + self.data.clean_rows, self.data.tune_rows, self.config.taxonomy
+        )
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.trained.values()))
 
     def weigh_classes(self) -> None:
@@ -275,6 +284,8 @@ class TrainingStage(LightningModule):
         """L_LM + weight * (CE_level + CE_category), logged; every trained parameter takes part (DDP)."""
         loss = total_loss(lm, LossParts(parts["level"], parts["category"]), weight=self.loss.weight)
         size = len(batch["levels"])
+        seen = torch.stack([loss, lm, parts["level"], parts["category"]]).detach().float()
+        self.history.add(self.global_step + 1, size, seen)
         values = {"train/lm": lm, "train/level": parts["level"], "train/category": parts["category"]}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log_dict({name: value.detach() for name, value in values.items()}, batch_size=size)
@@ -311,7 +322,25 @@ class TrainingStage(LightningModule):
             raise TrainingError(
                 f"not finite after optimizer step {self.global_step}, epoch {self.current_epoch}: {names}; {REMEDY}"
             )
+        if tuned:
+            metrics |= self._chosen_now(stacked(tuned))
+        self.log_tuned(metrics)
+
+    def log_tuned(self, metrics: dict[str, Tensor]) -> None:
+        """Log metrics that every process has."""
         self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
+        self.history.add_tuned(self.global_step, self.current_epoch, metrics)
+
+    def _chosen_now(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Temperature and threshold that this epoch's weights would get; none for too few rows."""
+        with only_from(logging.ERROR, "safevlm.calibration"):  # the end of the run gives the reasons, once
+            found = choose(self, values)
+        metrics = {}
+        if found["calibration"] is not None:
+            metrics["tune/temperature"] = torch.tensor(found["calibration"].temperature)
+        if found["operating_point"] is not None:
+            metrics["tune/threshold"] = torch.tensor(found["operating_point"].threshold)
+        return metrics
 
     # checkpoints
 

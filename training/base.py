@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class TrainingStage(LightningModule):
         operating: what is chosen on the tune rows at the end.
 
     Raises:
-        ValueError: neither a backbone nor a checkpoint is given.
+        ValueError: neither a backbone nor a checkpoint is given, or `operating.keep` without a checkpoint.
     """
 
     default_warmup = 0
@@ -85,6 +86,10 @@ class TrainingStage(LightningModule):
         super().__init__()
         if backbone is None and checkpoint is None:
             raise ValueError("give a backbone (--model.backbone NAME_OR_FOLDER) or a checkpoint to continue")
+        if operating.keep and checkpoint is None:
+            raise ValueError(
+                "operating.keep is true, and there is no checkpoint (--model.checkpoint) to keep them of"
+            )
         self.backbone_name, self.start = backbone, checkpoint
         self.output_dir, self.overwrite = Path(output_dir), overwrite
         self.sizes, self.schedule, self.loss, self.operating = sizes, schedule, loss, operating
@@ -185,9 +190,7 @@ class TrainingStage(LightningModule):
         if not self._built:
             self.build()
             self._built = True
-        self.config = self.config.with_changes(
-            calibration=None, operating_point=None, reading=None, untrained=False
-        )
+        self.config = self.config.with_changes(untrained=False, **self._points_before())
         self.check_rows()
         check_batches(self.trainer, self.data.batches())  # rows may have been dropped
         self.weigh_classes()
@@ -203,6 +206,15 @@ class TrainingStage(LightningModule):
             self.data.train_rows + self.data.clean_rows, self.data.tune_rows, self.config.taxonomy
         )
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.trained.values()))
+
+    def _points_before(self) -> dict[str, Any]:
+        """Calibration and thresholds before any is chosen: none, or those of the checkpoint, which then tell so."""
+        names = ("calibration", "operating_point", "reading")
+        if not self.operating.keep:
+            return dict.fromkeys(names)
+        kept = {name: getattr(self.config, name) for name in names}
+        note = f", before training on {Path(self.data.table).name}"
+        return {name: point and replace(point, data=point.data + note) for name, point in kept.items()}
 
     def weigh_classes(self) -> None:
         """Set the class weights from the rows of an epoch, where the loss is to be balanced."""
@@ -332,7 +344,9 @@ class TrainingStage(LightningModule):
         self.history.add_tuned(self.global_step, self.current_epoch, metrics)
 
     def _chosen_now(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Temperature and threshold that this epoch's weights would get; none for too few rows."""
+        """Temperature and threshold that this epoch's weights would get; none for too few rows, or where old ones stay."""
+        if self.operating.keep:
+            return {}
         with only_from(logging.ERROR, "safevlm.calibration"):  # the end of the run gives the reasons, once
             found = choose(self, values)
         metrics = {}

@@ -43,7 +43,7 @@ def train(stage: StageName, argv: Sequence[str] | None = None) -> Trained | None
         stage: "head" (stage 1: modules on a frozen backbone) or "joint" (stage 2: modules + LoRA) of the guard; "sft",
             "dpo" or "ppo" align the backbone itself on a concept set.
         argv: flags, as on the command line; `--help` lists the stage's own, `--help-trainer` Lightning's. `--config`
-            takes a file, or the name of a shipped one: head, joint, mini_head, mini_joint, mini_sft, mini_dpo,
+            takes a file, or the name of a shipped one: head, joint, mini_head, mini_joint, marks, mini_sft, mini_dpo,
             mini_ppo, ppo_7b, and head_8gpus, joint_8gpus to be given after.
 
     Returns:

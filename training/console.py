@@ -68,6 +68,7 @@ def without_notices() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=kind, module=r"lightning\.")
         for told in (
             "Checkpoint directory",  # a resumed run goes on in it
+            "The dirpath has changed",  # which the command tells in its own words
             "Total length of",  # without tune rows, which the run has told of
             "`ModelCheckpoint\\(monitor='tune/",
         ):

@@ -63,7 +63,11 @@ def _write(stage: TrainingStage, before: list[float]) -> None:
     _load_chosen_weights(stage)
     with torch.no_grad():
         values = _tune_values(stage)
-    if values is None:
+    if stage.operating.keep:
+        LOGGER.info(
+            "calibration and thresholds stay those of %s; safevlm threshold chooses new ones", stage.start
+        )
+    elif values is None:
         reason = "no tune row has an image" if stage.data.tune_rows else "there are no tune rows"
         LOGGER.warning("%s: %s", NOTHING_CHOSEN, reason)
     else:

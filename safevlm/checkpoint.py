@@ -231,6 +231,30 @@ def save_lora(folder: str | Path, model: nn.Module) -> None:
     write_bytes(target / LORA_WEIGHTS, tensor_bytes(get_peft_model_state_dict(model)))
 
 
+def lora_files(folder: Path) -> tuple[Path, Path]:
+    """Config and weights of a checkpoint's LoRA layers; raises CheckpointError where one of the files is missing."""
+    files = folder / LORA / LORA_CONFIG, folder / LORA / LORA_WEIGHTS
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder / CONFIG} says has_lora, but {path} is missing; "
+                "restore it, or save the checkpoint again"
+            )
+    return files
+
+
+def copy_lora(source: Path, folder: Path) -> None:
+    """Copy the LoRA layers of a checkpoint to another one, byte by byte.
+
+    Raises:
+        CheckpointError: `source` lacks one of the files.
+        OSError: they cannot be written.
+    """
+    (folder / LORA).mkdir(parents=True, exist_ok=True)
+    for path in lora_files(source):
+        write_bytes(folder / LORA / path.name, path.read_bytes())
+
+
 def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) -> None:
     """Put the LoRA matrices of `folder`/lora into the model; nothing else of the model changes.
 
@@ -244,12 +268,7 @@ def load_lora(folder: Path, model: nn.Module, linears: Mapping[str, nn.Linear]) 
             outside `linears`, or holds other tensors than its config says.
     """
     source = folder / LORA
-    for name in (LORA_CONFIG, LORA_WEIGHTS):
-        if not (source / name).is_file():
-            raise CheckpointError(
-                f"{folder / CONFIG} says has_lora, but {source / name} is missing; "
-                "restore it, or save the checkpoint again"
-            )
+    lora_files(folder)
     if getattr(model, "peft_config", None):
         raise CheckpointError(
             f"{folder}: the backbone has LoRA layers already, of another checkpoint or of its own; load it anew"

@@ -114,11 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler.setFormatter(_Lines("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
-        if arguments[:1] == ["train"]:
-            return train(arguments[1:])
         # transformers reads both when it is imported, which commands do that need a model
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        if arguments[:1] == ["train"]:
+            return train(arguments[1:])
         return _run(build_parser().parse_args(_underscored(arguments)))
     except (SafeVLMError, ValueError, OSError) as error:
         print(f"error: {indented(str(error))}", file=sys.stderr)

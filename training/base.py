@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from safevlm import checkpoint
@@ -22,19 +24,22 @@ from safevlm.viewing import ViewOutput
 
 from .balance import ClassWeights, balanced_weights
 from .batch import Batch
+from .class_counts import log_class_counts
+from .console import only_from
 from .datamodule import SafetyDataModule
 from .export import Export
-from .finish import finish
+from .finish import choose, finish
 from .finite import REMEDY, not_finite
 from .hash_random import hash_seed, hash_uniform
 from .head_loss import head_loss
+from .history import History
 from .options import Loss, Operating, Schedule, Sizes
 from .preflight import check_batches, check_export, check_monitors, check_output, check_trainer
 from .ranks import Ranks
 from .record import run_record
 from .schedule import optimizer_steps
 from .stage import Stage
-from .tuning import TuneRow, all_metrics, asked_texts, gathered, tune_rows
+from .tuning import TuneRow, all_metrics, asked_texts, gathered, stacked, tune_rows
 
 LOGGER = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ class TrainingStage(Stage):
         operating: what is chosen on the tune rows at the end.
 
     Raises:
-        ValueError: neither a backbone nor a checkpoint is given.
+        ValueError: neither a backbone nor a checkpoint is given, or `operating.keep` without a checkpoint.
     """
 
     trains_answers = True
@@ -79,11 +84,16 @@ class TrainingStage(Stage):
         super().__init__(output_dir=output_dir, overwrite=overwrite, schedule=schedule)
         if backbone is None and checkpoint is None:
             raise ValueError("give a backbone (--model.backbone NAME_OR_FOLDER) or a checkpoint to continue")
+        if operating.keep and checkpoint is None:
+            raise ValueError(
+                "operating.keep is true, and there is no checkpoint (--model.checkpoint) to keep them of"
+            )
         self.backbone_name, self.start = backbone, checkpoint
         self.sizes, self.loss, self.operating = sizes, loss, operating
         self.class_weights: ClassWeights | None = None
         self.export: Export | None = None
         """Which weights are written; None: the best where tune rows can choose, else the last."""
+        self.history = History()
         self._tuned: dict[int, TuneRow] = {}
         self._answered: dict[int, Tensor] = {}
         self._built = False
@@ -157,9 +167,15 @@ class TrainingStage(Stage):
         found: torch.device = self.trainer.strategy.root_device
         return found
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Those of every stage, and one that tells of each epoch."""
+        return [*super().configure_callbacks(), self.history]
+
     def setup(self, stage: str) -> None:
         """Check the options, read the data, load the parts, and note what a resumed run must have in common."""
         self.data.ranks = Ranks.of(self.trainer)  # also of rows that were read before there was a trainer
+        if self.global_rank:
+            logging.getLogger("safevlm").setLevel(logging.ERROR)  # process 0 tells what all of them would
         if not self.data.train_rows:
             check_trainer(self.trainer)
             check_output(self.trainer, self.output_dir, overwrite=self.overwrite, export=self.export)
@@ -169,9 +185,7 @@ class TrainingStage(Stage):
         if not self._built:
             self.build()
             self._built = True
-        self.config = self.config.with_changes(
-            calibration=None, operating_point=None, reading=None, untrained=False
-        )
+        self.config = self.config.with_changes(untrained=False, **self._points_before())
         self.check_rows()
         check_batches(self.trainer, self.data.batches())  # rows may have been dropped
         self.weigh_classes()
@@ -183,7 +197,19 @@ class TrainingStage(Stage):
             )
         check_export(self.export, can_choose=self.can_choose)
         self.begin(run_record(self))
+        log_class_counts(
+            self.data.train_rows + self.data.clean_rows, self.data.tune_rows, self.config.taxonomy
+        )
         LOGGER.info("%d trained parameters", sum(p.numel() for p in self.trained.values()))
+
+    def _points_before(self) -> dict[str, Any]:
+        """Calibration and thresholds before any is chosen: none, or those of the checkpoint, which then tell so."""
+        names = ("calibration", "operating_point", "reading")
+        if not self.operating.keep:
+            return dict.fromkeys(names)
+        kept = {name: getattr(self.config, name) for name in names}
+        note = f", before training on {Path(self.data.table).name}"
+        return {name: point and replace(point, data=point.data + note) for name, point in kept.items()}
 
     def weigh_classes(self) -> None:
         """Set the class weights from the rows of an epoch, where the loss is to be balanced."""
@@ -256,6 +282,8 @@ class TrainingStage(Stage):
         """L_LM + weight * (CE_level + CE_category), logged; every trained parameter takes part (DDP)."""
         loss = total_loss(lm, LossParts(parts["level"], parts["category"]), weight=self.loss.weight)
         size = len(batch["levels"])
+        seen = torch.stack([loss, lm, parts["level"], parts["category"]]).detach().float()
+        self.history.add(self.global_step + 1, size, seen)
         values = {"train/lm": lm, "train/level": parts["level"], "train/category": parts["category"]}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log_dict({name: value.detach() for name, value in values.items()}, batch_size=size)
@@ -292,7 +320,27 @@ class TrainingStage(Stage):
             raise TrainingError(
                 f"not finite after optimizer step {self.global_step}, epoch {self.current_epoch}: {names}; {REMEDY}"
             )
+        if tuned:
+            metrics |= self._chosen_now(stacked(tuned))
+        self.log_tuned(metrics)
+
+    def log_tuned(self, metrics: dict[str, Tensor]) -> None:
+        """Log metrics that every process has."""
         self.log_dict(metrics, rank_zero_only=False, sync_dist=False)
+        self.history.add_tuned(self.global_step, self.current_epoch, metrics)
+
+    def _chosen_now(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Temperature and threshold that this epoch's weights would get; none for too few rows, or where old ones stay."""
+        if self.operating.keep:
+            return {}
+        with only_from(logging.ERROR, "safevlm.calibration"):  # the end of the run gives the reasons, once
+            found = choose(self, values)
+        metrics = {}
+        if found["calibration"] is not None:
+            metrics["tune/temperature"] = torch.tensor(found["calibration"].temperature)
+        if found["operating_point"] is not None:
+            metrics["tune/threshold"] = torch.tensor(found["operating_point"].threshold)
+        return metrics
 
     # the end
 

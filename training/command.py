@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
-import warnings
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ProgressBar,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from safevlm.errors import CheckpointError, TrainingError, TrainingInterrupted
 
+from .console import EpochBar, is_terminal, lines_above_bars, without_notices
 from .datamodule import SafetyDataModule
-from .export import Export
+from .export import Export, run_folder
 from .parser import HELP_TRAINER, StageParser, TrainerParser
 from .resume import last_checkpoint, set_aside
 from .signals import Interruptible
@@ -42,25 +50,25 @@ class TrainCommand(LightningCLI):
     defaults: dict[str, Any] = TRAINER_DEFAULTS
 
     def __init__(self, stage: type[LightningModule], *, args: list[str], prog: str) -> None:
-        # the flags are handed on by `safevlm train`, so sys.argv has them too
-        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        self._called = prog, args
         asked = any(word in HELP_TRAINER for word in args)
-        super().__init__(
-            stage,
-            self.data,
-            args=["--help"] if asked else args,
-            parser_class=TrainerParser if asked else StageParser,
-            run=False,
-            seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults=self.defaults,
-            parser_kwargs={
-                "prog": prog,
-                "usage": f"{prog} [--config FILE] [--FLAG VALUE ...]",
-                "description": (stage.__doc__ or "").splitlines()[0],
-                "epilog": f"{prog} --help-trainer shows the flags of Lightning's trainer (--trainer.max_epochs ...).",
-            },
-        )
+        with without_notices():
+            super().__init__(
+                stage,
+                self.data,
+                args=["--help"] if asked else args,
+                parser_class=TrainerParser if asked else StageParser,
+                run=False,
+                seed_everything_default=0,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults=self.defaults,
+                parser_kwargs={
+                    "prog": prog,
+                    "usage": f"{prog} [--config FILE] [--FLAG VALUE ...]",
+                    "description": (stage.__doc__ or "").splitlines()[0],
+                    "epilog": f"{prog} --help-trainer shows the flags of Lightning's trainer (--trainer.max_epochs ...).",
+                },
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What belongs to neither trainer, model nor data."""
@@ -101,13 +109,19 @@ class TrainCommand(LightningCLI):
             callbacks += self.keepers(options.get("callbacks"))
         if options.get("logger") is not False:
             callbacks.append(LearningRateMonitor("step"))
+        if options.get("enable_model_summary") is None:
+            kwargs["enable_model_summary"] = False
+        if options.get("enable_progress_bar") is None:
+            kwargs["enable_progress_bar"] = is_terminal()
+        if kwargs.get("enable_progress_bar") and not _has_bar(options.get("callbacks")):
+            callbacks.append(EpochBar())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
 
     @property
     def checkpoints(self) -> Path:
         """The folder of the run's checkpoints."""
-        return Path(f"{self.config.model.output_dir}.run") / "checkpoints"
+        return run_folder(self.config.model.output_dir) / "checkpoints"
 
     def keepers(self, callbacks: Any) -> list[Callback]:
         """What keeps checkpoints, beside the config's own callbacks."""
@@ -126,7 +140,7 @@ class TrainCommand(LightningCLI):
         """
         path = self._resumed()
         self.prepare()
-        with Interruptible(self.trainer) as signals:
+        with without_notices(), lines_above_bars(), Interruptible(self.trainer) as signals:
             try:
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=path)
             except MisconfigurationException as error:
@@ -166,9 +180,10 @@ class TrainCommand(LightningCLI):
     def _how_to_go_on(self) -> str:
         found = last_checkpoint(self.checkpoints)
         remedy = (
-            "no checkpoint to resume from was saved yet: give the same command again"
+            "no checkpoint to resume from was saved yet: give the same command again (--save_every 100 saves one every "
+            "100 steps)"
             if found is None
-            else f"give the same command with --ckpt_path last to go on from {found}"
+            else f"To go on from {found}: {resuming(*self._called)}"
         )
         return (
             f"interrupted in optimizer step {self.trainer.global_step + 1}; no weights were written. {remedy}"
@@ -187,6 +202,22 @@ def checkpoints(
     if save_every is None:
         return [best, ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, **kept)]
     return [best, ModelCheckpoint(folder, "last", every_n_train_steps=save_every, **kept)]
+
+
+def resuming(prog: str, args: Sequence[str]) -> str:
+    """The command, for a shell, that goes on with a run which was started with these flags."""
+    kept, rest = [], iter(args)
+    for word in rest:
+        if word == "--ckpt_path":
+            next(rest, None)
+        elif not word.startswith("--ckpt_path="):
+            kept.append(word)
+    return shlex.join([*prog.split(), *kept, "--ckpt_path", "last"])
+
+
+def _has_bar(callbacks: Any) -> bool:
+    given = callbacks if isinstance(callbacks, list) else [callbacks]
+    return any(isinstance(callback, ProgressBar) for callback in given)
 
 
 def _stopping(callbacks: Any) -> EarlyStopping | None:

@@ -45,6 +45,7 @@ class SafetyDataModule(LightningDataModule):
 
     Attributes:
         train_rows, tune_rows, clean_rows: the checked rows; empty before `read`.
+        test_rows: how many rows of the table have the split test; they are checked, and no stage sees them.
         decode_images: whether batches have images; a stage that reads cached features sets it to False.
     """
 
@@ -76,6 +77,7 @@ class SafetyDataModule(LightningDataModule):
         self.train_rows: list[LabelledRow] = []
         self.tune_rows: list[LabelledRow] = []
         self.clean_rows: list[LabelledRow] = []
+        self.test_rows = 0
 
     def read(self, taxonomy: Taxonomy, needs: Needs) -> None:
         """Read and check the tables, and split their rows; the processes of `ranks` split the decoding.
@@ -102,7 +104,10 @@ class SafetyDataModule(LightningDataModule):
                 "%d tune rows show an image that is also trained on; the metrics flatter", repeated
             )
         for name, rows in (("train", self.train_rows), ("clean", self.clean_rows), ("tune", self.tune_rows)):
-            LOGGER.info("%d %s rows%s", len(rows), name, _missing(rows))
+            if rows or name != "clean":
+                LOGGER.info("%d %s rows%s", len(rows), name, _missing(rows))
+        if self.test_rows:
+            LOGGER.info("%d test rows, which are not trained on", self.test_rows)
 
     def drop(self, rows: Collection[str]) -> None:
         """Leave out rows by their `where`.
@@ -202,6 +207,7 @@ class SafetyDataModule(LightningDataModule):
             return "tune" if number < self.tune_fraction else "train"
 
         splits = [split_of(row) for row in rows]
+        self.test_rows = splits.count("test")
         train = [row for row, split in zip(rows, splits, strict=True) if split == "train"]
         if not train:
             raise DataError(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from lightning.pytorch import Trainer
 from safevlm.viewing import ViewOutput, head_output
 
 from .batch import Batch
+from .console import only_from
 from .datamodule import SafetyDataModule
 from .head import HeadTraining
 from .options import Cache, Sizes
@@ -122,18 +121,6 @@ class HeadEpochs:
         """Train, and return the seconds of the last epoch."""
         self.stage.computes = computes
         self.stage.train()
-        with _warnings_only("lightning.pytorch"):
+        with only_from(logging.WARNING, "lightning.pytorch"):
             Trainer(**self._options).fit(self.stage, datamodule=self.data)
         return self.stage.epoch_seconds
-
-
-@contextmanager
-def _warnings_only(name: str) -> Iterator[None]:
-    """Within the context a logger keeps its notices to itself, which come with every fit."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

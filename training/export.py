@@ -18,6 +18,11 @@ from safevlm.files import replacing_folder
 Export: TypeAlias = Literal["best", "last"]
 
 
+def run_folder(output_dir: str | Path) -> Path:
+    """Where a run keeps its logs, plots and checkpoints: beside the folder that it writes."""
+    return Path(f"{output_dir}.run")
+
+
 def best_keeper(trainer: Trainer) -> ModelCheckpoint | None:
     """The trainer's checkpoint callback that keeps the best epoch by a tune metric."""
     for callback in reversed(trainer.checkpoint_callbacks):
@@ -26,8 +31,8 @@ def best_keeper(trainer: Trainer) -> ModelCheckpoint | None:
     return None
 
 
-def restore(path: str, trained: Mapping[str, Tensor]) -> None:
-    """Copy the trained weights of a Lightning checkpoint into the parameters of a model.
+def restore(path: str, trained: Mapping[str, Tensor]) -> int:
+    """Copy the trained weights of a Lightning checkpoint into the parameters of a model; returns its epoch, from 1.
 
     Raises:
         CheckpointError: the file is missing, or holds other names.
@@ -37,12 +42,14 @@ def restore(path: str, trained: Mapping[str, Tensor]) -> None:
             f"{path}, the best epoch of this run, is missing; write the last weights instead "
             "(--export last --ckpt_path last)"
         )
-    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    saved = loaded["state_dict"]
     if set(saved) != set(trained):
         raise CheckpointError(f"{path} holds other weights than this run trains; it is another run's")
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(saved[name])
+    return int(loaded["epoch"]) + 1
 
 
 def write_whole(folder: Path, write: Callable[[Path], None]) -> None:

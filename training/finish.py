@@ -14,8 +14,9 @@ from safevlm.calibration import calibrate, choose_operating_point, choose_readin
 from safevlm.errors import CheckpointError, SafeVLMError, TrainingError
 from safevlm.types import IGNORED
 
-from .export import best_keeper, restore, write_whole
+from .export import best_keeper, restore, run_folder, write_whole
 from .finite import REMEDY, all_finite, not_finite
+from .plots import write_plots
 from .tuning import TuneRow, stacked
 
 if TYPE_CHECKING:
@@ -62,11 +63,22 @@ def _write(stage: TrainingStage, before: list[float]) -> None:
     _load_chosen_weights(stage)
     with torch.no_grad():
         values = _tune_values(stage)
-    if values is not None:
-        stage.config = stage.config.with_changes(**_chosen(stage, values))
+    if stage.operating.keep:
+        LOGGER.info(
+            "calibration and thresholds stay those of %s; safevlm threshold chooses new ones", stage.start
+        )
+    elif values is None:
+        reason = "no tune row has an image" if stage.data.tune_rows else "there are no tune rows"
+        LOGGER.warning("%s: %s", NOTHING_CHOSEN, reason)
+    else:
+        stage.config = stage.config.with_changes(**choose(stage, values))
     _refuse_not_finite(stage, {**stage.safety.state_dict(), **stage.trained})
     write_whole(stage.output_dir, lambda folder: stage.save_folder(folder, stage.config))
     LOGGER.info("wrote %s", stage.output_dir)
+    if stage.trainer.loggers:
+        folder = run_folder(stage.output_dir)
+        write_plots(folder, stage.history, values, stage.config)
+        LOGGER.info("plots and logs of the run: %s", folder)
 
 
 def sums(tensors: Mapping[str, Tensor]) -> list[float]:
@@ -81,9 +93,9 @@ def _load_chosen_weights(stage: TrainingStage) -> None:
     if stage.export == "last":
         LOGGER.info("writing the last weights, as asked for (--export last)")
     elif best is not None and best.best_model_path and stage.can_choose:
-        restore(best.best_model_path, stage.trained)
+        epoch = restore(best.best_model_path, stage.trained)
         score = float("nan") if best.best_model_score is None else float(best.best_model_score)
-        LOGGER.info("writing the best weights: %s %.4f, %s", best.monitor, score, best.best_model_path)
+        LOGGER.info("writing the weights of epoch %d, the best: %s %.4g", epoch, best.monitor, score)
     elif stage.export == "best":
         raise CheckpointError(
             "no epoch was measured on the tune rows, so none is the best; write the last weights instead "
@@ -103,21 +115,25 @@ def _tune_values(stage: TrainingStage) -> dict[str, Tensor] | None:
     for batch in data.tune_dataloader() if data.tune_rows else [data.example_batch()]:
         tuned.update(stage.tune_rows(batch))
     if not tuned:
-        LOGGER.warning("%s: no tune row has an image", NOTHING_CHOSEN)
         return None
     values = stacked(tuned)
     if not all_finite([values["level"], values["category"], values["level_prompt"]]):
         raise TrainingError(
             f"the trained head's logits are not finite, so {stage.output_dir} is not written; {REMEDY}"
         )
-    if not data.tune_rows:
-        LOGGER.warning("%s: there are no tune rows", NOTHING_CHOSEN)
-        return None
-    return values
+    return values if data.tune_rows else None
 
 
-def _chosen(stage: TrainingStage, values: dict[str, Tensor]) -> dict[str, Any]:
-    """Calibration, and the points that are chosen on the scores which it gives for the images alone."""
+def choose(stage: TrainingStage, values: dict[str, Tensor]) -> dict[str, Any]:
+    """Calibration, and the points that are chosen on the scores which it gives for the images alone.
+
+    Args:
+        stage: whose options say what is chosen.
+        values: logits and labels of the tune rows, as `tuning.stacked` gives them.
+
+    Returns:
+        Fields of the config -> what was chosen; None, with the reason in the log, where nothing could be.
+    """
     wanted, data = stage.operating, f"{Path(stage.data.table).name}, tune split"
     calibration = calibrate(
         torch.cat([values["level"], values["level_prompt"]]),

@@ -18,7 +18,7 @@ from torch import Tensor
 from safevlm import checkpoint as checkpoints
 from safevlm.backbone import PromptTable, Views, VisionTower, is_timm
 from safevlm.config import SafetyConfig
-from safevlm.errors import BackboneError, CheckpointError, DataError
+from safevlm.errors import BackboneError, DataError
 from safevlm.guard import SafeVLM, lm_losses
 from safevlm.labelled.table import Needs
 from safevlm.modules import SafetyModules
@@ -46,7 +46,8 @@ class HeadTraining(TrainingStage):
     Args:
         backbone: embedded name, folder or hub id of the vision-language model; without `train_tokens` a vision
             tower alone will do, such as `timm:NAME`, whose head then reads no prompts.
-        checkpoint: folder of safety modules to continue; its own backbone where `backbone` is not given.
+        checkpoint: name or folder of safety modules to continue; its own backbone where `backbone` is not given.
+            LoRA layers in it stay as they are: frozen where rows go through the LLM, and copied to the output folder.
         output_dir: folder that the trained modules are written to, for `SafeVLM.from_pretrained`.
         overwrite: whether output_dir may hold a checkpoint already.
         train_tokens: whether set B is trained with L_LM through the frozen LLM (needs responses); False
@@ -110,6 +111,7 @@ class HeadTraining(TrainingStage):
         self.gradient_checkpointing, self.cache_options = gradient_checkpointing, cache
         self.guard: SafeVLM | None = None
         self.own: SafetyModules | None = None
+        self._lora: Path | None = None
         self.tower: VisionTower
         self.features: FeatureCache
         self.prompt_table: PromptTable | None
@@ -123,10 +125,12 @@ class HeadTraining(TrainingStage):
 
     def build(self) -> None:
         """The whole model where tokens are trained, else tower, prompt embeddings and modules."""
-        if self.start is not None and checkpoints.load_config(checkpoints.fetch(self.start)).has_lora:
-            raise CheckpointError(
-                f"{self.start} has LoRA layers, which stage 1 would lose; continue it with the joint stage"
-            )
+        if self.start is not None:
+            folder = checkpoints.fetch(self.start)
+            if checkpoints.load_config(folder).has_lora:
+                self._lora = folder
+                checkpoints.lora_files(folder)  # that are missing should not be found at the end of the run
+                LOGGER.info("the LoRA layers of %s stay as they are", self.start)
         if self.train_tokens and is_timm(self.backbone_name or ""):
             raise BackboneError(
                 f"{self.backbone_name} has no LLM that the safety tokens could speak to; train the head alone "
@@ -244,5 +248,7 @@ class HeadTraining(TrainingStage):
         return [row for row, used in enumerate(mask) if used and batch["responses"][row].strip()]
 
     def save_folder(self, folder: Path, config: SafetyConfig) -> None:
-        """Write the modules alone: stage 1 has no LoRA."""
-        super().save_folder(folder, config.with_changes(has_lora=False))
+        """Write the modules, and the LoRA layers of the checkpoint that is continued as they were."""
+        super().save_folder(folder, config.with_changes(has_lora=self._lora is not None))
+        if self._lora is not None:
+            checkpoints.copy_lora(self._lora, folder)

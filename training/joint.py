@@ -256,7 +256,7 @@ class JointTraining(TrainingStage):
         own = asked[trainer.global_rank :: trainer.world_size]
         answers = refused(self.guard, [rows[number] for number in own], batch_size=self.data.batch_size)
         found = gathered(trainer, dict(zip(own, answers, strict=True)))
-        self.log_dict(refusal_metrics(found, rows), rank_zero_only=False, sync_dist=False)
+        self.log_tuned(refusal_metrics(found, rows))
 
     def own_options(self) -> dict[str, Any]:
         """Hints, the frozen part's dtype and the LoRA layers."""

@@ -114,14 +114,22 @@ class Operating:
             None: the tune rows' own.
         reading_category: category of images that hold writing, for which a reading point (OCR) is chosen; None: none is.
         reading_recall: the share of that category's tune rows that are read at least, in (0, 1).
+        keep: whether nothing is chosen, and calibration and thresholds of the checkpoint that is continued stay: for a
+            few rows that correct it.
     """
 
     false_positive_rate: float = 0.03
     prior: float | None = None
     reading_category: str | None = None
     reading_recall: float = 0.95
+    keep: bool = False
 
     def __post_init__(self) -> None:
+        if self.keep and (self.prior is not None or self.reading_category is not None):
+            raise ValueError(
+                "operating.keep chooses nothing, so operating.prior and operating.reading_category have no effect; leave "
+                "out either"
+            )
         for name in ("false_positive_rate", "prior", "reading_recall"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:

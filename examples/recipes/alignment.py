@@ -43,6 +43,7 @@ from safevlm.training.resume import last_checkpoint
 from safevlm.checkpoint import resolve
 from safevlm.demo import embedded_concepts, embedded_questions
 from safevlm.errors import DataError
+from safevlm.estimate import Estimate
 from safevlm.evals.concepts import (
     Answer,
     AnswerCache,
@@ -56,7 +57,6 @@ from safevlm.evals.concepts import (
     measure,
     version_of,
 )
-from safevlm.evals.metrics import Estimate
 from safevlm.evals.seeds import over_seeds
 from safevlm.files import write_bytes
 from safevlm.judges import judges_by_name

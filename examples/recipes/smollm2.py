@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 
 from safevlm.backbone import Backbone, load_backbone
-from safevlm.evals.metrics import proportion
+from safevlm.estimate import proportion
 from safevlm.judges import Judgement, judge
 from safevlm.labelled import read_pairs
 from safevlm.steering import Batch, Direction, MeanDifference, Method, Projection, steered

@@ -1,5 +1,6 @@
 """Evaluations: how answers are judged, what is counted, and the table of the embedded model."""
 
+from safevlm.estimate import Estimate, proportion
 from safevlm.evals.cells import per_thing, tabulate
 from safevlm.evals.clusters import (
     ClusteredEstimate,
@@ -9,7 +10,7 @@ from safevlm.evals.clusters import (
     clustered_mean,
     clustered_proportion,
 )
-from safevlm.evals.metrics import Estimate, accuracy, auroc, matches, normalise_answer, proportion
+from safevlm.evals.metrics import accuracy, auroc, matches, normalise_answer
 from safevlm.evals.mini import evaluate, hinting
 from safevlm.evals.replies import SETS, OnProgress, Replies, collect
 from safevlm.evals.responders import EvalItem, GuardResponder, Responder

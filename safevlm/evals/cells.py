@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TypeAlias
 
+from safevlm.estimate import Estimate
 from safevlm.evals.clusters import clustered_auroc, clustered_difference, clustered_proportion
-from safevlm.evals.metrics import Estimate, matches
+from safevlm.evals.metrics import matches
 from safevlm.evals.replies import Replies, Sets
 from safevlm.evals.responders import EvalItem
 from safevlm.evals.table import COLUMNS, PLAIN, PerThing, Table

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from safevlm.evals.metrics import Z95, Estimate, auroc, proportion
+from safevlm.estimate import Z95, Estimate, proportion
+from safevlm.evals.metrics import auroc
 
 REPLICATES = 2000
 """Replicates of a bootstrap: the ends of a 95 % interval then rest on 50 replicates each."""

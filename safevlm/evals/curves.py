@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from safevlm.evals.metrics import Z95, Estimate, proportion
+from safevlm.estimate import Z95, Estimate, proportion
 
 _Array = npt.NDArray[np.float64]
 _Counts = npt.NDArray[np.int64]

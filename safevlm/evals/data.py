@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from safevlm.errors import DataError
+from safevlm.estimate import Estimate, proportion
 from safevlm.evals.curves import Curves, Point
-from safevlm.evals.metrics import Estimate, auroc, proportion
-from safevlm.evals.reliability import Reliability, reliability
+from safevlm.evals.metrics import auroc
 from safevlm.evals.scored import ScoredImage
+from safevlm.reliability import Reliability, reliability
 from safevlm.types import Verdict
 
 RATES = (0.01, 0.05)

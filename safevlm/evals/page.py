@@ -10,8 +10,8 @@ from PIL import Image
 
 from safevlm.data import read_image
 from safevlm.errors import ImageError
+from safevlm.estimate import Estimate
 from safevlm.evals.data import CURVE_POINTS, DataEvaluation, Measures
-from safevlm.evals.metrics import Estimate
 from safevlm.evals.scored import ScoredImage
 from safevlm.printable import shortened
 from safevlm.report import Chart, Dot, Finding, Gallery, write_evaluation

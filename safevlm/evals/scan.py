@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from safevlm.errors import DataError
-from safevlm.evals.metrics import Estimate, auroc, proportion
+from safevlm.estimate import Estimate, proportion
+from safevlm.evals.metrics import auroc
 from safevlm.labelled import LabelledRow, Layout, Needs, read_table
 from safevlm.results.parts import iterate_parts
 from safevlm.results.schema import ERROR, ROWS, UNDECIDED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from safevlm.evals.metrics import Estimate
+from safevlm.estimate import Estimate
 
 T975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 """97.5 % quantiles of Student's t for 1 to 9 degrees of freedom."""

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import torch
 
+from safevlm.estimate import Estimate
 from safevlm.evals.clusters import ClusteredEstimate, clustered_mean, clustered_proportion
-from safevlm.evals.metrics import Estimate, matches
+from safevlm.evals.metrics import matches
 from safevlm.evals.replies import Replies, Sets
 from safevlm.evals.responders import EvalItem, GuardResponder
 from safevlm.evals.steered import SteeredResponder, WordedResponder

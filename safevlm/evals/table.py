@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from safevlm.estimate import Estimate
 from safevlm.evals.clusters import ClusteredEstimate
-from safevlm.evals.metrics import Estimate
 
 Table: TypeAlias = "dict[str, dict[str, Estimate | None]]"
 """Row (a model) -> column (a metric) -> the estimate; None where there is no data or no head."""

@@ -11,7 +11,7 @@ import torch
 
 from safevlm.calibration import fewest_items, greatest_threshold, least_threshold
 from safevlm.errors import DataError
-from safevlm.evals.metrics import Estimate, proportion
+from safevlm.estimate import Estimate, proportion
 from safevlm.evals.scored import ScoredImage
 from safevlm.policy import Policy
 from safevlm.types import Verdict

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from safevlm.evals.curves import Curves
-from safevlm.evals.reliability import reliability
+from safevlm.reliability import reliability
 
 
 def made(n: int = 400, steps: int = 20) -> tuple[list[float], list[bool]]:

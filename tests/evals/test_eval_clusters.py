@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from safevlm.estimate import proportion
 from safevlm.evals.clusters import (
     REPLICATES,
     clustered_auroc,
@@ -12,7 +13,7 @@ from safevlm.evals.clusters import (
     clustered_gap,
     clustered_proportion,
 )
-from safevlm.evals.metrics import auroc, proportion
+from safevlm.evals.metrics import auroc
 
 
 def width(estimate):

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from safevlm.evals.metrics import accuracy, auroc, matches, normalise_answer, proportion
+from safevlm.estimate import proportion
+from safevlm.evals.metrics import accuracy, auroc, matches, normalise_answer
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from safevlm.evals.metrics import Estimate
+from safevlm.estimate import Estimate
 from safevlm.evals.seeds import T975, over_seeds
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safevlm.evals.metrics import proportion
+from safevlm.estimate import proportion
 from safevlm.judges import judge
 
 ANSWERS = Path(__file__).with_name("judge_answers.jsonl")

@@ -19,7 +19,7 @@ SHIPPED = ["head", "joint", "mini_head", "mini_joint"]
 def test_configs_of_both_stages_and_what_eight_gpus_change_are_shipped():
     found = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     assert found == sorted(
-        [*SHIPPED, "head_8gpus", "joint_8gpus", "mini_sft", "mini_dpo", "mini_ppo", "ppo_7b"]
+        [*SHIPPED, "marks", "head_8gpus", "joint_8gpus", "mini_sft", "mini_dpo", "mini_ppo", "ppo_7b"]
     )
 
 

@@ -166,6 +166,7 @@ def test_every_option_is_compared_or_known_to_be_harmless(interrupted):
         "table", "clean", "skip_bad",  # compared by their rows
         "workers",
         "operating.false_positive_rate", "operating.prior", "operating.reading_category", "operating.reading_recall",
+        "operating.keep",
     }  # fmt: skip
     groups = {
         "sizes": Sizes,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safevlm.evals.clusters import SEED
-from safevlm.evals.metrics import Estimate, proportion
+from safevlm.estimate import Estimate, proportion
 
+SEED = 0
+"""Of the bootstrap."""
 BINS = 10
 """Of equal width in [0, 1]."""
 REPLICATES = 1000

@@ -71,6 +71,7 @@ def safety_rows(
     left_out = {
         *(() if photos and split == "train" else _PHOTOGRAPHS),
         *(without if split == "train" else ()),
+        *((_UNREAD,) if (stage, split) == ("joint", "train") else ()),
     }
     shares = {name: share[stage] for name, share in SHARES.items() if name not in left_out}
     for name in maker.rng.choices(list(shares), list(shares.values()), k=n):
@@ -84,7 +85,7 @@ SHARES: dict[str, dict[Stage, float]] = {
     "risky scene": {"head": 9, "joint": 9},
     "ordinary scene": {"head": 7, "joint": 12},
     "look-alike": {"head": 6, "joint": 11},
-    "risky words": {"head": 4, "joint": 0},
+    "risky words": {"head": 4, "joint": 1.5},
     "harmless words": {"head": 2.5, "joint": 3.5},
     "notice": {"head": 2.5, "joint": 2.5},
     "words that are read": {"head": 14, "joint": 10},
@@ -94,10 +95,10 @@ SHARES: dict[str, dict[Stage, float]] = {
     "harmful text": {"head": 0, "joint": 7},
     "harmless text": {"head": 0, "joint": 7},
 }
-"""Kind of row -> its share per stage, in parts; a look-alike or an ordinary image far more often than a risky one in joint.
-
-Joint has no unread risky words: a model that cannot read learns from them to refuse all writing.
-"""
+"""Kind of row -> its share per stage, in parts; a look-alike or an ordinary image far more often than a risky one in joint."""
+_UNREAD = "risky words"
+"""Not in joint's train rows: a model that cannot read learns from them to refuse all writing. Its tune rows have them, since
+they choose which images are worth reading."""
 _PHOTOGRAPHS = ("risky photograph", "ordinary photograph", "emoji")
 
 

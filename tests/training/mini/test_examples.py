@@ -77,6 +77,15 @@ def test_a_kind_of_row_can_be_left_out():
         next(safety_rows("train", 1, 0, stage="joint", without=("captions",)))
 
 
+def test_risky_words_that_nobody_read_are_in_the_joint_tune_rows_alone():
+    for split, seen in (("train", False), ("tune", True)):
+        rows = safety_rows(split, 200, 0, stage="joint")
+        unread = [
+            row for row in rows if row["image"] and not row["read_text"] and row["labels_of"] == "image"
+        ]
+        assert any(row["risk_category"] == "jailbreak" for row in unread) is seen
+
+
 def test_the_same_seed_gives_the_same_rows(rows):
     stage, made = rows
     again = safety_rows("train", 240, 0, stage=stage)

@@ -125,7 +125,6 @@ class JointTraining(TrainingStage):
         self.use(
             load_guard(self.backbone_name, self.start, self.sizes, self.dtype_name, device=self.root_device)
         )
-        self.guard.backbone.tower.fold_norms()  # it stays frozen, and runs in every step
         self.guard.safety.requires_grad_(True)
         if self.guard.has_lora:
             LOGGER.info("continuing the LoRA layers of %s; --model.lora is not used", self.start)

@@ -183,4 +183,4 @@ def test_rows_that_were_read_before_there_was_a_trainer_are_split_among_its_proc
     monkeypatch.setattr(base.Ranks, "of", classmethod(lambda cls, trainer: Ranks(1, 2)))
     monkeypatch.setattr(base, "check_batches", stop)
     with pytest.raises(StopHereError, match="2"):
-        base.TrainingStage.setup(SimpleNamespace(data=data, trainer=None), "fit")
+        base.TrainingStage.setup(SimpleNamespace(data=data, trainer=None, global_rank=0), "fit")

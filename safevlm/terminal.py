@@ -77,7 +77,9 @@ def show_assessments(names: Sequence[str], found: Sequence[RiskAssessment], *, r
         console.print(UNTRAINED_MODEL, style="bold red")
     for name, assessment in zip(names, found, strict=True):
         if assessment.reason:
-            console.print(shown(f"{name}: {assessment.reason}"), style="yellow")
+            reason = assessment.reason  # of a file it begins with the name
+            told = reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
+            console.print(shown(told), style="yellow")
         if assessment.read_text:
             decided = ", which decided" if assessment.decided_by == "read_text" else ""
             console.print(shown(f"{name}: read in the image{decided}: {assessment.read_text}"))

@@ -368,7 +368,7 @@ def test_demo_removes_nothing_that_it_did_not_write(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_eval_mini_json_has_the_documented_form(capsys):
-    code, out = run(capsys, "eval", "mini", "--json", "--n", 2)
+    code, out = run(capsys, "eval", "mini", "--json", "--n", 4)
     table = json.loads(out.out)
     assert code == 0
     assert set(table) >= {"plain", "tokens", "head_hint", "stage1", "stage2"}
@@ -376,7 +376,7 @@ def test_eval_mini_json_has_the_documented_form(capsys):
         things = row.pop("per_thing")
         assert set(row) == set(COLUMNS)
         assert row["auroc_photos"] is None
-        assert sum(counts["n"] for counts in things["words"].values()) == 2
+        assert sum(counts["n"] for counts in things["words"].values()) == 4
         for column, cell in row.items():
             if cell is not None:
                 assert set(cell) == {"value", "low", "high", "n", "things", "templates"}

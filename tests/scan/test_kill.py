@@ -17,7 +17,7 @@ from tests.data.builders import make_source, picture_bytes
 from tests.scan.tiny_checkpoint import files_below, rows_of
 
 pytestmark = pytest.mark.kill
-TRIALS, FAILING_TRIALS, COMMAND_TRIALS = 8, 3, 2
+TRIALS, FAILING_TRIALS, COMMAND_TRIALS = 12, 4, 2
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

@@ -71,6 +71,7 @@ def without_notices() -> Iterator[None]:
             "The dirpath has changed",  # which the command tells in its own words
             "Total length of",  # without tune rows, which the run has told of
             "`ModelCheckpoint\\(monitor='tune/",
+            "Using ModelCheckpoint with manual optimization",  # what is saved after a step is what goes on from there
         ):
             warnings.filterwarnings("ignore", message=told)
         # the flags are handed on by `safevlm train`, so sys.argv has them too

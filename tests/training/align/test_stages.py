@@ -126,7 +126,7 @@ class Stop(Callback):
 
 
 @pytest.mark.parametrize("method", ["dpo", "ppo"])
-def test_an_interrupted_and_resumed_run_ends_where_a_whole_one_does(quick, tmp_path, method):
+def test_an_interrupted_and_resumed_run_ends_where_a_whole_one_does(quick, tmp_path, method, recwarn):
     options = {"save_every": 2 if method == "ppo" else 1}
     options |= {"model.ppo.inner_epochs": 2, **SEPARATE} if method == "ppo" else {}
     folders = [tmp_path / "whole", tmp_path / "halved"]
@@ -144,6 +144,7 @@ def test_an_interrupted_and_resumed_run_ends_where_a_whole_one_does(quick, tmp_p
     if method == "ppo":
         whole, halved = (folder.with_name(f"{folder.name}.run") / "answers.jsonl" for folder in folders)
         assert whole.read_text() == halved.read_text()
+    assert not [told for told in recwarn if "ModelCheckpoint" in str(told.message)]
     other = [*argv, "--model.overwrite=true", "--model.lora.r=4", "--data.seed=1", "--ckpt_path=last"]
     with pytest.raises(
         CheckpointError, match=r"data\.seed was 0, is now 1; .*model\.lora\.r was 2, is now 4"

@@ -1,6 +1,7 @@
 """Aligned models: the LoRA layers that `safevlm train sft`, `dpo` or `ppo` wrote, on the backbone that they were trained on.
 
-A folder holds `alignment.json` (backbone, method, what was held out) and `lora/` in PEFT's own form.
+A folder holds `alignment.json` (backbone, method, what was held out) and `lora/` in PEFT's own form. The backbone may be
+an alignment itself: its LoRA layers are merged into the weights before the next go on.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from safevlm import checkpoint
 from safevlm.backbone import Backbone, HubOptions, language_linears, load_backbone, same_weights
 from safevlm.config import is_number, read_json
-from safevlm.errors import CheckpointError, brief
+from safevlm.errors import BackboneError, CheckpointError, brief
 from safevlm.files import write_bytes
 
 CONFIG = "alignment.json"
@@ -25,8 +28,8 @@ class AlignmentConfig:
     """What an alignment was made of.
 
     Args:
-        backbone: embedded name, absolute path or hub id.
-        method: sft, dpo or ppo.
+        backbone: embedded name, absolute path or hub id; or the absolute path of an alignment.
+        method: sft, dpo or ppo; on an alignment after its own, such as "sft+ppo".
         language_fingerprint: numbers that tell the backbone's LLM from another.
         split: names of the concepts and questions that were trained on and held out; empty for a preference file.
     """
@@ -61,18 +64,67 @@ def load_aligned(
 
     Raises:
         CheckpointError: a file is missing or malformed, or the alignment is of another backbone.
-        BackboneError: the backbone is not found, or is of an unknown family.
+        BackboneError: the backbone is not found, or is of an unknown family; or an alignment that cannot be merged.
     """
     folder = Path(folder)
     config = load_alignment(folder)
     source = str(checkpoint.resolve(backbone or config.backbone))
-    loaded = load_backbone(source, hub=hub, **backbone_kwargs)
+    before, own = config.method.rpartition("+")[0], methods(source)
+    if before != own:
+        raise CheckpointError(
+            f"{folder} was trained on a backbone aligned by {before or 'nothing'}, and {source} is aligned by {own or 'nothing'}; "
+            "give its own backbone"
+        )
+    loaded = load_merged(source, hub=hub, **backbone_kwargs)
     if not same_weights(config.language_fingerprint, loaded.language_fingerprint):
         raise CheckpointError(
             f"{folder} was trained on another language model than {source}; give its own backbone"
         )
     checkpoint.load_lora(folder, loaded.model, language_linears(loaded.model))
     return loaded
+
+
+def methods(source: str | Path) -> str:
+    """By what a backbone is aligned, such as "sft" or "sft+ppo"; "" for one that is no alignment."""
+    folder = Path(source)
+    return load_alignment(folder).method if (folder / CONFIG).is_file() else ""
+
+
+def load_merged(source: str | Path, *, hub: HubOptions | None = None, **backbone_kwargs: Any) -> Backbone:
+    """Load a backbone without LoRA layers: one as it is, or an alignment with its layers merged into the weights.
+
+    Merged weights answer as the layers beside them, but for rounding to the weights' dtype.
+
+    Args:
+        source: embedded name, folder or hub id of a backbone; or a folder that an alignment wrote.
+        hub, backbone_kwargs: as for `load_backbone`.
+
+    Raises:
+        CheckpointError: an alignment that is damaged, or of another backbone.
+        BackboneError: the backbone is not found, of an unknown family, or quantized and an alignment.
+    """
+    if not methods(source):
+        return load_backbone(source, hub=hub, **backbone_kwargs)
+    loaded = load_aligned(source, hub=hub, **backbone_kwargs)
+    _merge(loaded.model, str(source))
+    return loaded
+
+
+def _merge(model: nn.Module, source: str) -> None:
+    """Add LoRA layers to the weights that they stand beside, and take them away."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [(name, part) for name, part in model.named_modules() if isinstance(part, LoraLayer)]
+    for name, layer in layers:
+        if not layer.get_base_layer().weight.is_floating_point():
+            raise BackboneError(
+                f"{source}: its LoRA layers cannot be merged into quantized weights; load it without quantization, in bfloat16 "
+                "for example"
+            )
+        layer.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    del model.peft_config
 
 
 def load_alignment(folder: Path) -> AlignmentConfig:

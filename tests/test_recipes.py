@@ -35,20 +35,26 @@ SPLIT = {
 }
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "ppo", "grpo"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "ppo", "grpo", "sft+ppo", "sft+grpo"])
 def test_every_training_is_a_command_that_parses(recipe, method, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(recipe, "train", lambda stage, argv: made.append(command(stage, argv)))
+
+    def written(stage, argv):
+        made.append(own := command(stage, argv))
+        own.model.output_dir.mkdir()
+        (own.model.output_dir / "alignment.json").write_text("{}")
+
+    monkeypatch.setattr(recipe, "train", written)
     recipe.align(method, 3, tmp_path, tmp_path / "train.parquet", recipe.Options())
-    (own,) = made
+    *before, own = made
     assert (own.datamodule.seed, own.datamodule.hold_out) == (3, "both")
     assert own.model.output_dir == tmp_path / f"{method}-3"
-    if method == "grpo":
+    assert [one.model.output_dir for one in before] == [tmp_path / "sft-3"] * method.startswith("sft+")
+    assert own.model.backbone_name == str(before[0].model.output_dir if before else recipe.Options.base)
+    if method.endswith("grpo"):
         assert own.datamodule.batch_size * own.model.ppo.answers_per_prompt == 32
-    (tmp_path / f"{method}-3").mkdir()
-    (tmp_path / f"{method}-3" / "alignment.json").write_text("{}")
     recipe.align(method, 3, tmp_path, tmp_path / "train.parquet", recipe.Options())
-    assert len(made) == 1
+    assert made == [*before, own]
 
 
 def test_a_folder_of_other_options_is_refused(recipe, tmp_path):

@@ -2,9 +2,9 @@
 
     python examples/recipes/alignment.py OUT --photos DATA
 
-trains the embedded base by SFT, DPO, PPO and GRPO with each seed on drawings and photographs of the train split, and
-measures the results on the test split, beside the plain base and its guard (stage 2). DATA holds photos/ and
-photos_native/; without it there are drawings alone. It goes on where it was stopped: finished trainings and answers that
+trains the embedded base by SFT, DPO, PPO and GRPO, and what SFT made of it by PPO and GRPO (`sft+ppo`, `sft+grpo`), with each
+seed on drawings and photographs of the train split, and measures the results on the test split, beside the plain base and its
+guard (stage 2). DATA holds photos/ and photos_native/; without it there are drawings alone. It goes on where it was stopped: finished trainings and answers that
 are there are not repeated. In parts:
 
     python examples/recipes/alignment.py OUT --photos DATA --methods sft,dpo --seeds 0
@@ -65,13 +65,16 @@ from safevlm.labelled.concept_questions import CONCEPT
 
 LOGGER = logging.getLogger(__name__)
 GROUPS = ["--model.ppo.advantages=group", "--model.ppo.answers_per_prompt=8", "--data.batch_size=4"]
-TRAINED: dict[str, tuple[Any, list[str]]] = {
-    "sft": ("sft", []),
-    "dpo": ("dpo", []),
-    "ppo": ("ppo", []),
-    "grpo": ("ppo", [*GROUPS, "--trainer.max_epochs=1"]),  # eight answers to a prompt, so fewer prompts
+GRPO = [*GROUPS, "--trainer.max_epochs=1"]  # eight answers to a prompt, so fewer prompts
+TRAINED: dict[str, tuple[Any, str, list[str]]] = {
+    "sft": ("sft", "", []),
+    "dpo": ("dpo", "", []),
+    "ppo": ("ppo", "", []),
+    "grpo": ("ppo", "", GRPO),
+    "sft+ppo": ("ppo", "sft", []),
+    "sft+grpo": ("ppo", "sft", GRPO),
 }
-"""Method -> stage of `safevlm train`, and what it changes in the stage's config."""
+"""Method -> stage of `safevlm train`, the method whose result it goes on from, and what it changes in the stage's config."""
 PLAIN, GUARD = "plain", "guard"
 METHODS = (PLAIN, *TRAINED, GUARD)
 KINDS = ("perception", "image", "text")
@@ -128,7 +131,7 @@ def main(
         base: name or folder of the backbone that is aligned.
         guard: name or folder of safety modules, which are measured with their own backbone.
         photos: folder with photos/ and photos_native/; drawings alone without it.
-        methods: which, separated by commas: plain, sft, dpo, ppo, grpo, guard.
+        methods: which, separated by commas: plain, sft, dpo, ppo, grpo, sft+ppo, sft+grpo, guard.
         seeds: of the trainings and their splits, separated by commas.
         hold_out: what training does not see: both, concepts, questions or none.
         n_train: drawings of each thing to train on; photographs are twice as many.
@@ -200,13 +203,16 @@ def questions(options: Options) -> dict[str, list[Probe]]:
 
 
 def align(method: str, seed: int, out: Path, table: Path, options: Options) -> None:
-    """Train a method with a seed, or go on with it, unless it is there."""
-    stage, changes = TRAINED[method]
+    """Train a method with a seed, or go on with it, unless it is there; first the one that it starts from."""
+    stage, start, changes = TRAINED[method]
     folder = out / f"{method}-{seed}"
     if (folder / "alignment.json").exists():
         return
+    if start:
+        align(start, seed, out, table, options)
+    backbone = out / f"{start}-{seed}" if start else options.base
     argv = [
-        f"--config=mini_{stage}", f"--model.backbone={options.base}", f"--model.output_dir={folder}",
+        f"--config=mini_{stage}", f"--model.backbone={backbone}", f"--model.output_dir={folder}",
         f"--data.concepts={table}", f"--data.hold_out={options.hold_out}", f"--data.seed={seed}",
         f"--seed_everything={seed}", "--save_every=10", "--trainer.enable_progress_bar=false", *changes,
     ]  # fmt: skip

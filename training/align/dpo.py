@@ -24,7 +24,7 @@ class DpoTraining(AlignStage):
     """Direct preference optimisation; the reference is the model itself with the LoRA layers off.
 
     Args:
-        backbone: embedded name, folder or hub id of the vision-language model.
+        backbone: embedded name, folder or hub id of the vision-language model, or the folder of an alignment to go on from.
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
         beta: how closely the policy is held to the reference, above 0; 0.1 in the paper.
         schedule: learning rate in AdamW (2e-6 in the paper), warm-up and decay.

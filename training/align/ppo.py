@@ -43,7 +43,7 @@ class PpoTraining(AlignStage):
     """Proximal policy optimisation on sampled answers; the reference is the model itself with the LoRA layers off.
 
     Args:
-        backbone: embedded name, folder or hub id of the vision-language model.
+        backbone: embedded name, folder or hub id of the vision-language model, or the folder of an alignment to go on from.
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
         reward: a callable answers, samples -> rewards, by its import path, or a class of such; null: the log-likelihood of what
             the image is, by `safevlm.judges.TrainedJudge`. Measure with another judge.

@@ -21,7 +21,7 @@ class SftTraining(AlignStage):
     """Supervised fine-tuning on gold answers: the mean cross entropy of each answer's tokens, then over the answers.
 
     Args:
-        backbone: embedded name, folder or hub id of the vision-language model.
+        backbone: embedded name, folder or hub id of the vision-language model, or the folder of an alignment to go on from.
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
         schedule: learning rate in AdamW (3e-5 in the paper), warm-up and decay.
         shared: the other arguments of `AlignStage`.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from safevlm import aligned
-from safevlm.backbone import Backbone, load_backbone
+from safevlm.backbone import Backbone
 from safevlm.errors import BackboneError, CheckpointError, TrainingError
 from safevlm.files import replacing_folder
 
@@ -43,7 +43,8 @@ class AlignStage(Stage):
     A stage defines `training_step`, and may override `answers`, `own_options` and `value_lora`.
 
     Args:
-        backbone: embedded name, folder or hub id of the vision-language model.
+        backbone: embedded name, folder or hub id of the vision-language model, or the folder of an alignment, whose LoRA layers
+            are merged into the weights first: the reference is then the model that it made.
         output_dir: folder that the LoRA layers are written to, for `safevlm.aligned.load_aligned`.
         overwrite: whether output_dir may hold an alignment already.
         dtype: of the frozen backbone; auto takes the files' own. LoRA layers are float32.
@@ -146,7 +147,7 @@ class AlignStage(Stage):
         }
         if self.quantization is not None:
             options["quantization_config"] = self.quantization
-        return load_backbone(named_backbone(self.backbone_name)[0], **options)
+        return aligned.load_merged(named_backbone(self.backbone_name)[0], **options)
 
     def _check_output(self) -> None:
         if self.output_dir.exists() and not self.output_dir.is_dir():
@@ -209,9 +210,11 @@ class AlignStage(Stage):
                 "learning rate (--model.schedule.lr), and see that the answers get different rewards"
             )
         backbone, split = self.policy.backbone, self.data.split
+        source, name = named_backbone(self.backbone_name)
+        method = type(self).__name__.removesuffix("Training").lower()
         config = aligned.AlignmentConfig(
-            backbone=named_backbone(self.backbone_name)[1],
-            method=type(self).__name__.removesuffix("Training").lower(),
+            backbone=name,
+            method="+".join(filter(None, (aligned.methods(source), method))),
             language_fingerprint=tuple(backbone.language_fingerprint),
             split={} if split is None else split.to_dict(),
         )

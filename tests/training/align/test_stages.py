@@ -17,7 +17,7 @@ from safevlm.training.align.rewards import JudgeReward
 from safevlm.training.cli import CONFIGS, command
 from transformers import LlavaForConditionalGeneration
 
-from safevlm.aligned import load_aligned, load_alignment
+from safevlm.aligned import load_aligned, load_alignment, load_merged
 from safevlm.backbone import PlainModel, load_backbone
 from safevlm.checkpoint import lora_disabled
 from safevlm.errors import CheckpointError, TrainingError
@@ -85,6 +85,34 @@ def test_sft_learns_the_gold_answers_and_its_folder_loads(quick, backbone, tmp_p
         load_aligned(out)
     with pytest.raises(CheckpointError, match=r"has no alignment\.json: it is no alignment"):
         load_aligned(tmp_path)
+
+
+def test_an_alignment_goes_on_from_another_whose_layers_are_merged(quick, backbone, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    strong = {"model.schedule.lr": 1e-2, "model.lora.r": 4}
+    train("sft", quick("sft", **strong, **{"model.output_dir": first}))
+    train("ppo", quick("ppo", **strong, **{"model.backbone": first, "model.output_dir": second}))
+    assert (load_alignment(first).method, load_alignment(second).method) == ("sft", "sft+ppo")
+
+    beside, merged, loaded = load_aligned(first), load_merged(first), load_aligned(second)
+    expected = logits(beside.model, beside.processor)
+    assert not torch.allclose(expected, logits(load_backbone(backbone).model, beside.processor), atol=0.1)
+    torch.testing.assert_close(logits(merged.model, merged.processor), expected)
+    assert not any("lora" in name for name, _ in merged.model.named_parameters())
+    with lora_disabled(loaded.model):  # what PPO's answers were compared with
+        torch.testing.assert_close(logits(loaded.model, loaded.processor), expected)
+    target, _ = load_plain_target(second)
+    shown = ([picture()], ["Hi"])
+    assert target.answer(*shown, max_new_tokens=4) == [
+        Answer(text)
+        for text in PlainModel(loaded.model, loaded.processor, name="").answer(*shown, max_new_tokens=4)
+    ]
+    with pytest.raises(CheckpointError, match=r"a backbone aligned by sft, and .* is aligned by nothing"):
+        load_aligned(second, backbone=backbone)
+    with pytest.raises(
+        CheckpointError, match=r"a backbone aligned by nothing, and .* is aligned by sft\+ppo"
+    ):
+        load_aligned(first, backbone=second)
 
 
 def test_dpo_begins_at_log_2_and_learns_preferences_of_a_file(quick, tmp_path):

@@ -35,7 +35,7 @@ SPLIT = {
 }
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "ppo", "grpo", "sft+ppo", "sft+grpo"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "ppo", "grpo", "dpo+ppo", "dpo+grpo"])
 def test_every_training_is_a_command_that_parses(recipe, method, tmp_path, monkeypatch):
     made = []
 
@@ -49,7 +49,7 @@ def test_every_training_is_a_command_that_parses(recipe, method, tmp_path, monke
     *before, own = made
     assert (own.datamodule.seed, own.datamodule.hold_out) == (3, "both")
     assert own.model.output_dir == tmp_path / f"{method}-3"
-    assert [one.model.output_dir for one in before] == [tmp_path / "sft-3"] * method.startswith("sft+")
+    assert [one.model.output_dir for one in before] == [tmp_path / "dpo-3"] * method.startswith("dpo+")
     assert own.model.backbone_name == str(before[0].model.output_dir if before else recipe.Options.base)
     if method.endswith("grpo"):
         assert own.datamodule.batch_size * own.model.ppo.answers_per_prompt == 32

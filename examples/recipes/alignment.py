@@ -2,7 +2,7 @@
 
     python examples/recipes/alignment.py OUT --photos DATA
 
-trains the embedded base by SFT, DPO, PPO and GRPO, and what SFT made of it by PPO and GRPO (`sft+ppo`, `sft+grpo`), with each
+trains the embedded base by SFT, DPO, PPO and GRPO, and what DPO made of it by PPO and GRPO (`dpo+ppo`, `dpo+grpo`), with each
 seed on drawings and photographs of the train split, and measures the results on the test split, beside the plain base and its
 guard (stage 2). DATA holds photos/ and photos_native/; without it there are drawings alone. It goes on where it was stopped: finished trainings and answers that
 are there are not repeated. In parts:
@@ -65,14 +65,17 @@ from safevlm.labelled.concept_questions import CONCEPT
 
 LOGGER = logging.getLogger(__name__)
 GROUPS = ["--model.ppo.advantages=group", "--model.ppo.answers_per_prompt=8", "--data.batch_size=4"]
-GRPO = [*GROUPS, "--trainer.max_epochs=1"]  # eight answers to a prompt, so fewer prompts
+GRPO = [
+    *GROUPS,
+    "--trainer.limit_train_batches=0.125",
+]  # eight answers to a prompt: as many answers and updates as PPO
 TRAINED: dict[str, tuple[Any, str, list[str]]] = {
     "sft": ("sft", "", []),
     "dpo": ("dpo", "", []),
     "ppo": ("ppo", "", []),
     "grpo": ("ppo", "", GRPO),
-    "sft+ppo": ("ppo", "sft", []),
-    "sft+grpo": ("ppo", "sft", GRPO),
+    "dpo+ppo": ("ppo", "dpo", []),
+    "dpo+grpo": ("ppo", "dpo", GRPO),
 }
 """Method -> stage of `safevlm train`, the method whose result it goes on from, and what it changes in the stage's config."""
 PLAIN, GUARD = "plain", "guard"
@@ -106,8 +109,8 @@ class Options:
     guard: str = "safevlm-mini"
     photos: str | None = None
     hold_out: str = "both"
-    n_train: int = 12
-    n: int = 8
+    n_train: int = 48
+    n: int = 4
     general: int = 150
 
 
@@ -131,7 +134,7 @@ def main(
         base: name or folder of the backbone that is aligned.
         guard: name or folder of safety modules, which are measured with their own backbone.
         photos: folder with photos/ and photos_native/; drawings alone without it.
-        methods: which, separated by commas: plain, sft, dpo, ppo, grpo, sft+ppo, sft+grpo, guard.
+        methods: which, separated by commas: plain, sft, dpo, ppo, grpo, dpo+ppo, dpo+grpo, guard.
         seeds: of the trainings and their splits, separated by commas.
         hold_out: what training does not see: both, concepts, questions or none.
         n_train: drawings of each thing to train on; photographs are twice as many.

@@ -147,7 +147,9 @@ class AlignStage(Stage):
         }
         if self.quantization is not None:
             options["quantization_config"] = self.quantization
-        return aligned.load_merged(named_backbone(self.backbone_name)[0], **options)
+        backbone = aligned.load_merged(named_backbone(self.backbone_name)[0], **options)
+        backbone.tower.fold_norms()  # it stays frozen, and is most of a small model's work
+        return backbone
 
     def _check_output(self) -> None:
         if self.output_dir.exists() and not self.output_dir.is_dir():

@@ -34,8 +34,8 @@ SCHEMA = pa.schema(
 def write_concept_table(
     out: Path,
     *,
-    n: int = 8,
-    n_photos: int = 16,
+    n: int = 48,
+    n_photos: int = 96,
     photos: Path | None = None,
     split: str = "train",
     seed: int = 0,

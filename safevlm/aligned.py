@@ -12,12 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from safevlm import checkpoint
 from safevlm.backbone import Backbone, HubOptions, language_linears, load_backbone, same_weights
 from safevlm.config import is_number, read_json
-from safevlm.errors import BackboneError, CheckpointError, brief
+from safevlm.errors import CheckpointError, brief
 from safevlm.files import write_bytes
 
 CONFIG = "alignment.json"
@@ -64,7 +62,7 @@ def load_aligned(
 
     Raises:
         CheckpointError: a file is missing or malformed, or the alignment is of another backbone.
-        BackboneError: the backbone is not found, or is of an unknown family; or an alignment that cannot be merged.
+        BackboneError: the backbone is not found, or is of an unknown family.
     """
     folder = Path(folder)
     config = load_alignment(folder)
@@ -100,31 +98,14 @@ def load_merged(source: str | Path, *, hub: HubOptions | None = None, **backbone
         hub, backbone_kwargs: as for `load_backbone`.
 
     Raises:
-        CheckpointError: an alignment that is damaged, or of another backbone.
-        BackboneError: the backbone is not found, of an unknown family, or quantized and an alignment.
+        CheckpointError: an alignment that is damaged, of another backbone, or of a quantized one.
+        BackboneError: the backbone is not found, or is of an unknown family.
     """
     if not methods(source):
         return load_backbone(source, hub=hub, **backbone_kwargs)
     loaded = load_aligned(source, hub=hub, **backbone_kwargs)
-    _merge(loaded.model, str(source))
+    checkpoint.merge_lora(loaded.model, source)
     return loaded
-
-
-def _merge(model: nn.Module, source: str) -> None:
-    """Add LoRA layers to the weights that they stand beside, and take them away."""
-    from peft.tuners.lora import LoraLayer
-
-    layers = [(name, part) for name, part in model.named_modules() if isinstance(part, LoraLayer)]
-    for name, layer in layers:
-        if not layer.get_base_layer().weight.is_floating_point():
-            raise BackboneError(
-                f"{source}: its LoRA layers cannot be merged into quantized weights; load it without quantization, in bfloat16 "
-                "for example"
-            )
-        layer.merge()
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    del model.peft_config
 
 
 def load_alignment(folder: Path) -> AlignmentConfig:

@@ -372,6 +372,20 @@ def lora_disabled(model: nn.Module) -> Iterator[None]:
             layer._disable_adapters = was
 
 
+def merge_lora(model: nn.Module, source: str | Path) -> None:
+    """Add LoRA layers to the weights beside them and take them away; raises CheckpointError, with `source`, for quantized weights."""
+    layers = set(_lora_layers(model))
+    for name, layer in [(name, part) for name, part in model.named_modules() if part in layers]:
+        if not layer.get_base_layer().weight.is_floating_point():
+            raise CheckpointError(
+                f"{source}: its LoRA layers cannot be merged into quantized weights; load it in bfloat16"
+            )
+        layer.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    del model.peft_config
+
+
 def _lora_layers(model: nn.Module) -> list[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from safevlm.training import train
 from safevlm.training.align.gold import TEMPLATES
@@ -19,7 +20,7 @@ from transformers import LlavaForConditionalGeneration
 
 from safevlm.aligned import load_aligned, load_alignment, load_merged
 from safevlm.backbone import PlainModel, load_backbone
-from safevlm.checkpoint import lora_disabled
+from safevlm.checkpoint import lora_disabled, merge_lora
 from safevlm.errors import CheckpointError, TrainingError
 from safevlm.evals.concepts import Answer, load_plain_target
 from tests.tiny import picture
@@ -113,6 +114,14 @@ def test_an_alignment_goes_on_from_another_whose_layers_are_merged(quick, backbo
         CheckpointError, match=r"a backbone aligned by nothing, and .* is aligned by sft\+ppo"
     ):
         load_aligned(first, backbone=second)
+    for layer in loaded.model.modules():
+        if isinstance(layer, LoraLayer):  # as a quantized one holds its weight
+            weight = layer.get_base_layer().weight
+            layer.get_base_layer().weight = torch.nn.Parameter(weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(
+        CheckpointError, match="second: its LoRA layers cannot be merged into quantized weights"
+    ):
+        merge_lora(loaded.model, second)
 
 
 def test_dpo_begins_at_log_2_and_learns_preferences_of_a_file(quick, tmp_path):

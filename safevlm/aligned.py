@@ -67,7 +67,7 @@ def load_aligned(
     folder = Path(folder)
     config = load_alignment(folder)
     source = str(checkpoint.resolve(backbone or config.backbone))
-    before, own = config.method.rpartition("+")[0], methods(source)
+    before, own = config.method.rpartition("+")[0], methods_of(source)
     if before != own:
         raise CheckpointError(
             f"{folder} was trained on a backbone aligned by {before or 'nothing'}, and {source} is aligned by {own or 'nothing'}; "
@@ -82,7 +82,7 @@ def load_aligned(
     return loaded
 
 
-def methods(source: str | Path) -> str:
+def methods_of(source: str | Path) -> str:
     """By what a backbone is aligned, such as "sft" or "sft+ppo"; "" for one that is no alignment."""
     folder = Path(source)
     return load_alignment(folder).method if (folder / CONFIG).is_file() else ""
@@ -94,14 +94,14 @@ def load_merged(source: str | Path, *, hub: HubOptions | None = None, **backbone
     Merged weights answer as the layers beside them, but for rounding to the weights' dtype.
 
     Args:
-        source: embedded name, folder or hub id of a backbone; or a folder that an alignment wrote.
+        source: folder or hub id of a backbone; or the folder of an alignment.
         hub, backbone_kwargs: as for `load_backbone`.
 
     Raises:
         CheckpointError: an alignment that is damaged, of another backbone, or of a quantized one.
         BackboneError: the backbone is not found, or is of an unknown family.
     """
-    if not methods(source):
+    if not methods_of(source):
         return load_backbone(source, hub=hub, **backbone_kwargs)
     loaded = load_aligned(source, hub=hub, **backbone_kwargs)
     checkpoint.merge_lora(loaded.model, source)

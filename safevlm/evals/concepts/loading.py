@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safevlm import checkpoint
-from safevlm.aligned import CONFIG, load_aligned, load_alignment
+from safevlm.aligned import load_aligned, load_alignment, methods_of
 from safevlm.backbone import PlainModel, load_plain
 from safevlm.guard import SafeVLM
 from safevlm.steering import Direction, VLMGuard
@@ -53,10 +53,11 @@ def load_plain_target(backbone: str | Path, *, device: str | None = None) -> tup
         BackboneError: no such model.
     """
     name = str(backbone)
-    if (Path(backbone) / CONFIG).is_file():
-        own = checkpoint.resolve(load_alignment(Path(backbone)).backbone)
-        loaded = load_aligned(backbone, device_map=device)
-        model = PlainModel(loaded.model, loaded.processor, name=name)
-        return PlainTarget(model, name), f"{version_of(backbone)}; {version_of(own)}"
-    source = checkpoint.resolve(backbone)
-    return PlainTarget(load_plain(source, device_map=device), name), version_of(source)
+    parts = [checkpoint.resolve(backbone)]
+    while methods_of(parts[-1]):  # an alignment may go on from another
+        parts.append(checkpoint.resolve(load_alignment(Path(parts[-1])).backbone))
+    version = "; ".join(map(version_of, parts))
+    if len(parts) == 1:
+        return PlainTarget(load_plain(parts[0], device_map=device), name), version
+    loaded = load_aligned(backbone, device_map=device)
+    return PlainTarget(PlainModel(loaded.model, loaded.processor, name=name), name), version

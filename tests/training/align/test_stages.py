@@ -102,7 +102,10 @@ def test_an_alignment_goes_on_from_another_whose_layers_are_merged(quick, backbo
     assert not any("lora" in name for name, _ in merged.model.named_parameters())
     with lora_disabled(loaded.model):  # what PPO's answers were compared with
         torch.testing.assert_close(logits(loaded.model, loaded.processor), expected)
-    target, _ = load_plain_target(second)
+    target, version = load_plain_target(second)
+    assert all(
+        str(part) in version for part in (second, first, backbone)
+    )  # a change of any asks all questions anew
     shown = ([picture()], ["Hi"])
     assert target.answer(*shown, max_new_tokens=4) == [
         Answer(text)

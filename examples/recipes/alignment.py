@@ -4,8 +4,8 @@
 
 trains the embedded base by SFT, DPO, PPO and GRPO, and what DPO made of it by PPO and GRPO (`dpo+ppo`, `dpo+grpo`), with each
 seed on drawings and photographs of the train split, and measures the results on the test split, beside the plain base and its
-guard (stage 2). DATA holds photos/ and photos_native/; without it there are drawings alone. It goes on where it was stopped: finished trainings and answers that
-are there are not repeated. In parts:
+guard (stage 2). DATA holds photos/ and photos_native/; without it there are drawings alone. It goes on where it was stopped:
+finished trainings and answers that are there are not repeated. In parts:
 
     python examples/recipes/alignment.py OUT --photos DATA --methods sft,dpo --seeds 0
     python examples/recipes/alignment.py OUT --photos DATA --methods ppo --seeds 1
@@ -64,11 +64,11 @@ from safevlm.labelled import ConceptQuestions, ConceptSet
 from safevlm.labelled.concept_questions import CONCEPT
 
 LOGGER = logging.getLogger(__name__)
-GROUPS = ["--model.ppo.advantages=group", "--model.ppo.answers_per_prompt=8", "--data.batch_size=4"]
 GRPO = [
-    *GROUPS,
+    "--model.ppo.advantages=group", "--model.ppo.answers_per_prompt=8", "--data.batch_size=4",
     "--trainer.limit_train_batches=0.125",
-]  # eight answers to a prompt: as many answers and updates as PPO
+]  # fmt: skip
+"""Eight answers to an eighth of the prompts: as many answers and updates as PPO."""
 TRAINED: dict[str, tuple[Any, str, list[str]]] = {
     "sft": ("sft", "", []),
     "dpo": ("dpo", "", []),

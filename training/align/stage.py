@@ -216,7 +216,7 @@ class AlignStage(Stage):
         method = type(self).__name__.removesuffix("Training").lower()
         config = aligned.AlignmentConfig(
             backbone=name,
-            method="+".join(filter(None, (aligned.methods(source), method))),
+            method="+".join(filter(None, (aligned.methods_of(source), method))),
             language_fingerprint=tuple(backbone.language_fingerprint),
             split={} if split is None else split.to_dict(),
         )
